@@ -16,17 +16,17 @@ mod tokens;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use convergio_projections::Store;
+use convergio_projections::ReadModelStore;
 
 use crate::bench::gateway::GatewayArgs;
 use crate::bench::log::LogArgs;
-use crate::bench::replay::ReplayArgs as BenchReplayArgs;
+use crate::bench::replay::BenchReplayArgs;
 use crate::bench::resume::ResumeArgs;
 use crate::bench::steps::StepsArgs;
 use crate::bench::waiting::WaitingArgs;
 use crate::bench::wide::WideArgs;
 use crate::data_dir::DataDir;
-use crate::log_place::Promise;
+use crate::log_location::RequiredDurability;
 use crate::telemetry::Telemetry;
 use agents::AgentsCommand;
 pub(crate) use doors::DoorOptions;
@@ -54,14 +54,14 @@ pub(crate) fn parse_page_limit(text: &str) -> Result<u16, String> {
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
-    pub(crate) global: Global,
+    pub(crate) global: GlobalOptions,
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: CliCommand,
 }
 
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct Global {
+pub(crate) struct GlobalOptions {
     /// Data folder (default: ./.convergio if it is there and trusted, else
     /// ~/.local/share/convergio).
     ///
@@ -101,7 +101,7 @@ pub(crate) struct Global {
     pub(crate) cluster: ClusterOptions,
     /// The least that a log in a cluster must promise.
     #[arg(long, global = true, value_enum, default_value = "quorum-fsync")]
-    pub(crate) durability: Promise,
+    pub(crate) durability: RequiredDurability,
     /// What is said on standard error: error, warn, info, debug.
     #[arg(long, global = true, env = "CONVERGIO_LOG", default_value = "error")]
     log_level: String,
@@ -128,13 +128,15 @@ pub(crate) struct ClusterOptions {
     pub(crate) insecure_cluster: bool,
 }
 
-impl Global {
+impl GlobalOptions {
     /// Location of the read models: a server, a file that was named, or one in the data folder.
-    pub(crate) fn read_models(&self) -> anyhow::Result<Store> {
+    pub(crate) fn read_model_store(&self) -> anyhow::Result<ReadModelStore> {
         Ok(match (&self.database, &self.read_models_file) {
-            (Some(url), _) => Store::Server(url.clone()),
-            (None, Some(file)) => Store::File(file.clone()),
-            (None, None) => Store::File(DataDir::find(self.data.as_deref())?.read_models()),
+            (Some(url), _) => ReadModelStore::Server(url.clone()),
+            (None, Some(file)) => ReadModelStore::File(file.clone()),
+            (None, None) => {
+                ReadModelStore::File(DataDir::find_folder(self.data.as_deref())?.read_models_file())
+            }
         })
     }
 }
@@ -143,12 +145,12 @@ impl Cli {
     /// Starts logging and tracing. The returned value flushes traces when it is dropped, so it must
     /// live until the process ends.
     pub(crate) fn init_telemetry(&self) -> Telemetry {
-        Telemetry::start(&self.global.log_level)
+        Telemetry::start_telemetry(&self.global.log_level)
     }
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum CliCommand {
     /// Starts a server: gateway, executor and projections in one process.
     #[command(after_help = "Example:\n  convergio serve --listen 127.0.0.1:7420 --data ./data\n  \
         convergio serve --role executor --data ./e1 --log tls://a,b,c --log-creds ./log.creds")]
@@ -172,13 +174,13 @@ pub(crate) enum Command {
     Approvals(ApprovalsCommand),
     /// Shows what was spent.
     #[command(after_help = "Example:\n  convergio ledger --json")]
-    Ledger(OfRun),
+    Ledger(RunListArgs),
     /// Shows the lines of usage.
     #[command(after_help = "Example:\n  convergio usage --run 0190...")]
-    Usage(OfRun),
+    Usage(RunListArgs),
     /// Shows who did what.
     #[command(after_help = "Example:\n  convergio audit --run 0190... --limit 20")]
-    Audit(OfRun),
+    Audit(RunListArgs),
     /// Lists, fetches and removes models.
     #[command(subcommand)]
     Models(ModelsCommand),
@@ -208,7 +210,7 @@ pub(crate) enum Command {
     CrashTest(CrashTestArgs),
     /// One life of a crash test: stands still where it is to be killed.
     #[command(hide = true)]
-    CrashTestLife(LifeArgs),
+    CrashTestLife(CrashPointArgs),
     /// Evaluates what strangers wrote, for the server that started it.
     #[command(hide = true)]
     EvaluationWorker(WorkerArgs),
@@ -232,7 +234,7 @@ pub(crate) struct ServeArgs {
     pub(crate) until_idle: bool,
     /// What this process does. Roles apart need a log in a cluster.
     #[arg(long, value_enum, default_value = "all")]
-    pub(crate) role: Role,
+    pub(crate) role: ServerRole,
     #[command(flatten)]
     pub(crate) model_calls: ModelCallLimits,
     #[command(flatten)]
@@ -243,7 +245,7 @@ pub(crate) struct ServeArgs {
 
 /// Part of the platform that a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Role {
+pub(crate) enum ServerRole {
     /// Everything.
     All,
     /// Answers requests. It keeps its own read models, unless they lie on a database server.
@@ -254,21 +256,21 @@ pub(crate) enum Role {
     Projector,
 }
 
-impl Role {
-    pub(crate) fn answers(self) -> bool {
+impl ServerRole {
+    pub(crate) fn serves_requests(self) -> bool {
         matches!(self, Self::All | Self::Gateway)
     }
 
-    pub(crate) fn executes(self) -> bool {
+    pub(crate) fn executes_runs(self) -> bool {
         matches!(self, Self::All | Self::Executor)
     }
 
     /// True if this role runs a projector. Read models in a file belong to one process, so a
     /// gateway without a shared store keeps its own.
-    pub(crate) fn projects(self, store: &Store) -> bool {
+    pub(crate) fn runs_projector(self, store: &ReadModelStore) -> bool {
         match self {
             Self::All | Self::Projector => true,
-            Self::Gateway => matches!(store, Store::File(_)),
+            Self::Gateway => matches!(store, ReadModelStore::File(_)),
             Self::Executor => false,
         }
     }
@@ -312,13 +314,13 @@ pub(crate) struct CrashTestArgs {
 }
 
 #[derive(Debug, Clone, Args)]
-pub(crate) struct LifeArgs {
+pub(crate) struct CrashPointArgs {
     /// The commit at which it stands still.
     #[arg(long)]
     pub(crate) commit: u64,
     /// Before, in or after the append.
     #[arg(long, value_enum)]
-    pub(crate) moment: crate::crash_test::Moment,
+    pub(crate) moment: crate::crash_test::CrashMoment,
 }
 
 #[derive(Debug, Subcommand)]
@@ -386,7 +388,7 @@ pub(crate) enum ApprovalsCommand {
 }
 
 #[derive(Debug, Clone, Args)]
-pub(crate) struct OfRun {
+pub(crate) struct RunListArgs {
     /// Only of this run.
     #[arg(long)]
     pub(crate) run: Option<String>,
@@ -482,7 +484,7 @@ pub(crate) enum LogCommand {
         after_help = "Example:\n  convergio log create --log tls://a,b,c --log-creds ./log.creds \
         --data ./data"
     )]
-    Create(CreateArgs),
+    Create(LogCreateArgs),
     /// Writes what an archive does not have yet: files from which the log can be made again.
     #[command(after_help = "Example:\n  convergio log export ./archive\n  convergio log export \
         ./one-run --stream run/0190...")]
@@ -519,7 +521,7 @@ pub(crate) enum LogCommand {
 }
 
 #[derive(Debug, Clone, Copy, Args)]
-pub(crate) struct CreateArgs {
+pub(crate) struct LogCreateArgs {
     /// Copies of each record on different servers.
     #[arg(long, default_value_t = 3)]
     pub(crate) replicas: usize,

@@ -11,9 +11,9 @@ use zeroize::Zeroizing;
 use crate::{exit, trust, user_folders};
 
 /// Name of a folder that is found in the working directory.
-const FOUND: &str = ".convergio";
+const FOLDER_NAME: &str = ".convergio";
 /// Files and folders that the program writes into the data folder.
-const ENTRIES: [&str; 20] = [
+const OWN_ENTRIES: [&str; 20] = [
     "background.log",
     "check.db",
     "checkpoints",
@@ -37,7 +37,7 @@ const ENTRIES: [&str; 20] = [
 ];
 /// Files that only a data folder has. Permissions in another folder that is named by mistake are
 /// left alone.
-const SIGNS: [&str; 3] = ["log.db", "payload.key", "token"];
+const MARKER_FILES: [&str; 3] = ["log.db", "payload.key", "token"];
 
 /// Path of a data folder, which need not exist yet.
 #[derive(Debug, Clone)]
@@ -45,62 +45,65 @@ pub(crate) struct DataDir(PathBuf);
 
 /// Content of `server.json`: the server that uses the folder.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Running {
+pub(crate) struct ServerRecord {
     pub(crate) url: String,
     pub(crate) pid: u32,
 }
 
 impl DataDir {
     /// The folder that the user named; naming a folder is trusting it.
-    pub(crate) fn named(path: &Path) -> Self {
+    pub(crate) fn from_path(path: &Path) -> Self {
         Self(path.to_owned())
     }
 
     /// The named folder; else `./.convergio`, if it exists and is trusted; else the user's own.
-    pub(crate) fn find(named: Option<&Path>) -> anyhow::Result<Self> {
-        if let Some(path) = named {
-            return Ok(Self::named(path));
+    pub(crate) fn find_folder(named_path: Option<&Path>) -> anyhow::Result<Self> {
+        if let Some(path) = named_path {
+            return Ok(Self::from_path(path));
         }
-        let here = PathBuf::from(FOUND);
+        let local_folder = PathBuf::from(FOLDER_NAME);
         // Not `exists`, which follows links: a link is checked like a folder.
-        match std::fs::symlink_metadata(&here) {
+        match std::fs::symlink_metadata(&local_folder) {
             Ok(found) if found.is_dir() || found.is_symlink() => {
-                trust::check_found_folder(&here)?;
-                Ok(Self(here))
+                trust::check_found_folder(&local_folder)?;
+                Ok(Self(local_folder))
             }
             _ => Ok(Self(user_folders::share_folder()?)),
         }
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    pub(crate) fn as_path(&self) -> &Path {
         &self.0
     }
 
-    pub(crate) fn read_models(&self) -> PathBuf {
+    pub(crate) fn read_models_file(&self) -> PathBuf {
         self.0.join("read.db")
     }
 
-    pub(crate) fn checkpoints(&self) -> PathBuf {
+    pub(crate) fn checkpoints_folder(&self) -> PathBuf {
         self.0.join("checkpoints")
     }
 
     /// Folder with a note for each evaluation under way, so that one that killed its process is
     /// known.
-    pub(crate) fn attempts(&self) -> PathBuf {
+    pub(crate) fn evaluations_folder(&self) -> PathBuf {
         self.0.join("evaluations")
     }
 
     /// Creates the folder. In an existing one, permissions of others are removed.
-    pub(crate) fn create(&self) -> anyhow::Result<()> {
+    pub(crate) fn create_folder(&self) -> anyhow::Result<()> {
         let is_new = !self.0.exists();
         create_private_folder(&self.0).map_err(|error| {
-            exit::unavailable(format!("cannot use the data folder {}: {error}", self.0.display()))
+            exit::unavailable_error(format!(
+                "cannot use the data folder {}: {error}",
+                self.0.display()
+            ))
         })?;
         // An existing folder may hold data of a version that kept wider modes.
         if !is_new {
             self.narrow_if_empty();
-            self.tell_narrowed();
-        } else if self.0.file_name().is_some_and(|name| name == FOUND)
+            self.report_narrowed();
+        } else if self.0.file_name().is_some_and(|name| name == FOLDER_NAME)
             && let Err(error) = trust::mark_folder(&self.0)
         {
             err_line!("convergio: {:?} is used only when it is named by --data: {error:#}", self.0);
@@ -116,8 +119,8 @@ impl DataDir {
         }
     }
 
-    fn tell_narrowed(&self) {
-        let narrowed = self.narrow();
+    fn report_narrowed(&self) {
+        let narrowed = self.narrow_modes();
         if !narrowed.is_empty() {
             let (folder, narrowed) = (self.0.display(), narrowed.join(", "));
             err_line!("convergio: others could use {narrowed} of {folder}; now only you can");
@@ -126,20 +129,22 @@ impl DataDir {
 
     /// The folder and the program's files in it, with names for people; empty if it is no data
     /// folder.
-    fn entries(&self) -> impl Iterator<Item = (&str, PathBuf)> {
+    fn own_entries(&self) -> impl Iterator<Item = (&str, PathBuf)> {
         // Without a marker the folder may be any folder of the user, such as a home folder.
-        let is_ours = SIGNS.iter().any(|sign| self.0.join(sign).exists());
-        let inside = ENTRIES.iter().map(|name| (*name, self.0.join(name)));
-        std::iter::once(("the folder", self.0.clone())).chain(inside).filter(move |_| is_ours)
+        let is_data_folder = MARKER_FILES.iter().any(|sign| self.0.join(sign).exists());
+        let inside = OWN_ENTRIES.iter().map(|name| (*name, self.0.join(name)));
+        std::iter::once(("the folder", self.0.clone()))
+            .chain(inside)
+            .filter(move |_| is_data_folder)
     }
 
     /// Removes permissions of others; returns the names and old modes of what was changed.
-    pub(crate) fn narrow(&self) -> Vec<String> {
+    pub(crate) fn narrow_modes(&self) -> Vec<String> {
         let narrowed = |(name, path): (&str, PathBuf)| {
             let mode = narrow_mode(&path).ok().flatten()?;
             Some(format!("{name} (mode {mode:o})"))
         };
-        self.entries().filter_map(narrowed).collect()
+        self.own_entries().filter_map(narrowed).collect()
     }
 
     /// Names and modes of entries that others may still use, because they belong to another user
@@ -149,11 +154,11 @@ impl DataDir {
             let mode = std::fs::symlink_metadata(path).ok()?.mode() & 0o7777;
             (mode & 0o077 != 0).then(|| format!("{name} (mode {mode:o})"))
         };
-        self.entries().filter_map(wide).collect()
+        self.own_entries().filter_map(wide).collect()
     }
 
     /// The owner's token, if the folder has one.
-    pub(crate) fn token(&self) -> Option<Zeroizing<String>> {
+    pub(crate) fn owner_token(&self) -> Option<Zeroizing<String>> {
         read_token(&self.token_file()).ok()
     }
 
@@ -162,17 +167,17 @@ impl DataDir {
     }
 
     /// The owner's token; created if there is none.
-    pub(crate) fn token_or_new(&self) -> anyhow::Result<Zeroizing<String>> {
-        match self.token() {
+    pub(crate) fn owner_token_or_new(&self) -> anyhow::Result<Zeroizing<String>> {
+        match self.owner_token() {
             Some(token) => Ok(token),
-            None => self.replace_token(),
+            None => self.replace_owner_token(),
         }
     }
 
     /// Replaces the owner's token by a new one.
-    pub(crate) fn replace_token(&self) -> anyhow::Result<Zeroizing<String>> {
-        let token = new_token()?;
-        self.write("token", token_line(&token).as_bytes())?;
+    pub(crate) fn replace_owner_token(&self) -> anyhow::Result<Zeroizing<String>> {
+        let token = create_token()?;
+        self.write_file("token", token_file_content(&token).as_bytes())?;
         Ok(token)
     }
 
@@ -180,13 +185,13 @@ impl DataDir {
     pub(crate) fn payload_key(&self) -> anyhow::Result<Zeroizing<[u8; 32]>> {
         let path = self.0.join("payload.key");
         let bytes = Zeroizing::new(std::fs::read(&path).map_err(|error| {
-            exit::unavailable(format!(
+            exit::unavailable_error(format!(
                 "cannot read {}: {error}; copy it from where `convergio log create` was run",
                 path.display()
             ))
         })?);
         let key = bytes.as_slice().try_into().map(Zeroizing::new);
-        key.map_err(|_| exit::unavailable(format!("{} must have 32 bytes", path.display())))
+        key.map_err(|_| exit::unavailable_error(format!("{} must have 32 bytes", path.display())))
     }
 
     /// Key that seals payloads; created if there is none.
@@ -194,38 +199,39 @@ impl DataDir {
         if !self.0.join("payload.key").exists() {
             let mut key = Zeroizing::new([0_u8; 32]);
             getrandom::fill(&mut *key).context("no randomness for a key")?;
-            self.write("payload.key", &*key)?;
+            self.write_file("payload.key", &*key)?;
         }
         self.payload_key()
     }
 
     /// Writes a file that only its owner may read, atomically.
-    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+    pub(crate) fn write_file(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
         let path = self.0.join(name);
-        write_private_file(&path, bytes)
-            .map_err(|error| exit::unavailable(format!("cannot write {}: {error}", path.display())))
+        write_private_file(&path, bytes).map_err(|error| {
+            exit::unavailable_error(format!("cannot write {}: {error}", path.display()))
+        })
     }
 
     /// The server that `server.json` names; it may have ended, and its address may be another's
     /// now.
-    pub(crate) fn running(&self) -> Option<Running> {
+    pub(crate) fn server_record(&self) -> Option<ServerRecord> {
         serde_json::from_slice(&std::fs::read(self.0.join("server.json")).ok()?).ok()
     }
 
     /// Records the server that uses the folder.
-    pub(crate) fn announce(&self, running: &Running) -> anyhow::Result<()> {
-        self.write("server.json", serde_json::to_string(running)?.as_bytes())
+    pub(crate) fn write_server_record(&self, running: &ServerRecord) -> anyhow::Result<()> {
+        self.write_file("server.json", serde_json::to_string(running)?.as_bytes())
     }
 
     /// Removes the record of the server that used the folder.
-    pub(crate) fn withdraw(&self) {
+    pub(crate) fn remove_server_record(&self) {
         // If it cannot be removed, the stale record is recognised by its server not answering.
         let _removed = std::fs::remove_file(self.0.join("server.json"));
     }
 }
 
 /// Creates a random token of 256 bits.
-pub(crate) fn new_token() -> anyhow::Result<Zeroizing<String>> {
+pub(crate) fn create_token() -> anyhow::Result<Zeroizing<String>> {
     let mut random = Zeroizing::new([0_u8; 32]);
     getrandom::fill(&mut *random).context("no randomness for a token")?;
     // Sized in advance: growing would leave copies of the secret in freed memory.
@@ -240,7 +246,7 @@ pub(crate) fn new_token() -> anyhow::Result<Zeroizing<String>> {
 }
 
 /// Content of a token file.
-pub(crate) fn token_line(token: &str) -> Zeroizing<String> {
+pub(crate) fn token_file_content(token: &str) -> Zeroizing<String> {
     Zeroizing::new(format!("{token}\n"))
 }
 
@@ -252,11 +258,11 @@ pub(crate) fn read_token(file: &Path) -> std::io::Result<Zeroizing<String>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{DataDir, new_token};
+    use super::{DataDir, create_token};
 
     #[test]
     fn a_token_has_256_bits_and_is_never_the_same() {
-        let (one, two) = (new_token().unwrap(), new_token().unwrap());
+        let (one, two) = (create_token().unwrap(), create_token().unwrap());
         let digits = one.strip_prefix("cvg_").unwrap();
         assert_eq!(digits.len(), 64);
         assert!(digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
@@ -270,15 +276,15 @@ mod tests {
         let set_mode = |mode| {
             std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(mode)).unwrap();
         };
-        let data = DataDir::named(folder.path());
+        let data = DataDir::from_path(folder.path());
         set_mode(0o755);
-        assert!(data.narrow().is_empty(), "it is no data folder");
+        assert!(data.narrow_modes().is_empty(), "it is no data folder");
         std::fs::write(folder.path().join("log.db"), "").unwrap();
         std::fs::write(folder.path().join("notes.txt"), "").unwrap();
         let log = folder.path().join("log.db");
         std::fs::set_permissions(log, PermissionsExt::from_mode(0o640)).unwrap();
         assert_eq!(data.wide_entries().len(), 2);
-        assert_eq!(data.narrow(), ["the folder (mode 755)", "log.db (mode 640)"]);
-        assert!(data.narrow().is_empty() && data.wide_entries().is_empty());
+        assert_eq!(data.narrow_modes(), ["the folder (mode 755)", "log.db (mode 640)"]);
+        assert!(data.narrow_modes().is_empty() && data.wide_entries().is_empty());
     }
 }

@@ -16,24 +16,24 @@ pub(crate) const DETACHED: u8 = 4;
 /// An error with an exit code of its own.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
-pub(crate) struct Exit {
+pub(crate) struct ExitError {
     pub(crate) code: u8,
     pub(crate) message: String,
 }
 
 /// Error for wrong input of the user.
-pub(crate) fn bad_input(message: impl Into<String>) -> anyhow::Error {
-    Exit { code: BAD_INPUT, message: message.into() }.into()
+pub(crate) fn bad_input_error(message: impl Into<String>) -> anyhow::Error {
+    ExitError { code: BAD_INPUT, message: message.into() }.into()
 }
 
 /// Error for a server, log or folder that cannot be used now.
-pub(crate) fn unavailable(message: impl Into<String>) -> anyhow::Error {
-    Exit { code: UNAVAILABLE, message: message.into() }.into()
+pub(crate) fn unavailable_error(message: impl Into<String>) -> anyhow::Error {
+    ExitError { code: UNAVAILABLE, message: message.into() }.into()
 }
 
 /// Prints an error and returns its exit code: that of an [`ExitError`], else [`UNAVAILABLE`].
-pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    let code = error.downcast_ref::<Exit>().map_or(UNAVAILABLE, |exit| exit.code);
+pub(crate) fn report_error(error: &anyhow::Error) -> ExitCode {
+    let code = error.downcast_ref::<ExitError>().map_or(UNAVAILABLE, |exit| exit.code);
     terminal::print_error(&format_args!("{error:#}"));
     ExitCode::from(code)
 }

@@ -12,7 +12,7 @@ use crate::exit;
 
 /// Maximum time from the first stop signal to the end of the process. Work under way may be cut
 /// off: what was acknowledged is in the log.
-const SHUTDOWN_LIMIT: Duration = Duration::from_secs(30);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The thread's runtime; dropping this value ends both.
 pub(crate) struct FrontRuntime {
@@ -31,17 +31,17 @@ impl FrontRuntime {
     pub(crate) fn start() -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
-        let (end, ended) = oneshot::channel::<()>();
-        let run = move || {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let run_thread = move || {
             // Nothing is ever sent: the receiver wakes when the sender is dropped.
-            let _end = runtime.block_on(ended);
+            let _end = runtime.block_on(stopped);
             runtime.shutdown_background();
         };
-        std::thread::Builder::new().name("front".to_owned()).spawn(run)?;
-        Ok(Self { handle, _end: end })
+        std::thread::Builder::new().name("front".to_owned()).spawn(run_thread)?;
+        Ok(Self { handle, _end: stop })
     }
 
-    pub(crate) fn handle(&self) -> &Handle {
+    pub(crate) fn runtime_handle(&self) -> &Handle {
         &self.handle
     }
 
@@ -64,7 +64,7 @@ impl FrontRuntime {
                 }
                 count.send_modify(|count| *count += 1);
                 if *count.borrow() == 1 {
-                    tokio::spawn(end_process_at_last());
+                    tokio::spawn(exit_after_timeout());
                 }
             }
         });
@@ -74,16 +74,16 @@ impl FrontRuntime {
 
 impl StopSignals {
     /// Waits for the next stop signal; never returns if signals are no longer listened to.
-    pub(crate) async fn next(&mut self) {
+    pub(crate) async fn next_signal(&mut self) {
         if self.0.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 }
 
-async fn end_process_at_last() {
-    tokio::time::sleep(SHUTDOWN_LIMIT).await;
-    let limit_s = SHUTDOWN_LIMIT.as_secs();
+async fn exit_after_timeout() {
+    tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
+    let limit_s = SHUTDOWN_TIMEOUT.as_secs();
     tracing::error!(limit_s, "the process did not stop in time and is ended");
     std::process::exit(i32::from(exit::UNAVAILABLE));
 }

@@ -29,14 +29,14 @@ mod debugger;
 mod exit;
 mod front_runtime;
 mod hardening;
-mod log_place;
+mod log_location;
 mod managed_model;
 mod model_servers;
 mod model_setup;
 mod model_store;
 mod open_files;
 mod owner_tokens;
-mod remembered;
+mod recall_adapter;
 mod replayer;
 mod server;
 mod target;
@@ -56,24 +56,24 @@ fn main() -> std::process::ExitCode {
     // First of all: whatever follows may create files or read keys.
     hardening::harden_process();
     let cli = cli::Cli::parse();
-    if let cli::Command::EvaluationWorker(worker) = cli.command {
+    if let cli::CliCommand::EvaluationWorker(arguments) = cli.command {
         // Before telemetry and runtime: a worker starts no other thread and opens no file.
-        return commands::evaluation_worker(worker);
+        return commands::run_evaluation_worker(arguments);
     }
     // Profilers attach to benches; these hold no keys of users.
-    if matches!(cli.command, cli::Command::Bench(_)) {
+    if matches!(cli.command, cli::CliCommand::Bench(_)) {
         hardening::allow_inspection();
     }
     let _telemetry = cli.init_telemetry();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return exit::report(&anyhow::anyhow!("no threads: {error}")),
+        Err(error) => return exit::report_error(&anyhow::anyhow!("no threads: {error}")),
     };
-    let done = runtime.block_on(commands::run(cli));
+    let outcome = runtime.block_on(commands::run_command(cli));
     // Tasks that are still running are not awaited: the log is closed, so nothing durable is lost.
     runtime.shutdown_background();
-    match done {
+    match outcome {
         Ok(code) => code,
-        Err(error) => exit::report(&error),
+        Err(error) => exit::report_error(&error),
     }
 }

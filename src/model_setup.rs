@@ -3,19 +3,19 @@
 
 use std::sync::Arc;
 
-use convergio_domain::chat::{ModelLimits, Privacy};
+use convergio_domain::chat::{ModelLimitTable, Privacy};
 use convergio_domain::metering::{BaseModel, PriceBook};
 use convergio_executor::model::{
-    Aliases, Detected, ModelCatalog, PrivacyPolicy, ProviderConfig, ProviderFile,
+    DetectedServer, ModelAliases, ModelCatalog, PrivacyPolicy, ProviderConfig, ProviderFile,
 };
 
 use crate::data_dir::DataDir;
 use crate::exit;
 
 /// File of the operator's providers and aliases, in the data folder.
-const PROVIDERS: &str = "providers.json";
+const PROVIDERS_FILE: &str = "providers.json";
 /// File of the operator's own prices, in the data folder.
-const PRICES: &str = "prices.json";
+const PRICES_FILE: &str = "prices.json";
 
 /// Everything an executor needs to call models.
 pub(crate) struct ModelSetup {
@@ -28,35 +28,40 @@ pub(crate) struct ModelSetup {
 impl ModelSetup {
     /// Reads the setup. Providers of the data folder's file replace detected ones and those of the
     /// environment that have the same name.
-    pub(crate) fn read(data: &DataDir, found: &[Detected]) -> anyhow::Result<Self> {
-        let variable = |name: &str| std::env::var(name).ok();
-        let mut providers: Vec<ProviderConfig> = found.iter().map(Detected::provider).collect();
-        providers.extend(ProviderConfig::from_environment(variable)?);
-        let mut aliases = Aliases::default();
-        if let Some(text) = read_file(data, PROVIDERS)? {
-            let file = ProviderFile::read(&text, data.path(), variable);
-            let file = file.map_err(|error| exit::bad_input(error.message))?;
-            providers.retain(|known| file.providers.iter().all(|entry| entry.name != known.name));
+    pub(crate) fn read(data: &DataDir, found: &[DetectedServer]) -> anyhow::Result<Self> {
+        let read_variable = |name: &str| std::env::var(name).ok();
+        let mut providers: Vec<ProviderConfig> =
+            found.iter().map(DetectedServer::to_provider_config).collect();
+        providers.extend(ProviderConfig::from_environment(read_variable)?);
+        let mut aliases = ModelAliases::default();
+        if let Some(text) = read_operator_file(data, PROVIDERS_FILE)? {
+            let file = ProviderFile::read(&text, data.as_path(), read_variable);
+            let file = file.map_err(|error| exit::bad_input_error(error.message))?;
+            providers
+                .retain(|provider| file.providers.iter().all(|entry| entry.name != provider.name));
             providers.extend(file.providers);
             let names: Vec<&str> = providers.iter().map(|known| known.name.as_str()).collect();
-            aliases = Aliases::new(file.aliases, &names)
-                .map_err(|error| exit::bad_input(error.message))?;
+            aliases = ModelAliases::new(file.aliases, &names)
+                .map_err(|error| exit::bad_input_error(error.message))?;
         }
-        let prices = Arc::new(prices(data, &providers)?);
-        let limits = ModelLimits::parse(convergio_schemas::MODEL_LIMITS)?;
+        let prices = Arc::new(read_prices(data, &providers)?);
+        let limits = ModelLimitTable::parse_table(convergio_schemas::MODEL_LIMITS)?;
         let catalog = ModelCatalog::new(providers, Arc::clone(&prices))?;
-        let catalog = catalog.with_limits(limits).with_aliases(aliases).held_to(privacy(data)?);
+        let catalog = catalog
+            .with_limits(limits)
+            .with_aliases(aliases)
+            .with_privacy_policy(read_privacy_policy(data)?);
         Ok(Self { catalog: Arc::new(catalog), prices })
     }
 }
 
 /// Reads the built-in price book and puts the operator's prices before it.
-fn prices(data: &DataDir, providers: &[ProviderConfig]) -> anyhow::Result<PriceBook> {
-    let mut book = PriceBook::parse(convergio_schemas::PRICE_BOOK)?;
-    if let Some(text) = read_file(data, PRICES)? {
+fn read_prices(data: &DataDir, providers: &[ProviderConfig]) -> anyhow::Result<PriceBook> {
+    let mut book = PriceBook::parse_book(convergio_schemas::PRICE_BOOK)?;
+    if let Some(text) = read_operator_file(data, PRICES_FILE)? {
         book = book
             .with_operator_prices(&text)
-            .map_err(|error| exit::bad_input(format!("{PRICES}: {error}")))?;
+            .map_err(|error| exit::bad_input_error(format!("{PRICES_FILE}: {error}")))?;
     }
     // A model served under another name is priced as its base model.
     let base_models = providers.iter().flat_map(|provider| {
@@ -66,30 +71,31 @@ fn prices(data: &DataDir, providers: &[ProviderConfig]) -> anyhow::Result<PriceB
         })
     });
     book.with_base_models(base_models.collect())
-        .map_err(|error| exit::bad_input(format!("{PROVIDERS}: {error}")))
+        .map_err(|error| exit::bad_input_error(format!("{PROVIDERS_FILE}: {error}")))
 }
 
 /// Reads the privacy policy that no request can loosen: `CONVERGIO_PRIVACY` for all tenants, the
 /// data folder's file for single ones.
-fn privacy(data: &DataDir) -> anyhow::Result<PrivacyPolicy> {
+fn read_privacy_policy(data: &DataDir) -> anyhow::Result<PrivacyPolicy> {
     let all = std::env::var("CONVERGIO_PRIVACY").ok().filter(|text| !text.is_empty());
-    let all: Option<Privacy> = all.map(|text| text.parse()).transpose().map_err(exit::bad_input)?;
+    let all: Option<Privacy> =
+        all.map(|text| text.parse()).transpose().map_err(exit::bad_input_error)?;
     let all = all.unwrap_or_default();
-    match read_file(data, "privacy.json")? {
+    match read_operator_file(data, "privacy.json")? {
         Some(text) => {
             let policy = PrivacyPolicy::from_file(all, &text);
-            policy.map_err(|error| exit::bad_input(error.message))
+            policy.map_err(|error| exit::bad_input_error(error.message))
         }
-        None => Ok(PrivacyPolicy { all, ..PrivacyPolicy::default() }),
+        None => Ok(PrivacyPolicy { server_level: all, ..PrivacyPolicy::default() }),
     }
 }
 
 /// Reads a file of the operator, if there is one. An unreadable file is an error, not a default:
 /// ignoring it could send private data to the wrong provider.
-fn read_file(data: &DataDir, name: &str) -> anyhow::Result<Option<String>> {
-    match std::fs::read_to_string(data.path().join(name)) {
+fn read_operator_file(data: &DataDir, name: &str) -> anyhow::Result<Option<String>> {
+    match std::fs::read_to_string(data.as_path().join(name)) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(exit::bad_input(format!("{name} cannot be read: {error}"))),
+        Err(error) => Err(exit::bad_input_error(format!("{name} cannot be read: {error}"))),
     }
 }

@@ -5,18 +5,18 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::exit;
 
 /// Open files kept free for the log, read models, providers, worker processes and logs.
-const RESERVE: usize = 256;
+const RESERVED_FILES: usize = 256;
 /// Minimum connections of callers; with fewer a server does not start.
-const LEAST_CONNECTIONS: usize = 64;
+const MIN_CONNECTIONS: usize = 64;
 
 /// Raises the soft limit of open files to the hard limit and returns the limit now in force;
 /// `usize::MAX` if there is none.
-pub(crate) fn raise_limit() -> usize {
+pub(crate) fn raise_file_limit() -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let Some(current) = current else { return usize::MAX };
-    let wanted = Rlimit { current: maximum, maximum };
+    let raised = Rlimit { current: maximum, maximum };
     // A refusal leaves the old limit in force, which is still a valid answer.
-    let is_raised = setrlimit(Resource::Nofile, wanted).is_ok();
+    let is_raised = setrlimit(Resource::Nofile, raised).is_ok();
     let limit = if is_raised { maximum } else { Some(current) };
     limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
@@ -26,15 +26,15 @@ pub(crate) fn raise_limit() -> usize {
 ///
 /// # Errors
 /// Fewer than the minimum are left.
-pub(crate) fn connection_limit(open_files: usize, most: usize) -> anyhow::Result<usize> {
-    let left = open_files.saturating_sub(RESERVE);
-    if left < LEAST_CONNECTIONS {
-        let least = RESERVE + LEAST_CONNECTIONS;
-        return Err(exit::unavailable(format!(
+pub(crate) fn connection_limit(open_files: usize, limit: usize) -> anyhow::Result<usize> {
+    let available = open_files.saturating_sub(RESERVED_FILES);
+    if available < MIN_CONNECTIONS {
+        let least = RESERVED_FILES + MIN_CONNECTIONS;
+        return Err(exit::unavailable_error(format!(
             "the process may open only {open_files} files, and needs {least}: raise `ulimit -n`"
         )));
     }
-    Ok(left.min(most))
+    Ok(available.min(limit))
 }
 
 #[cfg(test)]

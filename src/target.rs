@@ -11,40 +11,45 @@ use reqwest::Url;
 use rustix::process::geteuid;
 use zeroize::Zeroizing;
 
-use crate::cli::{DoorOptions, EvaluationLimits, Global, ListenOptions, ModelCallLimits, Role};
-use crate::client::Client;
-use crate::data_dir::{DataDir, Running, read_token};
+use crate::cli::{
+    DoorOptions, EvaluationLimits, GlobalOptions, ListenOptions, ModelCallLimits, ServerRole,
+};
+use crate::client::ApiClient;
+use crate::data_dir::{DataDir, ServerRecord, read_token};
 use crate::exit;
 use crate::front_runtime::FrontRuntime;
-use crate::log_place::LogPlace;
-use crate::server::{Server, ServerConfig};
+use crate::log_location::LogLocation;
+use crate::server::{InProcessServer, ServerConfig};
 
 /// Variable with the token for the server that `CONVERGIO_URL` or `--server` names.
 const TOKEN_VARIABLE: &str = "CONVERGIO_TOKEN";
 
 /// A server to speak to, and the client for it.
-pub(crate) struct Target {
-    pub(crate) client: Client,
+pub(crate) struct ServerTarget {
+    pub(crate) client: ApiClient,
     /// The server, if it runs in this process.
-    pub(crate) own: Option<Server>,
+    pub(crate) own_server: Option<InProcessServer>,
     /// File that the token was read from, if any.
     pub(crate) token_file: Option<PathBuf>,
 }
 
 /// A token with the file that it was read from.
-struct GivenToken {
+struct ClientToken {
     token: Zeroizing<String>,
     file: Option<PathBuf>,
 }
 
-impl Target {
+impl ServerTarget {
     /// Finds a server or starts one. `execute` decides whether a server that is started also
     /// executes runs meanwhile.
-    pub(crate) async fn find(global: &Global, execute: bool) -> anyhow::Result<Self> {
+    pub(crate) async fn find_or_start(
+        global: &GlobalOptions,
+        execute: bool,
+    ) -> anyhow::Result<Self> {
         // Read first: a mistake in it is reported whichever server is found.
-        let given = token_of_command_line(global)?;
+        let given_token = read_given_token(global)?;
         if let Some(url) = &global.server {
-            return Self::at(global, url, given);
+            return Self::from_url(global, url, given_token);
         }
         if std::env::var_os(TOKEN_VARIABLE).is_some_and(|token| !token.is_empty()) {
             err_line!(
@@ -52,122 +57,128 @@ impl Target {
                  names; for the data folder's server there is --token-file"
             );
         }
-        let data = DataDir::find(global.data.as_deref())?;
-        let of_folder = |data: &DataDir| {
+        let data = DataDir::find_folder(global.data.as_deref())?;
+        let folder_token = |data: &DataDir| {
             let file = Some(data.token_file());
-            data.token().map(|token| GivenToken { token, file })
+            data.owner_token().map(|token| ClientToken { token, file })
         };
         // Both are needed; otherwise a server of our own is started below, which reports why it
         // cannot.
-        if let Some(running) = own_server(&data)
-            && let Some(token) = given.as_ref().map(GivenToken::copy).or_else(|| of_folder(&data))
+        if let Some(running) = trusted_server(&data)
+            && let Some(token) =
+                given_token.as_ref().map(ClientToken::duplicate).or_else(|| folder_token(&data))
         {
-            let client = Client::new(&running.url, &token.token)?;
+            let client = ApiClient::new(&running.url, &token.token)?;
             // A stale `server.json` is left behind by a crash: only a server that answers counts.
             if client.is_alive().await {
-                return Ok(Self { client, own: None, token_file: token.file });
+                return Ok(Self { client, own_server: None, token_file: token.file });
             }
         }
         let config = ServerConfig {
             data,
-            listen: ListenOptions::local(),
+            listen: ListenOptions::loopback(),
             model_urls: global.model_urls.clone(),
-            read_models: global.read_models()?,
-            place: LogPlace::find(global)?,
+            read_models: global.read_model_store()?,
+            log_location: LogLocation::from_options(global)?,
             folder_patience: std::time::Duration::ZERO,
-            role: if execute { Role::All } else { Role::Gateway },
+            role: if execute { ServerRole::All } else { ServerRole::Gateway },
             model_calls: ModelCallLimits::default(),
             doors: DoorOptions::default(),
             front_runtime: FrontRuntime::start()?,
             evaluation: EvaluationLimits::default(),
         };
         let token_file = config.data.token_file();
-        let server = Server::start(config).await?;
-        let token = given
-            .unwrap_or_else(|| GivenToken { token: server.token.clone(), file: Some(token_file) });
-        let client = Client::new(&server.url, &token.token)?;
-        Ok(Self { client, own: Some(server), token_file: token.file })
+        let server = InProcessServer::start_server(config).await?;
+        let token = given_token
+            .unwrap_or_else(|| ClientToken { token: server.token.clone(), file: Some(token_file) });
+        let client = ApiClient::new(&server.url, &token.token)?;
+        Ok(Self { client, own_server: Some(server), token_file: token.file })
     }
 
     /// The server that was named, with the token that was given for it.
-    fn at(global: &Global, url: &str, given: Option<GivenToken>) -> anyhow::Result<Self> {
+    fn from_url(
+        global: &GlobalOptions,
+        url: &str,
+        given_token: Option<ClientToken>,
+    ) -> anyhow::Result<Self> {
         let from_environment = || {
             let token = std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty())?;
             let token = Zeroizing::new(token.trim().to_owned());
-            Some(GivenToken { token, file: None })
+            Some(ClientToken { token, file: None })
         };
-        let token = given.or_else(from_environment).or_else(|| token_of_own(global, url));
+        let token = given_token.or_else(from_environment).or_else(|| own_server_token(global, url));
         let token = token.ok_or_else(|| {
             let how = format!("give the token of {url} by --token-file, or in {TOKEN_VARIABLE}");
-            exit::bad_input(how)
+            exit::bad_input_error(how)
         })?;
-        let client = Client::new(url, &token.token)?;
-        Ok(Self { client, own: None, token_file: token.file })
+        let client = ApiClient::new(url, &token.token)?;
+        Ok(Self { client, own_server: None, token_file: token.file })
     }
 
     /// Shuts the server down, if it runs in this process.
     pub(crate) async fn close(self) -> anyhow::Result<()> {
-        match self.own {
-            Some(server) => server.shutdown().await,
+        match self.own_server {
+            Some(server) => server.shutdown_server().await,
             None => Ok(()),
         }
     }
 }
 
-impl GivenToken {
-    fn copy(&self) -> Self {
+impl ClientToken {
+    fn duplicate(&self) -> Self {
         Self { token: self.token.clone(), file: self.file.clone() }
     }
 }
 
-fn token_of_command_line(global: &Global) -> anyhow::Result<Option<GivenToken>> {
+fn read_given_token(global: &GlobalOptions) -> anyhow::Result<Option<ClientToken>> {
     if let Some(token) = &global.token {
         let token = Zeroizing::new(token.trim().to_owned());
-        return Ok(Some(GivenToken { token, file: None }));
+        return Ok(Some(ClientToken { token, file: None }));
     }
     let Some(file) = &global.token_file else { return Ok(None) };
-    let token = read_token(file)
-        .map_err(|error| exit::bad_input(format!("--token-file {}: {error}", file.display())))?;
+    let token = read_token(file).map_err(|error| {
+        exit::bad_input_error(format!("--token-file {}: {error}", file.display()))
+    })?;
     if token.is_empty() {
-        return Err(exit::bad_input(format!("--token-file {} is empty", file.display())));
+        return Err(exit::bad_input_error(format!("--token-file {} is empty", file.display())));
     }
-    Ok(Some(GivenToken { token, file: Some(file.clone()) }))
+    Ok(Some(ClientToken { token, file: Some(file.clone()) }))
 }
 
 /// The folder's token, if the URL is that of the folder's own server.
-fn token_of_own(global: &Global, url: &str) -> Option<GivenToken> {
-    let data = DataDir::find(global.data.as_deref()).ok()?;
-    let running = own_server(&data)?;
+fn own_server_token(global: &GlobalOptions, url: &str) -> Option<ClientToken> {
+    let data = DataDir::find_folder(global.data.as_deref()).ok()?;
+    let running = trusted_server(&data)?;
     let is_same = running.url.trim_end_matches('/') == url.trim_end_matches('/');
-    let token = data.token().filter(|_| is_same)?;
-    Some(GivenToken { token, file: Some(data.token_file()) })
+    let token = data.owner_token().filter(|_| is_same)?;
+    Some(ClientToken { token, file: Some(data.token_file()) })
 }
 
 /// The server that `server.json` names, unless the folder's token must not go there: it is on
 /// another machine, or the process that listens there belongs neither to this user nor to the
 /// folder's owner.
-pub(crate) fn own_server(data: &DataDir) -> Option<Running> {
-    let running = data.running()?;
-    let address = socket_address(&running.url);
+pub(crate) fn trusted_server(data: &DataDir) -> Option<ServerRecord> {
+    let server_record = data.server_record()?;
+    let address = socket_address(&server_record.url);
     let allowed = [Some(geteuid().as_raw()), folder_owner(data)];
-    let is_ours = address.is_some_and(|address| match listening_uids(address) {
+    let is_trusted = address.is_some_and(|address| match listening_uids(address) {
         // No listener at all may be a server that is starting or gone: it is not trusted either.
         Some(uids) => uids.iter().all(|uid| allowed.contains(&Some(*uid))) && !uids.is_empty(),
         None => address.ip().is_loopback(),
     });
     let is_gone = address.and_then(listening_uids).is_some_and(|uids| uids.is_empty());
-    if !is_ours && !is_gone {
+    if !is_trusted && !is_gone {
         err_line!(
             "convergio: the server that {:?} names is not spoken to: it is not on this machine, or \
              is another user's",
-            data.path().join("server.json")
+            data.as_path().join("server.json")
         );
     }
-    is_ours.then_some(running)
+    is_trusted.then_some(server_record)
 }
 
 fn folder_owner(data: &DataDir) -> Option<u32> {
-    std::fs::metadata(data.path()).ok().map(|found| found.uid())
+    std::fs::metadata(data.as_path()).ok().map(|found| found.uid())
 }
 
 /// Socket address that a URL names by IP address, without a name lookup.

@@ -11,7 +11,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
 /// Variables that name a collector (OpenTelemetry specification, OTLP exporter).
-const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
+const ENDPOINT_VARIABLES: [&str; 2] =
+    ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
 
 /// Running telemetry; flushes pending traces when it is dropped.
 pub(crate) struct Telemetry(Option<SdkTracerProvider>);
@@ -19,19 +20,19 @@ pub(crate) struct Telemetry(Option<SdkTracerProvider>);
 impl Telemetry {
     /// Starts logging at a level, and tracing if a collector is named. Must be called before the
     /// async runtime starts, since the exporter has a thread of its own.
-    pub(crate) fn start(level: &str) -> Self {
+    pub(crate) fn start_telemetry(level: &str) -> Self {
         let lines = tracing_subscriber::fmt::layer()
             .with_writer(std::io::stderr)
             .with_filter(EnvFilter::new(level));
         let registry = tracing_subscriber::registry().with(lines);
         // Without a collector the layer is not installed at all, which costs nothing per span.
-        let is_wanted = ENDPOINTS.iter().any(|name| std::env::var_os(name).is_some());
-        let provider = is_wanted.then(provider).flatten();
+        let is_traced = ENDPOINT_VARIABLES.iter().any(|name| std::env::var_os(name).is_some());
+        let provider = is_traced.then(create_tracer_provider).flatten();
         match &provider {
             Some(provider) => {
                 let traces = tracing_opentelemetry::layer()
                     .with_tracer(provider.tracer("convergio"))
-                    .with_filter(tracing_subscriber::filter::filter_fn(is_ours))
+                    .with_filter(tracing_subscriber::filter::filter_fn(is_own_span))
                     .with_filter(LevelFilter::INFO);
                 registry.with(traces).init();
             }
@@ -43,11 +44,11 @@ impl Telemetry {
 
 /// Selects spans of this project's crates: an exporter that traced its own requests would never
 /// end.
-fn is_ours(metadata: &tracing::Metadata<'_>) -> bool {
+fn is_own_span(metadata: &tracing::Metadata<'_>) -> bool {
     metadata.target().starts_with("convergio")
 }
 
-fn provider() -> Option<SdkTracerProvider> {
+fn create_tracer_provider() -> Option<SdkTracerProvider> {
     // The exporter's HTTP client needs a TLS provider before its first connection.
     convergio_executor::model::install_tls();
     let exporter = match SpanExporter::builder().with_http().build() {

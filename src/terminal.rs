@@ -67,15 +67,15 @@ fn is_visible(letter: char) -> bool {
 
 /// Escapes untrusted text; line breaks and tabs stay.
 pub(crate) fn escape_text(text: &str) -> Cow<'_, str> {
-    escape(text, |letter| letter == '\n' || letter == '\t' || is_visible(letter))
+    escape_except(text, |letter| letter == '\n' || letter == '\t' || is_visible(letter))
 }
 
 /// Escapes untrusted text for one line; line breaks become escapes.
 pub(crate) fn escape_line(text: &str) -> Cow<'_, str> {
-    escape(text, is_visible)
+    escape_except(text, is_visible)
 }
 
-fn escape(text: &str, is_plain: impl Fn(char) -> bool) -> Cow<'_, str> {
+fn escape_except(text: &str, is_plain: impl Fn(char) -> bool) -> Cow<'_, str> {
     // Most texts need nothing: they are not copied.
     if text.chars().all(&is_plain) {
         return Cow::Borrowed(text);
@@ -131,24 +131,24 @@ pub(crate) const fn line_breaks(literal: &str) -> usize {
     breaks
 }
 
-fn lines(text: &str, breaks: usize) -> Cow<'_, str> {
+fn escape_lines(text: &str, breaks: usize) -> Cow<'_, str> {
     // As many breaks as the literal has: none came from a value.
     match text.matches('\n').count() == breaks {
         true => escape_text(text),
-        false => escape(text, |letter| letter == '\t' || is_visible(letter)),
+        false => escape_except(text, |letter| letter == '\t' || is_visible(letter)),
     }
 }
 
 /// Prints a line for [`out_line!`].
 #[expect(clippy::print_stdout, reason = "the one place that prints")]
 pub(crate) fn write_out(text: &str, breaks: usize) {
-    println!("{}", lines(text, breaks));
+    println!("{}", escape_lines(text, breaks));
 }
 
 /// Prints a line for [`err_line!`].
 #[expect(clippy::print_stderr, reason = "the one place that prints")]
 pub(crate) fn write_err(text: &str, breaks: usize) {
-    eprintln!("{}", lines(text, breaks));
+    eprintln!("{}", escape_lines(text, breaks));
 }
 
 /// Overwrites the last line of standard error, which has no line break yet.
@@ -210,7 +210,7 @@ impl<W: io::Write> io::Write for EscapedLines<W> {
 
 #[cfg(test)]
 mod tests {
-    use super::{escape_json, escape_line, escape_text, line_breaks, lines, shorten_line};
+    use super::{escape_json, escape_line, escape_lines, escape_text, line_breaks, shorten_line};
 
     const ATTACK: &str = "harmless\u{1b}[2K\u{1b}]52;c;ZXZpbA==\u{7}\u{9b}2J\u{202e}evil\u{200b}";
 
@@ -239,8 +239,11 @@ mod tests {
     #[test]
     fn a_value_brings_no_line_of_its_own() {
         assert_eq!(line_breaks("a\nb\n"), 2);
-        assert_eq!(lines("one\ntwo", 1), "one\ntwo");
-        assert_eq!(lines("run 1 is done\nrun 2 is done", 0), r"run 1 is done\u{a}run 2 is done");
+        assert_eq!(escape_lines("one\ntwo", 1), "one\ntwo");
+        assert_eq!(
+            escape_lines("run 1 is done\nrun 2 is done", 0),
+            r"run 1 is done\u{a}run 2 is done"
+        );
     }
 
     #[test]

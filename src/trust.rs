@@ -17,20 +17,20 @@ use sha2::{Digest, Sha256};
 use crate::{exit, user_folders};
 
 /// File in the user's configuration.
-const FILE: &str = "trusted.json";
+const TRUST_FILE: &str = "trusted.json";
 /// File in a folder with the id that the user's configuration knows it by. A folder that was
 /// replaced or copied has another id or path.
-const MARK: &str = "folder.id";
+const MARK_FILE: &str = "folder.id";
 /// A setting that earlier versions did not hash: without this file the digest equals theirs.
-const PRICES: &str = "prices.json";
+const PRICES_FILE: &str = "prices.json";
 /// Files of a folder that decide where prompts and keys are sent, and what calls cost.
-const SETTINGS: [&str; 3] = ["privacy.json", "providers.json", PRICES];
+const SETTINGS_FILES: [&str; 3] = ["privacy.json", "providers.json", PRICES_FILE];
 /// Maximum folders and maximum servers remembered; the oldest are forgotten.
-const LIMIT: usize = 1000;
+const ENTRIES_LIMIT: usize = 1000;
 
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Trusted {
+struct TrustStore {
     #[serde(default)]
     folders: Vec<TrustedFolder>,
     #[serde(default)]
@@ -49,26 +49,26 @@ struct TrustedFolder {
 /// Refuses a folder that was found rather than named, unless this user's program created it or the
 /// user trusted it, its settings are unchanged, and nobody else can have changed it.
 pub(crate) fn check_found_folder(folder: &Path) -> anyhow::Result<()> {
-    let shown = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
-    let refuse = |why: String| {
-        exit::bad_input(format!(
-            "the data folder {shown:?} is not used: {why}. If it is yours, look into it, then: \
-             convergio trust {shown:?} (or name it by --data)"
+    let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    let refusal = |why: String| {
+        exit::bad_input_error(format!(
+            "the data folder {absolute:?} is not used: {why}. If it is yours, look into it, then: \
+             convergio trust {absolute:?} (or name it by --data)"
         ))
     };
-    if let Some(why) = find_foreign(folder)? {
-        return Err(refuse(why));
+    if let Some(why) = find_foreign_entry(folder)? {
+        return Err(refusal(why));
     }
     let path = folder.canonicalize()?;
     // The path alone is no proof: another folder may have been moved there since.
     let mark = read_mark(folder);
-    let trusted = load(&user_folders::config_folder()?.join(FILE))?;
-    let known = trusted.folders.iter().find(|known| known.path == path);
-    match known.filter(|known| mark.as_deref() == Some(&known.id)) {
-        None => Err(refuse("no program of yours made it here".to_owned())),
+    let trust_store = load_trust_store(&user_folders::config_folder()?.join(TRUST_FILE))?;
+    let trusted_folder = trust_store.folders.iter().find(|known| known.path == path);
+    match trusted_folder.filter(|known| mark.as_deref() == Some(&known.id)) {
+        None => Err(refusal("no program of yours made it here".to_owned())),
         Some(known) if known.settings != settings_digest(folder)? => {
-            let files = SETTINGS.join(" or ");
-            Err(refuse(format!("its {files} is not what it was when it was trusted")))
+            let files = SETTINGS_FILES.join(" or ");
+            Err(refusal(format!("its {files} is not what it was when it was trusted")))
         }
         Some(_) => Ok(()),
     }
@@ -76,9 +76,9 @@ pub(crate) fn check_found_folder(folder: &Path) -> anyhow::Result<()> {
 
 /// Trusts a folder of this user with its present settings. Permissions of others are removed.
 pub(crate) fn trust_folder(folder: &Path) -> anyhow::Result<PathBuf> {
-    narrow_entries(folder)?;
-    if let Some(why) = find_foreign(folder)? {
-        return Err(exit::bad_input(format!("{folder:?} cannot be trusted: {why}")));
+    narrow_folder(folder)?;
+    if let Some(why) = find_foreign_entry(folder)? {
+        return Err(exit::bad_input_error(format!("{folder:?} cannot be trusted: {why}")));
     }
     mark_folder(folder)
 }
@@ -86,16 +86,16 @@ pub(crate) fn trust_folder(folder: &Path) -> anyhow::Result<PathBuf> {
 /// Records a folder as created or trusted by this user's program.
 pub(crate) fn mark_folder(folder: &Path) -> anyhow::Result<PathBuf> {
     let path = folder.canonicalize().with_context(|| format!("{folder:?}"))?;
-    let mut random = [0_u8; 16];
-    getrandom::fill(&mut random).context("no randomness for a mark")?;
-    let id = hex(&random);
-    write_private_file(&folder.join(MARK), id.as_bytes())?;
+    let mut mark = [0_u8; 16];
+    getrandom::fill(&mut mark).context("no randomness for a mark")?;
+    let id = to_hex(&mark);
+    write_private_file(&folder.join(MARK_FILE), id.as_bytes())?;
     let trusted = TrustedFolder { path: path.clone(), id, settings: settings_digest(folder)? };
-    update(|all| {
+    update_trust_store(|all| {
         // Folders that are gone make room, so that the limit forgets only living ones.
         all.folders.retain(|known| known.path != path && known.path.exists());
         all.folders.push(trusted);
-        let over = all.folders.len().saturating_sub(LIMIT);
+        let over = all.folders.len().saturating_sub(ENTRIES_LIMIT);
         all.folders.drain(..over);
     })?;
     Ok(path)
@@ -103,11 +103,11 @@ pub(crate) fn mark_folder(folder: &Path) -> anyhow::Result<PathBuf> {
 
 /// Trusts a model server of another user with private data.
 pub(crate) fn trust_model_server(url: &str) -> anyhow::Result<()> {
-    let url = plain_url(url).to_owned();
-    update(|all| {
+    let url = normalize_url(url).to_owned();
+    update_trust_store(|all| {
         all.model_servers.retain(|known| *known != url);
         all.model_servers.push(url);
-        let over = all.model_servers.len().saturating_sub(LIMIT);
+        let over = all.model_servers.len().saturating_sub(ENTRIES_LIMIT);
         all.model_servers.drain(..over);
     })
 }
@@ -115,24 +115,24 @@ pub(crate) fn trust_model_server(url: &str) -> anyhow::Result<()> {
 /// True if a model server was trusted. A user without configuration has trusted none.
 pub(crate) fn is_trusted_model_server(url: &str) -> anyhow::Result<bool> {
     let Ok(folder) = user_folders::config_folder() else { return Ok(false) };
-    let trusted = load(&folder.join(FILE))?;
-    Ok(trusted.model_servers.iter().any(|known| known == plain_url(url)))
+    let trusted = load_trust_store(&folder.join(TRUST_FILE))?;
+    Ok(trusted.model_servers.iter().any(|known| known == normalize_url(url)))
 }
 
 /// Normalises a URL for comparison: servers are named with `/v1` and without.
-fn plain_url(url: &str) -> &str {
+fn normalize_url(url: &str) -> &str {
     let url = url.trim_end_matches('/');
     url.strip_suffix("/v1").unwrap_or(url)
 }
 
 /// Finds anything in a folder that another user may have written, and describes it. Only one level
 /// is looked at: deeper are checkpoints and models, which are verified by their hashes.
-fn find_foreign(folder: &Path) -> anyhow::Result<Option<String>> {
+fn find_foreign_entry(folder: &Path) -> anyhow::Result<Option<String>> {
     let found = std::fs::symlink_metadata(folder).with_context(|| format!("{folder:?}"))?;
     if found.is_symlink() || !found.is_dir() {
         return Ok(Some("it is a link or no folder".to_owned()));
     }
-    if let Some(why) = foreign(&found) {
+    if let Some(why) = foreign_reason(&found) {
         return Ok(Some(format!("it {why}")));
     }
     for entry in std::fs::read_dir(folder)? {
@@ -142,7 +142,7 @@ fn find_foreign(folder: &Path) -> anyhow::Result<Option<String>> {
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             found => found?,
         };
-        if let Some(why) = foreign(&found) {
+        if let Some(why) = foreign_reason(&found) {
             return Ok(Some(format!("{:?} in it {why}", entry.file_name())));
         }
     }
@@ -150,7 +150,7 @@ fn find_foreign(folder: &Path) -> anyhow::Result<Option<String>> {
 }
 
 /// Describes why another user may have written a file or folder; `None` if nobody else can have.
-fn foreign(found: &Metadata) -> Option<String> {
+fn foreign_reason(found: &Metadata) -> Option<String> {
     let (owner, mode) = (found.uid(), found.mode() & 0o7777);
     if found.is_symlink() {
         return Some("is a link".to_owned());
@@ -164,26 +164,26 @@ fn foreign(found: &Metadata) -> Option<String> {
     (mode & 0o022 != 0).then(|| format!("can be written to by others (mode {mode:o})"))
 }
 
-fn narrow_entries(folder: &Path) -> anyhow::Result<()> {
-    let told = || format!("{folder:?}");
-    let found = std::fs::symlink_metadata(folder).with_context(told)?;
+fn narrow_folder(folder: &Path) -> anyhow::Result<()> {
+    let describe = || format!("{folder:?}");
+    let found = std::fs::symlink_metadata(folder).with_context(describe)?;
     if !found.is_dir() {
         return Ok(());
     }
-    narrow_mode(folder).with_context(told)?;
-    for entry in std::fs::read_dir(folder).with_context(told)? {
-        narrow_mode(&entry?.path()).with_context(told)?;
+    narrow_mode(folder).with_context(describe)?;
+    for entry in std::fs::read_dir(folder).with_context(describe)? {
+        narrow_mode(&entry?.path()).with_context(describe)?;
     }
     Ok(())
 }
 
 fn read_mark(folder: &Path) -> Option<String> {
-    std::fs::read_to_string(folder.join(MARK)).ok()
+    std::fs::read_to_string(folder.join(MARK_FILE)).ok()
 }
 
 fn settings_digest(folder: &Path) -> anyhow::Result<String> {
     let mut digest = Sha256::new();
-    for name in SETTINGS {
+    for name in SETTINGS_FILES {
         match std::fs::read(folder.join(name)) {
             Ok(bytes) => {
                 // The length goes before the bytes, so that content cannot move from one file to
@@ -191,42 +191,43 @@ fn settings_digest(folder: &Path) -> anyhow::Result<String> {
                 digest.update((bytes.len() as u64 + 1).to_le_bytes());
                 digest.update(bytes);
             }
-            Err(error) if error.kind() == ErrorKind::NotFound && name == PRICES => {}
+            Err(error) if error.kind() == ErrorKind::NotFound && name == PRICES_FILE => {}
             Err(error) if error.kind() == ErrorKind::NotFound => digest.update([0; 8]),
             Err(error) => return Err(error).with_context(|| format!("{name} of {folder:?}")),
         }
     }
-    Ok(hex(&digest.finalize()))
+    Ok(to_hex(&digest.finalize()))
 }
 
-fn hex(bytes: &[u8]) -> String {
+fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn load(file: &Path) -> anyhow::Result<Trusted> {
+fn load_trust_store(file: &Path) -> anyhow::Result<TrustStore> {
     let found = match std::fs::metadata(file) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Trusted::default()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(TrustStore::default()),
         found => found.with_context(|| format!("{file:?}"))?,
     };
     // The file is believed only while nobody else can write to it.
-    if let Some(why) = foreign(&found) {
-        return Err(exit::bad_input(format!("{file:?} is not used: it {why}")));
+    if let Some(why) = foreign_reason(&found) {
+        return Err(exit::bad_input_error(format!("{file:?} is not used: it {why}")));
     }
     let text = std::fs::read(file).with_context(|| format!("{file:?}"))?;
-    serde_json::from_slice(&text).map_err(|error| exit::bad_input(format!("{file:?}: {error}")))
+    serde_json::from_slice(&text)
+        .map_err(|error| exit::bad_input_error(format!("{file:?}: {error}")))
 }
 
 /// Changes the trust file under a lock, one process at a time.
-fn update(change: impl FnOnce(&mut Trusted)) -> anyhow::Result<()> {
+fn update_trust_store(change: impl FnOnce(&mut TrustStore)) -> anyhow::Result<()> {
     let folder = user_folders::config_folder()?;
-    let told = || format!("trust cannot be noted in {folder:?}");
-    create_private_folder(&folder).with_context(told)?;
-    let lock = open_private_file(&folder.join("trusted.lock")).with_context(told)?;
-    lock.lock().with_context(told)?;
-    let file = folder.join(FILE);
-    let mut trusted = load(&file)?;
+    let describe = || format!("trust cannot be noted in {folder:?}");
+    create_private_folder(&folder).with_context(describe)?;
+    let lock = open_private_file(&folder.join("trusted.lock")).with_context(describe)?;
+    lock.lock().with_context(describe)?;
+    let file = folder.join(TRUST_FILE);
+    let mut trusted = load_trust_store(&file)?;
     change(&mut trusted);
-    write_private_file(&file, &serde_json::to_vec_pretty(&trusted)?).with_context(told)
+    write_private_file(&file, &serde_json::to_vec_pretty(&trusted)?).with_context(describe)
 }
 
 #[cfg(test)]
@@ -234,7 +235,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::path::Path;
 
-    use super::{find_foreign, narrow_entries, plain_url, settings_digest};
+    use super::{find_foreign_entry, narrow_folder, normalize_url, settings_digest};
 
     fn set_mode(path: &Path, mode: u32) {
         std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
@@ -246,21 +247,21 @@ mod tests {
         let (folder, file) = (folder.path(), folder.path().join("file"));
         std::fs::write(&file, "x").unwrap();
         set_mode(&file, 0o644);
-        assert_eq!(find_foreign(folder).unwrap(), None);
+        assert_eq!(find_foreign_entry(folder).unwrap(), None);
         for mode in [0o664, 0o646] {
             set_mode(&file, mode);
-            assert!(find_foreign(folder).unwrap().unwrap().contains("written to by others"));
+            assert!(find_foreign_entry(folder).unwrap().unwrap().contains("written to by others"));
         }
-        narrow_entries(folder).unwrap();
-        assert_eq!(find_foreign(folder).unwrap(), None);
+        narrow_folder(folder).unwrap();
+        assert_eq!(find_foreign_entry(folder).unwrap(), None);
         set_mode(folder, 0o770);
-        assert!(find_foreign(folder).unwrap().unwrap().contains("mode 770"));
+        assert!(find_foreign_entry(folder).unwrap().unwrap().contains("mode 770"));
         set_mode(folder, 0o700);
         symlink(&file, folder.join("link")).unwrap();
-        assert!(find_foreign(folder).unwrap().unwrap().contains("is a link"));
+        assert!(find_foreign_entry(folder).unwrap().unwrap().contains("is a link"));
         let link = folder.with_extension("link");
         symlink(folder, &link).unwrap();
-        assert!(find_foreign(&link).unwrap().unwrap().contains("link"));
+        assert!(find_foreign_entry(&link).unwrap().unwrap().contains("link"));
         std::fs::remove_file(link).unwrap();
     }
 
@@ -288,7 +289,7 @@ mod tests {
     #[test]
     fn a_server_is_the_same_with_its_version_and_without() {
         for url in ["http://127.0.0.1:1", "http://127.0.0.1:1/", "http://127.0.0.1:1/v1/"] {
-            assert_eq!(plain_url(url), "http://127.0.0.1:1");
+            assert_eq!(normalize_url(url), "http://127.0.0.1:1");
         }
     }
 }

@@ -8,19 +8,19 @@ use crate::exit;
 
 /// Folder of the user's configuration: `$XDG_CONFIG_HOME/convergio`, else `~/.config/convergio`.
 pub(crate) fn config_folder() -> anyhow::Result<PathBuf> {
-    find("XDG_CONFIG_HOME", ".config")
+    folder_from_environment("XDG_CONFIG_HOME", ".config")
 }
 
 /// Folder of the user's programs and data: `$XDG_DATA_HOME/convergio`, else
 /// `~/.local/share/convergio`.
 pub(crate) fn share_folder() -> anyhow::Result<PathBuf> {
-    find("XDG_DATA_HOME", ".local/share")
+    folder_from_environment("XDG_DATA_HOME", ".local/share")
 }
 
-fn find(variable: &str, below_home: &str) -> anyhow::Result<PathBuf> {
-    let found = locate(std::env::var_os(variable), std::env::var_os("HOME"), below_home);
+fn folder_from_environment(variable: &str, below_home: &str) -> anyhow::Result<PathBuf> {
+    let found = resolve_folder(std::env::var_os(variable), std::env::var_os("HOME"), below_home);
     found.ok_or_else(|| {
-        exit::bad_input(format!(
+        exit::bad_input_error(format!(
             "neither {variable} nor HOME names an absolute path, so the user's own folder is not \
              known: set one of them (a data folder is named by --data)"
         ))
@@ -29,21 +29,25 @@ fn find(variable: &str, below_home: &str) -> anyhow::Result<PathBuf> {
 
 /// Resolves the folder from the two variables' values. Relative paths are ignored, as the
 /// specification demands: they would depend on the working directory.
-fn locate(own: Option<OsString>, home: Option<OsString>, below_home: &str) -> Option<PathBuf> {
+fn resolve_folder(
+    xdg_base: Option<OsString>,
+    home: Option<OsString>,
+    below_home: &str,
+) -> Option<PathBuf> {
     let absolute = |path: OsString| Some(PathBuf::from(path)).filter(|path| path.is_absolute());
-    let base = own.and_then(absolute);
+    let base = xdg_base.and_then(absolute);
     let base = base.or_else(|| home.and_then(absolute).map(|home| home.join(below_home)));
     base.map(|base| base.join("convergio"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::locate;
+    use super::resolve_folder;
 
     #[test]
     fn only_absolute_paths_count() {
         let at = |own: Option<&str>, home: Option<&str>| {
-            let found = locate(own.map(Into::into), home.map(Into::into), ".config");
+            let found = resolve_folder(own.map(Into::into), home.map(Into::into), ".config");
             found.map(|path| path.display().to_string())
         };
         assert_eq!(at(Some("/x"), Some("/u")).as_deref(), Some("/x/convergio"));

@@ -1,15 +1,15 @@
 //! The agent noun: a named definition that is run again and again, until it is terminated.
 
-use crate::decider::{Context, Decider, Recorded, Wake};
+use crate::decider::{Decider, DecisionContext, RecordedEvent, Wake};
 use crate::event::{Event, agent};
 use crate::id::{AgentId, GraphId, GraphVersion, TenantId};
-use crate::once::{AppliedRequests, RemembersRequests};
+use crate::idempotency::{AppliedRequests, HasAppliedRequests};
 use crate::payload::{PayloadRef, PayloadSlot};
-use crate::request::derived_uuid;
+use crate::request::derive_uuid;
 use crate::stream::Seq;
 
 /// Longest name in characters: its graph is named `agent-NAME`, which must be a graph's name.
-pub const NAME_LIMIT: usize = 34;
+pub const AGENT_NAME_LIMIT: usize = 34;
 
 /// Decider of the agent stream.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +32,7 @@ pub struct AgentState {
 
 impl AgentState {
     /// Returns the agent's graph if new runs may start.
-    pub fn runnable(&self) -> Option<&(GraphId, GraphVersion)> {
+    pub fn runnable_graph(&self) -> Option<&(GraphId, GraphVersion)> {
         self.graph.as_ref().filter(|_| !self.is_terminated)
     }
 }
@@ -58,14 +58,14 @@ pub enum AgentCommand {
 /// Rejection of a command to an agent that was never defined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("there is no such agent")]
-pub struct NoAgent;
+pub struct AgentNotFound;
 
 /// Derives the id of an agent from tenant and name: the same name is the same agent.
 pub fn agent_id(tenant: &TenantId, name: &str) -> AgentId {
-    AgentId(derived_uuid(&["agent/v1", tenant.as_str(), name]))
+    AgentId(derive_uuid(&["agent/v1", tenant.as_str(), name]))
 }
 
-impl RemembersRequests for AgentState {
+impl HasAppliedRequests for AgentState {
     fn applied_requests(&self) -> &AppliedRequests {
         &self.requests
     }
@@ -74,35 +74,35 @@ impl RemembersRequests for AgentState {
 impl Decider for AgentNoun {
     type State = AgentState;
     type Command = AgentCommand;
-    type Rejection = NoAgent;
+    type Rejection = AgentNotFound;
 
     fn decide(
         state: &AgentState,
         command: AgentCommand,
-        _context: &Context,
+        _context: &DecisionContext,
         next: Seq,
-    ) -> Result<Vec<Event>, NoAgent> {
+    ) -> Result<Vec<Event>, AgentNotFound> {
         match command {
             AgentCommand::Define { name, graph, version, definition } => {
                 // A terminated agent has no runnable graph: defining it again brings it back.
-                let is_same = state.runnable().is_some_and(|(_, known)| *known == version);
+                let is_same = state.runnable_graph().is_some_and(|(_, known)| *known == version);
                 if is_same {
                     return Ok(Vec::new());
                 }
-                let definition = definition.at(next);
-                let defined = agent::Defined { name, graph, version, definition };
-                Ok(vec![match state.runnable() {
+                let definition = definition.to_payload_ref(next);
+                let defined = agent::AgentDefined { name, graph, version, definition };
+                Ok(vec![match state.runnable_graph() {
                     Some(_) => Event::AgentUpdated(defined),
                     None => Event::AgentCreated(defined),
                 }])
             }
-            AgentCommand::Terminate if state.graph.is_none() => Err(NoAgent),
+            AgentCommand::Terminate if state.graph.is_none() => Err(AgentNotFound),
             AgentCommand::Terminate if state.is_terminated => Ok(Vec::new()),
-            AgentCommand::Terminate => Ok(vec![Event::AgentTerminated(agent::Terminated {})]),
+            AgentCommand::Terminate => Ok(vec![Event::AgentTerminated(agent::AgentTerminated {})]),
         }
     }
 
-    fn evolve(state: &mut AgentState, recorded: Recorded<'_>) {
+    fn evolve(state: &mut AgentState, recorded: RecordedEvent<'_>) {
         match recorded.event {
             Event::AgentCreated(defined) | Event::AgentUpdated(defined) => {
                 state.name.clone_from(&defined.name);
@@ -116,7 +116,7 @@ impl Decider for AgentNoun {
         }
     }
 
-    fn wake(_state: &AgentState) -> Wake {
+    fn next_wake(_state: &AgentState) -> Wake {
         Wake::Done
     }
 }

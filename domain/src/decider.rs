@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 /// Ambient input of a decision. A decision depends on nothing but its state, its command and these
 /// values, so that replaying it gives the same events.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Context {
+pub struct DecisionContext {
     /// Time of the decision, read once by the caller.
     pub now: Timestamp,
     /// Actor that issues the command.
@@ -23,7 +23,7 @@ pub struct Context {
 
 /// An event with its position and time in the stream, as `evolve` receives it.
 #[derive(Debug, Clone, Copy)]
-pub struct Recorded<'a> {
+pub struct RecordedEvent<'a> {
     /// Sequence number of the event in its stream.
     pub seq: Seq,
     /// Time at which the event was committed, in milliseconds since the epoch.
@@ -49,50 +49,50 @@ pub trait Decider: 'static {
     fn decide(
         state: &Self::State,
         command: Self::Command,
-        context: &Context,
+        context: &DecisionContext,
         next: Seq,
     ) -> Result<Vec<Event>, Self::Rejection>;
 
     /// Folds one event into the state. Infallible: recorded events are facts.
-    fn evolve(state: &mut Self::State, recorded: Recorded<'_>);
+    fn evolve(state: &mut Self::State, recorded: RecordedEvent<'_>);
 
     /// Returns when an executor must look at the stream next.
-    fn wake(state: &Self::State) -> Wake;
+    fn next_wake(state: &Self::State) -> Wake;
 
     /// Returns the fingerprint of the state, for nouns whose history can be replayed. Mutable
     /// because states cache the hashes of their parts.
-    fn fingerprint(_state: &mut Self::State) -> Option<Fingerprint> {
+    fn refresh_fingerprint(_state: &mut Self::State) -> Option<Fingerprint> {
         None
     }
 
     /// Returns the part of another stream's history that precedes `first`, the first event of a
     /// stream; `None` unless the stream is a fork.
-    fn inherits(_first: &Event) -> Option<Inherited> {
+    fn inherited_history(_first: &Event) -> Option<InheritedHistory> {
         None
     }
 
     /// Encodes the state as bytes, for nouns with long histories; `None` if the noun has no
     /// snapshots.
-    fn snapshot(_state: &Self::State) -> Option<Vec<u8>> {
+    fn encode_snapshot(_state: &Self::State) -> Option<Vec<u8>> {
         None
     }
 
     /// Decodes bytes of [`Decider::encode_snapshot`]. Returns `None` for bytes of another format,
     /// whereupon the caller folds the events instead.
-    fn recall(_snapshot: &[u8]) -> Option<Self::State> {
+    fn decode_snapshot(_snapshot: &[u8]) -> Option<Self::State> {
         None
     }
 }
 
 /// History that a fork inherits: a prefix of a stream of the same tenant and kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Inherited {
+pub struct InheritedHistory {
     /// Id of the inherited stream, as in [`crate::stream::StreamKey::id`].
     pub id: Uuid,
     /// Last inherited event; always the end of a commit.
     pub seq: Seq,
     /// Fingerprint of the state after that event, against which the fold is checked.
-    pub fold: Fingerprint,
+    pub fingerprint: Fingerprint,
 }
 
 /// Short hash of a state. Equal states have equal fingerprints on every machine. It shows where a
@@ -109,8 +109,8 @@ impl fmt::Display for Fingerprint {
 }
 
 impl From<Fingerprint> for String {
-    fn from(print: Fingerprint) -> Self {
-        print.to_string()
+    fn from(fingerprint: Fingerprint) -> Self {
+        fingerprint.to_string()
     }
 }
 
@@ -120,8 +120,8 @@ impl TryFrom<String> for Fingerprint {
     fn try_from(text: String) -> Result<Self, Self::Error> {
         let number = u64::from_str_radix(&text, 16).ok().map(Self);
         // Only the canonical form is accepted, so that a fingerprint has exactly one spelling.
-        let print = number.filter(|print| print.to_string() == text);
-        print.ok_or_else(|| format!("`{text}` is no fingerprint: 16 hexadecimal digits"))
+        let fingerprint = number.filter(|print| print.to_string() == text);
+        fingerprint.ok_or_else(|| format!("`{text}` is no fingerprint: 16 hexadecimal digits"))
     }
 }
 

@@ -48,15 +48,15 @@ fn no_detail<D>() -> Option<D> {
 }
 
 /// A failure whose detail is still text in memory, not yet stored as a payload.
-pub type UnsealedFailure = Failure<Detail<DetailText>>;
+pub type UnsealedFailure = Failure<FailureDetail<DetailText>>;
 
 /// A failure within a command: its detail is a payload of the commit being made, or of an earlier
 /// commit.
-pub type FailureReport = Failure<Detail<PayloadSlot>>;
+pub type FailureReport = Failure<FailureDetail<PayloadSlot>>;
 
 /// Location of a failure's full text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Detail<T> {
+pub enum FailureDetail<T> {
     /// Comes with the commit that is being made.
     New(T),
     /// Stored by an earlier commit of the same stream.
@@ -70,9 +70,9 @@ impl<D> Failure<D> {
     }
 
     /// Converts the detail; `None` from `convert` drops it.
-    pub fn map_detail<E>(self, place: impl FnOnce(D) -> Option<E>) -> Failure<E> {
+    pub fn map_detail<E>(self, convert: impl FnOnce(D) -> Option<E>) -> Failure<E> {
         let Self { code, message, retryable, detail, param } = self;
-        Failure { code, message, retryable, detail: detail.and_then(place), param }
+        Failure { code, message, retryable, detail: detail.and_then(convert), param }
     }
 }
 
@@ -80,7 +80,7 @@ impl UnsealedFailure {
     /// Adds the full text, which may quote personal data.
     #[must_use]
     pub fn with_detail(self, text: impl Display) -> Self {
-        Self { detail: Some(Detail::New(DetailText::new(&text.to_string()))), ..self }
+        Self { detail: Some(FailureDetail::New(DetailText::new(&text.to_string()))), ..self }
     }
 
     /// Adds the message followed by its cause as the full text.
@@ -94,7 +94,7 @@ impl UnsealedFailure {
     /// may read payloads.
     pub fn full_text(&self) -> &str {
         match &self.detail {
-            Some(Detail::New(text)) => text.as_str(),
+            Some(FailureDetail::New(text)) => text.as_str(),
             _ => &self.message,
         }
     }
@@ -103,10 +103,10 @@ impl UnsealedFailure {
 impl FailureReport {
     /// Resolves the detail to a payload reference, where `first` is the sequence number of the
     /// commit's first event.
-    pub fn at(self, first: Seq) -> Failure {
+    pub fn into_failure(self, first: Seq) -> Failure {
         self.map_detail(|detail| match detail {
-            Detail::New(slot) => Some(slot.at(first)),
-            Detail::Known(reference) => Some(reference),
+            FailureDetail::New(slot) => Some(slot.to_payload_ref(first)),
+            FailureDetail::Known(reference) => Some(reference),
         })
     }
 }
@@ -114,8 +114,8 @@ impl FailureReport {
 impl Failure {
     /// Converts a recorded failure into a report for a later commit of the same stream, reusing the
     /// stored detail.
-    pub fn again<T>(self) -> Failure<Detail<T>> {
-        self.map_detail(|reference| Some(Detail::Known(reference)))
+    pub fn into_repeated<T>(self) -> Failure<FailureDetail<T>> {
+        self.map_detail(|reference| Some(FailureDetail::Known(reference)))
     }
 }
 
@@ -258,15 +258,15 @@ macro_rules! platform_text {
 #[doc(hidden)]
 pub const fn fits_nouns(template: &str, nouns: usize) -> bool {
     let bytes = template.as_bytes();
-    let (mut at, mut places) = (0, 0);
-    while at < bytes.len() {
-        match bytes[at] {
-            b'{' if at + 1 < bytes.len() && bytes[at + 1] == b'}' => {
+    let (mut index, mut places) = (0, 0);
+    while index < bytes.len() {
+        match bytes[index] {
+            b'{' if index + 1 < bytes.len() && bytes[index + 1] == b'}' => {
                 places += 1;
-                at += 2;
+                index += 2;
             }
             b'{' | b'}' => return false,
-            _ => at += 1,
+            _ => index += 1,
         }
     }
     places == nouns
@@ -312,7 +312,7 @@ written!(PlatformCode, PlatformText);
 
 #[cfg(test)]
 mod tests {
-    use super::{DETAIL_BYTES, Detail, Failure, UnsealedFailure, fits_nouns};
+    use super::{DETAIL_BYTES, Failure, FailureDetail, UnsealedFailure, fits_nouns};
     use crate::payload::{PayloadRef, PayloadSlot};
     use crate::stream::Seq;
 
@@ -345,11 +345,11 @@ mod tests {
     #[test]
     fn a_detail_of_a_commit_is_found_in_the_commits_that_follow() {
         let report = Failure {
-            detail: Some(Detail::New(PayloadSlot(2))),
+            detail: Some(FailureDetail::New(PayloadSlot(2))),
             ..Failure::new("internal", platform_text!("m"))
         };
-        let written = report.at(Seq(5));
+        let written = report.into_failure(Seq(5));
         assert_eq!(written.detail, Some(PayloadRef { seq: Seq(5), index: 2 }));
-        assert_eq!(written.clone().again::<PayloadSlot>().at(Seq(9)), written);
+        assert_eq!(written.clone().into_repeated::<PayloadSlot>().into_failure(Seq(9)), written);
     }
 }

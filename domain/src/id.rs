@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::written::written_as_text;
+use crate::serde_text::written_as_text;
 
 /// A text that is not a valid identifier of the named kind. Shows a shortened quotation only.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,14 +27,14 @@ const SIGNAL_NAME_RULE: &str =
     "use 1 to 128 characters of a-z, A-Z, 0-9, `_`, `-`, `.`, `:` and `/`, as `payment.settled`";
 
 fn is_name(text: &str) -> bool {
-    let ok = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
-    !text.is_empty() && text.len() <= NAME_LIMIT && text.bytes().all(ok)
+    let is_allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
+    !text.is_empty() && text.len() <= NAME_LIMIT && text.bytes().all(is_allowed)
 }
 
 /// Signal names allow more characters than other names: webhook senders choose them.
 fn is_signal_name(text: &str) -> bool {
-    let ok = |b: u8| b.is_ascii_alphanumeric() || b"_-.:/".contains(&b);
-    !text.is_empty() && text.len() <= SIGNAL_NAME_LIMIT && text.bytes().all(ok)
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"_-.:/".contains(&b);
+    !text.is_empty() && text.len() <= SIGNAL_NAME_LIMIT && text.bytes().all(is_allowed)
 }
 
 /// Defines an identifier that is a validated name and cheap to clone. Arguments: type, description
@@ -171,7 +171,7 @@ pub struct GraphVersion(Arc<str>);
 
 impl GraphVersion {
     /// Computes the version of a canonical manifest.
-    pub fn of(canonical_manifest: &[u8]) -> Self {
+    pub fn from_manifest(canonical_manifest: &[u8]) -> Self {
         Self(blake3::hash(canonical_manifest).to_hex().as_str().into())
     }
 
@@ -212,12 +212,12 @@ written_as_text!(StepId);
 
 impl StepId {
     /// Returns the step of a whole node.
-    pub fn node(node: NodeId) -> Self {
+    pub fn for_node(node: NodeId) -> Self {
         Self { node, item: None }
     }
 
     /// Returns the step of one item of a map node.
-    pub fn item(node: NodeId, item: u32) -> Self {
+    pub fn for_map_item(node: NodeId, item: u32) -> Self {
         Self { node, item: Some(item) }
     }
 }
@@ -235,7 +235,7 @@ impl FromStr for StepId {
     type Err = InvalidId;
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         let Some((node, rest)) = text.split_once('[') else {
-            return Ok(Self::node(text.parse()?));
+            return Ok(Self::for_node(text.parse()?));
         };
         let item = rest.strip_suffix(']').and_then(|digits| digits.parse().ok());
         let invalid = || InvalidId {

@@ -58,7 +58,7 @@ pub(crate) fn fits_64_bits(digits: &str) -> bool {
 /// # Errors
 /// The first such number, with its path.
 pub fn check_whole_numbers(text: &[u8]) -> Result<(), WholeNumberTooLarge> {
-    if has_long_number(text) { Scan::new(text).run() } else { Ok(()) }
+    if has_long_number(text) { WholeNumberScan::new(text).run() } else { Ok(()) }
 }
 
 /// True if the text has enough digits in a row. Looks at every 19th byte, since a long number must
@@ -75,85 +75,85 @@ fn has_long_number(text: &[u8]) -> bool {
 }
 
 /// A list or map whose end has not been read.
-enum Open<'a> {
+enum OpenContainer<'a> {
     List(usize),
     Map { key: &'a [u8], is_at_key: bool },
 }
 
 /// Scan over the tokens of a JSON text, for whole numbers beyond 64 bits.
-struct Scan<'a> {
+struct WholeNumberScan<'a> {
     text: &'a [u8],
-    at: usize,
-    open: Vec<Open<'a>>,
+    offset: usize,
+    containers: Vec<OpenContainer<'a>>,
 }
 
-impl<'a> Scan<'a> {
+impl<'a> WholeNumberScan<'a> {
     fn new(text: &'a [u8]) -> Self {
-        Self { text, at: 0, open: Vec::new() }
+        Self { text, offset: 0, containers: Vec::new() }
     }
 
     fn run(mut self) -> Result<(), WholeNumberTooLarge> {
-        while let Some(byte) = self.text.get(self.at).copied() {
+        while let Some(byte) = self.text.get(self.offset).copied() {
             match byte {
-                b'"' => self.string(),
-                b'-' | b'0'..=b'9' => self.number()?,
-                _ => self.punctuation(byte),
+                b'"' => self.scan_string(),
+                b'-' | b'0'..=b'9' => self.scan_number()?,
+                _ => self.scan_punctuation(byte),
             }
         }
         Ok(())
     }
 
-    fn punctuation(&mut self, byte: u8) {
-        self.at += 1;
-        match (byte, self.open.last_mut()) {
-            (b'[', _) => self.open.push(Open::List(0)),
-            (b'{', _) => self.open.push(Open::Map { key: b"", is_at_key: true }),
+    fn scan_punctuation(&mut self, byte: u8) {
+        self.offset += 1;
+        match (byte, self.containers.last_mut()) {
+            (b'[', _) => self.containers.push(OpenContainer::List(0)),
+            (b'{', _) => self.containers.push(OpenContainer::Map { key: b"", is_at_key: true }),
             (b']' | b'}', _) => {
-                self.open.pop();
+                self.containers.pop();
             }
-            (b',', Some(Open::List(index))) => *index += 1,
-            (b',', Some(Open::Map { is_at_key, .. })) => *is_at_key = true,
-            (b':', Some(Open::Map { is_at_key, .. })) => *is_at_key = false,
+            (b',', Some(OpenContainer::List(index))) => *index += 1,
+            (b',', Some(OpenContainer::Map { is_at_key, .. })) => *is_at_key = true,
+            (b':', Some(OpenContainer::Map { is_at_key, .. })) => *is_at_key = false,
             _ => {}
         }
     }
 
-    fn string(&mut self) {
-        let begin = self.at;
-        self.at += 1;
-        while let Some(byte) = self.text.get(self.at) {
+    fn scan_string(&mut self) {
+        let begin = self.offset;
+        self.offset += 1;
+        while let Some(byte) = self.text.get(self.offset) {
             // The text is valid JSON, so an escape is at least two bytes, and only `\"` matters
             // here.
-            self.at += if *byte == b'\\' { 2 } else { 1 };
+            self.offset += if *byte == b'\\' { 2 } else { 1 };
             if *byte == b'"' {
                 break;
             }
         }
-        let end = self.at.min(self.text.len());
-        if let Some(Open::Map { key, is_at_key: true }) = self.open.last_mut() {
+        let end = self.offset.min(self.text.len());
+        if let Some(OpenContainer::Map { key, is_at_key: true }) = self.containers.last_mut() {
             *key = &self.text[begin..end];
         }
     }
 
-    fn number(&mut self) -> Result<(), WholeNumberTooLarge> {
+    fn scan_number(&mut self) -> Result<(), WholeNumberTooLarge> {
         let is_of_number = |byte: &&u8| byte.is_ascii_digit() || b"+-.eE".contains(byte);
-        let length = self.text[self.at..].iter().take_while(is_of_number).count();
-        let number = &self.text[self.at..self.at + length];
-        self.at += length;
+        let length = self.text[self.offset..].iter().take_while(is_of_number).count();
+        let number = &self.text[self.offset..self.offset + length];
+        self.offset += length;
         let is_whole = !number.iter().any(|byte| b".eE".contains(byte));
         if is_whole && !fits_64_bits(&String::from_utf8_lossy(number)) {
             let digits = number.iter().filter(|byte| byte.is_ascii_digit()).count();
-            return Err(WholeNumberTooLarge { path: self.path(), digits });
+            return Err(WholeNumberTooLarge { path: self.current_path(), digits });
         }
         Ok(())
     }
 
-    fn path(&self) -> String {
+    fn current_path(&self) -> String {
         let mut path = String::new();
-        for open in &self.open {
+        for open in &self.containers {
             match open {
-                Open::List(index) => path.push_str(&format!("[{index}]")),
-                Open::Map { key, .. } => {
+                OpenContainer::List(index) => path.push_str(&format!("[{index}]")),
+                OpenContainer::Map { key, .. } => {
                     let dot = if path.is_empty() { "" } else { "." };
                     let key: String = serde_json::from_slice(key).unwrap_or_default();
                     path.push_str(&format!("{dot}{key}"));
@@ -165,12 +165,12 @@ impl<'a> Scan<'a> {
 }
 
 /// Bytes that a value takes besides its text: its slot in a list, with the list's growth.
-const NODE_BYTES: usize = 48;
+const VALUE_BYTES: usize = 48;
 /// Bytes that a map takes besides its fields: its first leaf has room for eleven.
 const MAP_BYTES: usize = 640;
 
 /// Returns the most bytes that a JSON text takes as a value in memory, by counting its brackets.
-pub fn memory_of(text: &[u8]) -> usize {
+pub fn memory_upper_bound(text: &[u8]) -> usize {
     let (mut memory, mut is_text, mut is_escaped) = (text.len(), false, false);
     for byte in text {
         match (is_text, byte) {
@@ -179,7 +179,7 @@ pub fn memory_of(text: &[u8]) -> usize {
             (_, b'"') => is_text = !is_text,
             (true, _) => {}
             (false, b'{') => memory += MAP_BYTES,
-            (false, b'[' | b',' | b':') => memory += NODE_BYTES,
+            (false, b'[' | b',' | b':') => memory += VALUE_BYTES,
             (false, _) => {}
         }
     }
@@ -249,7 +249,9 @@ mod tests {
     use proptest::prelude::{Just, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
     use serde_json::{Value, json};
 
-    use super::{MAP_BYTES, NODE_BYTES, canonical_json, check_whole_numbers, memory_of, read_json};
+    use super::{
+        MAP_BYTES, VALUE_BYTES, canonical_json, check_whole_numbers, memory_upper_bound, read_json,
+    };
 
     const LARGE: &str = "12345678901234567890123";
 
@@ -310,8 +312,8 @@ mod tests {
 
     #[test]
     fn brackets_within_texts_take_nothing() {
-        assert_eq!(memory_of(br#""[[{{,,::\"[[""#), 14);
-        assert_eq!(memory_of(br#"{"a":[1,2]}"#), 11 + MAP_BYTES + 3 * NODE_BYTES);
+        assert_eq!(memory_upper_bound(br#""[[{{,,::\"[[""#), 14);
+        assert_eq!(memory_upper_bound(br#"{"a":[1,2]}"#), 11 + MAP_BYTES + 3 * VALUE_BYTES);
     }
 
     fn values() -> impl Strategy<Value = Value> {

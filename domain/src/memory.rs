@@ -10,12 +10,12 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::decider::{Context, Decider, Recorded, Wake};
+use crate::decider::{Decider, DecisionContext, RecordedEvent, Wake};
 use crate::event::Event;
-use crate::event::memory::{Forgotten, Stored};
+use crate::event::memory::{MemoryForgottenEvent, MemoryStoredEvent};
 use crate::id::TenantId;
 use crate::payload::{PayloadRef, PayloadSlot};
-use crate::request::derived_uuid;
+use crate::request::derive_uuid;
 use crate::stream::{Seq, StreamKey, StreamKind};
 use crate::time::Timestamp;
 
@@ -50,8 +50,8 @@ impl FromStr for MemoryId {
 
 impl MemoryId {
     /// Derives the id of what a call stores: the same call repeated is the same memory.
-    pub fn of_call(tenant: &TenantId, origin: &str) -> Self {
-        Self(derived_uuid(&["memory/v1", tenant.as_str(), origin]))
+    pub fn from_call(tenant: &TenantId, origin: &str) -> Self {
+        Self(derive_uuid(&["memory/v1", tenant.as_str(), origin]))
     }
 }
 
@@ -95,14 +95,14 @@ impl From<Subject> for String {
 }
 
 /// Returns the stream of a subject's memories.
-pub fn stream(tenant: &TenantId, subject: &Subject) -> StreamKey {
-    let id = derived_uuid(&["memory/v1", tenant.as_str(), subject.as_str(), "stream"]);
+pub fn memory_stream(tenant: &TenantId, subject: &Subject) -> StreamKey {
+    let id = derive_uuid(&["memory/v1", tenant.as_str(), subject.as_str(), "stream"]);
     StreamKey { tenant: tenant.clone(), kind: StreamKind::Memory, id }
 }
 
 /// A memory as it is recalled.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Item {
+pub struct RecalledMemory {
     /// Identity of the memory.
     pub id: MemoryId,
     /// Text of the memory.
@@ -118,25 +118,25 @@ pub struct Item {
 }
 
 /// Estimates the tokens of a text, on the high side: one for every three bytes.
-pub fn tokens(text: &str) -> u32 {
+pub fn estimate_tokens(text: &str) -> u32 {
     u32::try_from(text.len() / 3 + 1).unwrap_or(u32::MAX)
 }
 
 /// Decider of the memory stream.
 #[derive(Debug, Clone, Copy)]
-pub struct Memory;
+pub struct MemoryNoun;
 
 /// State of a subject's memory stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct State {
+pub struct MemoryState {
     /// Every memory that was ever stored, so that a repeated command changes nothing.
-    pub memories: BTreeMap<MemoryId, Kept>,
-    kept: usize,
+    pub memories: BTreeMap<MemoryId, MemoryEntry>,
+    remembered_count: usize,
 }
 
 /// State of one memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kept {
+pub struct MemoryEntry {
     /// Reference to its text, which may have been erased.
     pub text: PayloadRef,
     /// True if it must no longer be recalled.
@@ -145,7 +145,7 @@ pub struct Kept {
 
 /// Commands of the memory stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
+pub enum MemoryStreamCommand {
     /// Stores a memory. The same id again changes nothing.
     Store {
         /// Identity of the new memory.
@@ -168,7 +168,7 @@ pub enum Command {
 
 /// Rejection of a memory command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Rejection {
+pub enum MemoryRejection {
     /// The text is empty or too long.
     #[error("a memory has 1 to {TEXT_LIMIT} bytes of text")]
     Text,
@@ -180,59 +180,65 @@ pub enum Rejection {
     Full,
 }
 
-impl Decider for Memory {
-    type State = State;
-    type Command = Command;
-    type Rejection = Rejection;
+impl Decider for MemoryNoun {
+    type State = MemoryState;
+    type Command = MemoryStreamCommand;
+    type Rejection = MemoryRejection;
 
     fn decide(
-        state: &State,
-        command: Command,
-        _context: &Context,
+        state: &MemoryState,
+        command: MemoryStreamCommand,
+        _context: &DecisionContext,
         next: Seq,
-    ) -> Result<Vec<Event>, Rejection> {
+    ) -> Result<Vec<Event>, MemoryRejection> {
         match command {
-            Command::Store { memory, subject, text, tokens, importance } => {
+            MemoryStreamCommand::Store { memory, subject, text, tokens, importance } => {
                 if importance > IMPORTANCE_LIMIT {
-                    return Err(Rejection::Importance);
+                    return Err(MemoryRejection::Importance);
                 }
                 // Also if it was forgotten: a repeated command must not bring it back.
                 if state.memories.contains_key(&memory) {
                     return Ok(Vec::new());
                 }
-                if state.kept >= MEMORIES_LIMIT {
-                    return Err(Rejection::Full);
+                if state.remembered_count >= MEMORIES_LIMIT {
+                    return Err(MemoryRejection::Full);
                 }
-                let text = text.at(next);
-                Ok(vec![Event::MemoryStored(Stored { memory, subject, text, tokens, importance })])
+                let text = text.to_payload_ref(next);
+                Ok(vec![Event::MemoryStored(MemoryStoredEvent {
+                    memory,
+                    subject,
+                    text,
+                    tokens,
+                    importance,
+                })])
             }
-            Command::Forget { memory } => match state.memories.get(&memory) {
-                Some(Kept { is_forgotten: false, .. }) => {
-                    Ok(vec![Event::MemoryForgotten(Forgotten { memory })])
+            MemoryStreamCommand::Forget { memory } => match state.memories.get(&memory) {
+                Some(MemoryEntry { is_forgotten: false, .. }) => {
+                    Ok(vec![Event::MemoryForgotten(MemoryForgottenEvent { memory })])
                 }
                 _ => Ok(Vec::new()),
             },
         }
     }
 
-    fn evolve(state: &mut State, recorded: Recorded<'_>) {
+    fn evolve(state: &mut MemoryState, recorded: RecordedEvent<'_>) {
         match recorded.event {
             Event::MemoryStored(event) => {
-                let kept = Kept { text: event.text, is_forgotten: false };
+                let kept = MemoryEntry { text: event.text, is_forgotten: false };
                 state.memories.insert(event.memory, kept);
-                state.kept += 1;
+                state.remembered_count += 1;
             }
             Event::MemoryForgotten(event) => {
                 if let Some(kept) = state.memories.get_mut(&event.memory) {
                     kept.is_forgotten = true;
                 }
-                state.kept = state.kept.saturating_sub(1);
+                state.remembered_count = state.remembered_count.saturating_sub(1);
             }
             _ => {}
         }
     }
 
-    fn wake(_state: &State) -> Wake {
+    fn next_wake(_state: &MemoryState) -> Wake {
         Wake::Done
     }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// Decimal places of [`Money`]: one unit of the integer is 10^-15 of a dollar, euro, ...
 pub const MONEY_SCALE: u32 = 15;
 
-const UNIT: i128 = 10_i128.pow(MONEY_SCALE);
+const SCALED_UNIT: i128 = 10_i128.pow(MONEY_SCALE);
 
 /// An exact amount in some currency. Written as a plain decimal (`0.000125`), never rounded.
 #[derive(
@@ -34,12 +34,12 @@ impl Money {
     }
 
     /// Returns the integer in units of 10^-15.
-    pub const fn scaled(self) -> i128 {
+    pub const fn as_scaled(self) -> i128 {
         self.0
     }
 
     /// Multiplies a unit price by a quantity; `None` on overflow.
-    pub fn times(self, quantity: u64) -> Option<Self> {
+    pub fn checked_times(self, quantity: u64) -> Option<Self> {
         self.0.checked_mul(i128::from(quantity)).map(Self)
     }
 }
@@ -95,7 +95,8 @@ impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.0 < 0 { "-" } else { "" };
         let magnitude = self.0.unsigned_abs();
-        let (whole, fraction) = (magnitude / UNIT.unsigned_abs(), magnitude % UNIT.unsigned_abs());
+        let (whole, fraction) =
+            (magnitude / SCALED_UNIT.unsigned_abs(), magnitude % SCALED_UNIT.unsigned_abs());
         if fraction == 0 {
             return write!(f, "{sign}{whole}");
         }
@@ -117,7 +118,7 @@ pub enum Currency {
 
 impl Currency {
     /// Alphabetic code of ISO 4217.
-    pub fn code(self) -> &'static str {
+    pub fn iso_code(self) -> &'static str {
         match self {
             Self::Usd => "USD",
             Self::Eur => "EUR",

@@ -8,8 +8,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::serde_text::written_as_text;
 use crate::stream::Seq;
-use crate::written::written_as_text;
 
 /// Position of a payload in a stream: the `index`-th payload of the commit whose first event has
 /// sequence number `seq`. Text form: `SEQ.INDEX`.
@@ -30,7 +30,7 @@ pub struct PayloadSlot(pub u16);
 
 impl PayloadSlot {
     /// Resolves the slot, given the sequence number of the commit's first event.
-    pub fn at(self, first_seq: Seq) -> PayloadRef {
+    pub fn to_payload_ref(self, first_seq: Seq) -> PayloadRef {
         PayloadRef { seq: first_seq, index: self.0 }
     }
 }
@@ -72,7 +72,7 @@ impl From<PayloadRef> for String {
 /// Purpose for which a payload is stored. Determines who may open it and how long it is retained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Purpose {
+pub enum PayloadPurpose {
     /// Graph manifest, as canonical JSON.
     Manifest,
     /// Inputs of a run, as a JSON object.

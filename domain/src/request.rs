@@ -1,8 +1,8 @@
 //! The request noun: an idempotency key is bound to one request for ever, and keeps its answer.
 
-use crate::decider::{Context, Decider, Recorded, Wake};
+use crate::decider::{Decider, DecisionContext, RecordedEvent, Wake};
 use crate::event::Event;
-use crate::event::request::{Accepted, Answered};
+use crate::event::request::{RequestAccepted, RequestAnswered};
 use crate::id::TenantId;
 use crate::payload::{PayloadRef, PayloadSlot};
 use crate::stream::Seq;
@@ -13,20 +13,20 @@ pub const ANSWER_BYTES_LIMIT: usize = 256 << 10;
 
 /// Decider of the request stream.
 #[derive(Debug, Clone, Copy)]
-pub struct Request;
+pub struct RequestNoun;
 
 /// State of an idempotency key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct State {
+pub struct RequestState {
     /// Hash of the request that the key is bound to.
     pub request_hash: Option<String>,
     /// The first answer to that request.
-    pub answer: Option<Answer<PayloadRef>>,
+    pub answer: Option<StoredAnswer<PayloadRef>>,
 }
 
 /// An HTTP answer; `B` is the place of its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer<B> {
+pub struct StoredAnswer<B> {
     /// Status code of the answer.
     pub status: u16,
     /// Media type of the body.
@@ -49,28 +49,28 @@ pub enum RequestCommand {
         /// Hash of the request.
         request_hash: String,
         /// Answer to be stored.
-        answer: Answer<PayloadSlot>,
+        answer: StoredAnswer<PayloadSlot>,
     },
 }
 
 /// Rejection of a key that was used for another request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("this idempotency key was used for another request: use a new key")]
-pub struct Mismatch;
+pub struct RequestMismatch;
 
 /// Derives the id of a key's stream, and of the request that the key is bound to: UUIDv8 of
 /// BLAKE3(`request/v2` ‖ tenant ‖ key).
 pub fn request_id(tenant: &TenantId, key: &str) -> Uuid {
-    derived_uuid(&["request/v2", tenant.as_str(), key])
+    derive_uuid(&["request/v2", tenant.as_str(), key])
 }
 
 /// Derives the id of a key's stream as earlier versions did, which bound a key in each scope.
 pub fn scoped_request_id(tenant: &TenantId, scope: &str, key: &str) -> Uuid {
-    derived_uuid(&["request/v1", tenant.as_str(), scope, key])
+    derive_uuid(&["request/v1", tenant.as_str(), scope, key])
 }
 
 /// Derives a UUIDv8 from the BLAKE3 of parts, each closed by a zero byte.
-pub fn derived_uuid(parts: &[&str]) -> Uuid {
+pub fn derive_uuid(parts: &[&str]) -> Uuid {
     let mut hash = blake3::Hasher::new();
     for part in parts {
         hash.update(part.as_bytes());
@@ -81,35 +81,35 @@ pub fn derived_uuid(parts: &[&str]) -> Uuid {
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
-impl State {
+impl RequestState {
     /// Returns whether the key is bound to this request; false while it is bound to none.
     ///
     /// # Errors
     /// The key is bound to another request.
-    pub fn is_bound_to(&self, request_hash: &str) -> Result<bool, Mismatch> {
+    pub fn is_bound_to(&self, request_hash: &str) -> Result<bool, RequestMismatch> {
         match &self.request_hash {
             None => Ok(false),
             Some(hash) if hash == request_hash => Ok(true),
-            Some(_) => Err(Mismatch),
+            Some(_) => Err(RequestMismatch),
         }
     }
 }
 
-impl Decider for Request {
-    type State = State;
+impl Decider for RequestNoun {
+    type State = RequestState;
     type Command = RequestCommand;
-    type Rejection = Mismatch;
+    type Rejection = RequestMismatch;
 
     fn decide(
-        state: &State,
+        state: &RequestState,
         command: RequestCommand,
-        _context: &Context,
+        _context: &DecisionContext,
         next: Seq,
-    ) -> Result<Vec<Event>, Mismatch> {
+    ) -> Result<Vec<Event>, RequestMismatch> {
         match command {
             RequestCommand::Accept { request_hash } => match state.is_bound_to(&request_hash)? {
                 true => Ok(Vec::new()),
-                false => Ok(vec![Event::RequestAccepted(Accepted { request_hash })]),
+                false => Ok(vec![Event::RequestAccepted(RequestAccepted { request_hash })]),
             },
             RequestCommand::Answer { request_hash, answer } => {
                 let is_bound = state.is_bound_to(&request_hash)?;
@@ -117,20 +117,21 @@ impl Decider for Request {
                 if !is_bound || state.answer.is_some() {
                     return Ok(Vec::new());
                 }
-                let Answer { status, media_type, body } = answer;
-                let answered = Answered { status, media_type, body: body.at(next) };
+                let StoredAnswer { status, media_type, body } = answer;
+                let answered =
+                    RequestAnswered { status, media_type, body: body.to_payload_ref(next) };
                 Ok(vec![Event::RequestAnswered(answered)])
             }
         }
     }
 
-    fn evolve(state: &mut State, recorded: Recorded<'_>) {
+    fn evolve(state: &mut RequestState, recorded: RecordedEvent<'_>) {
         match recorded.event {
             Event::RequestAccepted(accepted) => {
                 state.request_hash = Some(accepted.request_hash.clone());
             }
             Event::RequestAnswered(answered) => {
-                state.answer = Some(Answer {
+                state.answer = Some(StoredAnswer {
                     status: answered.status,
                     media_type: answered.media_type.clone(),
                     body: answered.body,
@@ -140,7 +141,7 @@ impl Decider for Request {
         }
     }
 
-    fn wake(_state: &State) -> Wake {
+    fn next_wake(_state: &RequestState) -> Wake {
         Wake::Done
     }
 }

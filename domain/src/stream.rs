@@ -54,27 +54,27 @@ pub struct StreamKey {
 
 impl StreamKey {
     /// Returns the key of a run's stream.
-    pub fn run(tenant: TenantId, run: RunId) -> Self {
+    pub fn for_run(tenant: TenantId, run: RunId) -> Self {
         Self { tenant, kind: StreamKind::Run, id: run.0 }
     }
 
     /// Returns the key of a graph's stream.
-    pub fn graph(tenant: TenantId, graph: GraphId) -> Self {
+    pub fn for_graph(tenant: TenantId, graph: GraphId) -> Self {
         Self { tenant, kind: StreamKind::Graph, id: graph.0 }
     }
 
     /// Returns the key of the stream of a request with an idempotency key.
-    pub fn request(tenant: TenantId, id: Uuid) -> Self {
+    pub fn for_request(tenant: TenantId, id: Uuid) -> Self {
         Self { tenant, kind: StreamKind::Request, id }
     }
 
     /// Returns the key of an agent's stream.
-    pub fn agent(tenant: TenantId, agent: AgentId) -> Self {
+    pub fn for_agent(tenant: TenantId, agent: AgentId) -> Self {
         Self { tenant, kind: StreamKind::Agent, id: agent.0 }
     }
 
     /// Returns the name within the tenant: `run/<uuid>`.
-    pub fn name(&self) -> String {
+    pub fn stream_name(&self) -> String {
         format!("{}/{}", self.kind.as_str(), self.id)
     }
 
@@ -82,8 +82,8 @@ impl StreamKey {
     ///
     /// # Errors
     /// The name is not `KIND/UUID` with a known kind.
-    pub fn parse(tenant: TenantId, name: &str) -> Result<Self, InvalidStream> {
-        let invalid = || InvalidStream(name.chars().take(80).collect());
+    pub fn parse_name(tenant: TenantId, name: &str) -> Result<Self, InvalidStreamName> {
+        let invalid = || InvalidStreamName(name.chars().take(80).collect());
         let (kind, id) = name.split_once('/').ok_or_else(invalid)?;
         let kind = match kind {
             "run" => StreamKind::Run,
@@ -111,7 +111,7 @@ impl fmt::Display for StreamKey {
     "`{0}` is not a stream: use run/UUID, graph/UUID, agent/UUID, memory/UUID, token/UUID or \
     request/UUID"
 )]
-pub struct InvalidStream(String);
+pub struct InvalidStreamName(String);
 
 /// Sequence number of an event in its stream, dense from 1. 0 is the position before the first
 /// event.
@@ -123,8 +123,8 @@ pub struct Seq(pub u64);
 
 impl Seq {
     /// Returns the sequence number `count` events later.
-    pub fn plus(self, n: u64) -> Self {
-        Self(self.0 + n)
+    pub fn offset_by(self, count: u64) -> Self {
+        Self(self.0 + count)
     }
 }
 

@@ -14,12 +14,12 @@ pub struct Timestamp(pub i64);
 
 impl Timestamp {
     /// Returns the time `span` later; saturates at the maximum.
-    pub fn after(self, span: Span) -> Self {
+    pub fn add_span(self, span: Span) -> Self {
         Self(self.0.saturating_add(i64::try_from(span.0).unwrap_or(i64::MAX)))
     }
 
     /// Returns the span since `earlier`; zero if `earlier` is later.
-    pub fn since(self, earlier: Self) -> Span {
+    pub fn span_since(self, earlier: Self) -> Span {
         Span(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 }
@@ -43,8 +43,8 @@ pub struct InvalidSpan(String);
 
 impl Span {
     /// Creates a span of whole seconds.
-    pub const fn seconds(n: u64) -> Self {
-        Self(n * 1000)
+    pub const fn from_seconds(seconds: u64) -> Self {
+        Self(seconds * 1000)
     }
 }
 
@@ -52,8 +52,8 @@ impl FromStr for Span {
     type Err = InvalidSpan;
     fn from_str(text: &str) -> Result<Self, InvalidSpan> {
         let invalid = || InvalidSpan(text.chars().take(40).collect());
-        let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(invalid)?;
-        let (number, unit) = text.split_at(digits);
+        let digit_count = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(invalid)?;
+        let (number, unit) = text.split_at(digit_count);
         let number: u64 = number.parse().map_err(|_| invalid())?;
         let (_, factor) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(invalid)?;
         let span = Self(number.checked_mul(*factor).ok_or_else(invalid)?);

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::decider::{Context, Decider, Recorded, Wake};
+use crate::decider::{Decider, DecisionContext, RecordedEvent, Wake};
 use crate::event::Event;
-use crate::event::token::{Issued, Revoked};
+use crate::event::token::{TokenIssued, TokenRevoked};
 use crate::id::{ActorId, Name, TenantId, TokenId};
-use crate::once::{AppliedRequests, RemembersRequests};
-use crate::request::derived_uuid;
+use crate::idempotency::{AppliedRequests, HasAppliedRequests};
+use crate::request::derive_uuid;
+use crate::serde_text::written_as_text;
 use crate::stream::{Seq, StreamKey, StreamKind};
 use crate::time::Timestamp;
-use crate::written::written_as_text;
 
 /// Actor that owns the data folder, and the role that may issue and revoke tokens.
 pub const OWNER: &str = "owner";
@@ -46,11 +46,11 @@ written_as_text!(TokenHash);
 /// Error of a text that is no token hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the BLAKE3 of a token has 64 hexadecimal digits in lower case")]
-pub struct InvalidHash;
+pub struct InvalidTokenHash;
 
 impl TokenHash {
     /// Hashes a token.
-    pub fn of(token: &str) -> Self {
+    pub fn from_token(token: &str) -> Self {
         Self(*blake3::hash(token.as_bytes()).as_bytes())
     }
 }
@@ -62,42 +62,42 @@ impl fmt::Display for TokenHash {
 }
 
 impl FromStr for TokenHash {
-    type Err = InvalidHash;
-    fn from_str(text: &str) -> Result<Self, InvalidHash> {
-        let hash = blake3::Hash::from_hex(text).map_err(|_| InvalidHash)?;
+    type Err = InvalidTokenHash;
+    fn from_str(text: &str) -> Result<Self, InvalidTokenHash> {
+        let hash = blake3::Hash::from_hex(text).map_err(|_| InvalidTokenHash)?;
         let hash = Self(*hash.as_bytes());
         // `from_hex` accepts upper case, which would give one hash two texts.
-        if hash.to_string() == text { Ok(hash) } else { Err(InvalidHash) }
+        if hash.to_string() == text { Ok(hash) } else { Err(InvalidTokenHash) }
     }
 }
 
 impl TokenId {
     /// Derives the id of the token with this hash: the same token is the same entity.
-    pub fn of(hash: &TokenHash) -> Self {
-        Self(derived_uuid(&["token/v1", &hash.to_string()]))
+    pub fn from_hash(hash: &TokenHash) -> Self {
+        Self(derive_uuid(&["token/v1", &hash.to_string()]))
     }
 }
 
 /// Returns the stream of a tenant's tokens.
-pub fn stream(tenant: &TenantId) -> StreamKey {
-    let id = derived_uuid(&["token/v1", tenant.as_str(), "stream"]);
+pub fn token_stream(tenant: &TenantId) -> StreamKey {
+    let id = derive_uuid(&["token/v1", tenant.as_str(), "stream"]);
     StreamKey { tenant: tenant.clone(), kind: StreamKind::Token, id }
 }
 
 /// Decider of the token stream.
 #[derive(Debug, Clone, Copy)]
-pub struct Tokens;
+pub struct TokenNoun;
 
 /// Every token that was issued.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct State {
+pub struct TokenState {
     /// Tokens by id, revoked ones included.
-    pub tokens: BTreeMap<TokenId, Token>,
+    pub tokens: BTreeMap<TokenId, IssuedToken>,
     /// Idempotent requests that changed tokens.
     pub requests: AppliedRequests,
 }
 
-impl RemembersRequests for State {
+impl HasAppliedRequests for TokenState {
     fn applied_requests(&self) -> &AppliedRequests {
         &self.requests
     }
@@ -105,7 +105,7 @@ impl RemembersRequests for State {
 
 /// A token that was issued.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Token {
+pub struct IssuedToken {
     /// Actor on whose behalf the token acts.
     pub actor: ActorId,
     /// Roles of the actor.
@@ -118,25 +118,28 @@ pub struct Token {
     pub is_revoked: bool,
 }
 
-impl State {
+impl TokenState {
     /// The tokens that are accepted.
-    pub fn live(&self) -> impl Iterator<Item = (TokenId, &Token)> {
+    pub fn live_tokens(&self) -> impl Iterator<Item = (TokenId, &IssuedToken)> {
         self.tokens.iter().filter(|(_, token)| !token.is_revoked).map(|(id, token)| (*id, token))
     }
 
     /// The tokens of an actor that are accepted.
-    pub fn live_of<'a>(&'a self, actor: &'a ActorId) -> impl Iterator<Item = (TokenId, &'a Token)> {
-        self.live().filter(move |(_, token)| token.actor == *actor)
+    pub fn live_tokens_of<'a>(
+        &'a self,
+        actor: &'a ActorId,
+    ) -> impl Iterator<Item = (TokenId, &'a IssuedToken)> {
+        self.live_tokens().filter(move |(_, token)| token.actor == *actor)
     }
 
-    fn has_live(&self, token: TokenId) -> bool {
+    fn is_live(&self, token: TokenId) -> bool {
         self.tokens.get(&token).is_some_and(|token| !token.is_revoked)
     }
 }
 
 /// The authenticated caller of a token command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
+pub struct TokenCaller {
     /// Token that the request carries.
     pub token: TokenId,
     /// Roles of its holder.
@@ -145,32 +148,32 @@ pub struct Caller {
 
 /// Commands of the token stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
+pub enum TokenCommand {
     /// Accepts the token in the data folder as the owner's.
     AdmitOwner {
         /// Hash of that token.
         hash: TokenHash,
     },
     /// Imports a token from the file of earlier versions, which kept tokens outside of the log.
-    TakeIn(NewToken),
+    ImportToken(NewAccessToken),
     /// Issues a token to an actor.
     Issue {
         /// Must have the role [`OWNER`].
-        by: Caller,
+        by: TokenCaller,
         /// The new token.
-        token: NewToken,
+        token: NewAccessToken,
     },
     /// Revokes a token.
     Revoke {
         /// Must have the role [`OWNER`].
-        by: Caller,
+        by: TokenCaller,
         /// Token to be revoked.
         token: TokenId,
     },
     /// Replaces a token of the same actor.
     Rotate {
         /// Holder of the token, or has the role [`OWNER`].
-        by: Caller,
+        by: TokenCaller,
         /// Token to be replaced.
         token: TokenId,
         /// Hash of its replacement.
@@ -180,7 +183,7 @@ pub enum Command {
 
 /// A new token of an actor other than the owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewToken {
+pub struct NewAccessToken {
     /// Actor on whose behalf the token acts.
     pub actor: ActorId,
     /// Roles of the actor.
@@ -191,10 +194,10 @@ pub struct NewToken {
 
 /// Rejection of a token command.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Rejection {
+pub enum TokenRejection {
     /// The actor's name is reserved for the platform.
     #[error("`{0}` is a name of the platform itself: take another")]
-    Reserved(ActorId),
+    ReservedName(ActorId),
     /// The actor has a token already: with one token each, a revocation is complete.
     #[error("`{0}` has a token: revoke or rotate it, or take another name")]
     HasToken(ActorId),
@@ -206,125 +209,139 @@ pub enum Rejection {
     NotFound,
     /// Callers cannot revoke their own token: they would lock themselves out.
     #[error("this is the token that the request shows: rotate it")]
-    Own,
+    OwnToken,
     /// A revoked token cannot be issued again.
     #[error("this token was revoked: make a new one")]
     Revoked,
     /// The hash belongs to another actor's token.
     #[error("this token is somebody's already: make a new one")]
-    Taken,
+    HashTaken,
     /// The tenant has been issued [`TOKENS_LIMIT`] tokens.
     #[error("a tenant is given at most 10000 tokens")]
-    Full,
+    TokensExhausted,
 }
 
-impl Caller {
-    fn must_be_owner(&self) -> Result<(), Rejection> {
-        if self.roles.iter().any(|role| role == OWNER) { Ok(()) } else { Err(Rejection::NotOwner) }
+impl TokenCaller {
+    fn require_owner(&self) -> Result<(), TokenRejection> {
+        if self.roles.iter().any(|role| role == OWNER) {
+            Ok(())
+        } else {
+            Err(TokenRejection::NotOwner)
+        }
     }
 }
 
 /// Issues a token, unless the same one is there.
-fn issue(
-    state: &State,
+fn issue_token(
+    state: &TokenState,
     actor: ActorId,
     roles: Vec<Name>,
     hash: TokenHash,
-) -> Result<Vec<Event>, Rejection> {
-    let token = TokenId::of(&hash);
+) -> Result<Vec<Event>, TokenRejection> {
+    let token = TokenId::from_hash(&hash);
     match state.tokens.get(&token) {
-        Some(known) if known.is_revoked => Err(Rejection::Revoked),
-        Some(known) if known.actor != actor || known.roles != roles => Err(Rejection::Taken),
+        Some(known) if known.is_revoked => Err(TokenRejection::Revoked),
+        Some(known) if known.actor != actor || known.roles != roles => {
+            Err(TokenRejection::HashTaken)
+        }
         Some(_) => Ok(Vec::new()),
-        None if state.tokens.len() >= TOKENS_LIMIT => Err(Rejection::Full),
-        None => Ok(vec![Event::TokenIssued(Issued { token, actor, roles, hash })]),
+        None if state.tokens.len() >= TOKENS_LIMIT => Err(TokenRejection::TokensExhausted),
+        None => Ok(vec![Event::TokenIssued(TokenIssued { token, actor, roles, hash })]),
     }
 }
 
 /// Issues a token to an actor other than the owner, who must have no other token.
-fn issue_first(state: &State, new: NewToken) -> Result<Vec<Event>, Rejection> {
-    let NewToken { actor, roles, hash } = new;
+fn issue_first_token(
+    state: &TokenState,
+    new: NewAccessToken,
+) -> Result<Vec<Event>, TokenRejection> {
+    let NewAccessToken { actor, roles, hash } = new;
     if RESERVED_ACTORS.contains(&actor.as_str()) {
-        return Err(Rejection::Reserved(actor));
+        return Err(TokenRejection::ReservedName(actor));
     }
-    let new = TokenId::of(&hash);
-    if state.live_of(&actor).any(|(token, _)| token != new) {
-        return Err(Rejection::HasToken(actor));
+    let new = TokenId::from_hash(&hash);
+    if state.live_tokens_of(&actor).any(|(token, _)| token != new) {
+        return Err(TokenRejection::HasToken(actor));
     }
-    issue(state, actor, roles, hash)
+    issue_token(state, actor, roles, hash)
 }
 
-fn admit_owner(state: &State, hash: TokenHash) -> Result<Vec<Event>, Rejection> {
+fn admit_owner(state: &TokenState, hash: TokenHash) -> Result<Vec<Event>, TokenRejection> {
     let (actor, role) = (OWNER.parse::<ActorId>(), OWNER.parse::<Name>());
-    let (Ok(actor), Ok(role)) = (actor, role) else { return Err(Rejection::NotFound) };
-    issue(state, actor, vec![role], hash)
+    let (Ok(actor), Ok(role)) = (actor, role) else { return Err(TokenRejection::NotFound) };
+    issue_token(state, actor, vec![role], hash)
 }
 
-fn revoked(token: TokenId) -> Event {
-    Event::TokenRevoked(Revoked { token })
+fn revocation_event(token: TokenId) -> Event {
+    Event::TokenRevoked(TokenRevoked { token })
 }
 
-fn revoke(state: &State, by: &Caller, token: TokenId) -> Result<Vec<Event>, Rejection> {
-    by.must_be_owner()?;
+fn revoke_token(
+    state: &TokenState,
+    by: &TokenCaller,
+    token: TokenId,
+) -> Result<Vec<Event>, TokenRejection> {
+    by.require_owner()?;
     match state.tokens.get(&token) {
-        None => Err(Rejection::NotFound),
-        Some(_) if token == by.token => Err(Rejection::Own),
+        None => Err(TokenRejection::NotFound),
+        Some(_) if token == by.token => Err(TokenRejection::OwnToken),
         Some(known) if known.is_revoked => Ok(Vec::new()),
-        Some(_) => Ok(vec![revoked(token)]),
+        Some(_) => Ok(vec![revocation_event(token)]),
     }
 }
 
 /// Rotates a token. The new one is issued first, so that readers see no moment without one.
-fn rotate(
-    state: &State,
-    by: &Caller,
+fn rotate_token(
+    state: &TokenState,
+    by: &TokenCaller,
     token: TokenId,
     hash: TokenHash,
-) -> Result<Vec<Event>, Rejection> {
+) -> Result<Vec<Event>, TokenRejection> {
     // Holders may rotate their own token without a role.
     if token != by.token {
-        by.must_be_owner()?;
+        by.require_owner()?;
     }
-    let (old, new) = (state.tokens.get(&token).ok_or(Rejection::NotFound)?, TokenId::of(&hash));
-    if old.is_revoked && !state.has_live(new) {
-        return Err(Rejection::Revoked);
+    let (old, new) =
+        (state.tokens.get(&token).ok_or(TokenRejection::NotFound)?, TokenId::from_hash(&hash));
+    if old.is_revoked && !state.is_live(new) {
+        return Err(TokenRejection::Revoked);
     }
-    let mut events = issue(state, old.actor.clone(), old.roles.clone(), hash)?;
+    let mut events = issue_token(state, old.actor.clone(), old.roles.clone(), hash)?;
     if !old.is_revoked && token != new {
-        events.push(revoked(token));
+        events.push(revocation_event(token));
     }
     Ok(events)
 }
 
-impl Decider for Tokens {
-    type State = State;
-    type Command = Command;
-    type Rejection = Rejection;
+impl Decider for TokenNoun {
+    type State = TokenState;
+    type Command = TokenCommand;
+    type Rejection = TokenRejection;
 
     fn decide(
-        state: &State,
-        command: Command,
-        _context: &Context,
+        state: &TokenState,
+        command: TokenCommand,
+        _context: &DecisionContext,
         _next: Seq,
-    ) -> Result<Vec<Event>, Rejection> {
+    ) -> Result<Vec<Event>, TokenRejection> {
         match command {
-            Command::AdmitOwner { hash } => admit_owner(state, hash),
-            Command::TakeIn(token) => issue_first(state, token),
-            Command::Issue { by, token } => {
-                by.must_be_owner()?;
-                issue_first(state, token)
+            TokenCommand::AdmitOwner { hash } => admit_owner(state, hash),
+            TokenCommand::ImportToken(token) => issue_first_token(state, token),
+            TokenCommand::Issue { by, token } => {
+                by.require_owner()?;
+                issue_first_token(state, token)
             }
-            Command::Revoke { by, token } => revoke(state, &by, token),
-            Command::Rotate { by, token, hash } => rotate(state, &by, token, hash),
+            TokenCommand::Revoke { by, token } => revoke_token(state, &by, token),
+            TokenCommand::Rotate { by, token, hash } => rotate_token(state, &by, token, hash),
         }
     }
 
-    fn evolve(state: &mut State, recorded: Recorded<'_>) {
+    fn evolve(state: &mut TokenState, recorded: RecordedEvent<'_>) {
         match recorded.event {
             Event::TokenIssued(event) => {
-                let Issued { token, actor, roles, hash } = event.clone();
+                let TokenIssued { token, actor, roles, hash } = event.clone();
                 let issued = recorded.time;
-                let issued = Token { actor, roles, hash, issued, is_revoked: false };
+                let issued = IssuedToken { actor, roles, hash, issued, is_revoked: false };
                 // A revoked token stays revoked, even if an event issued it again.
                 state.tokens.entry(token).or_insert(issued);
             }
@@ -338,53 +355,57 @@ impl Decider for Tokens {
         }
     }
 
-    fn wake(_state: &State) -> Wake {
+    fn next_wake(_state: &TokenState) -> Wake {
         Wake::Done
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Caller, Command, NewToken, OWNER, RESERVED_ACTORS, Rejection, State, TokenHash};
-    use super::{TokenId, Tokens};
-    use crate::decider::{Context, Decider, Recorded};
+    use super::{
+        NewAccessToken, OWNER, RESERVED_ACTORS, TokenCaller, TokenCommand, TokenHash,
+        TokenRejection, TokenState,
+    };
+    use super::{TokenId, TokenNoun};
+    use crate::decider::{Decider, DecisionContext, RecordedEvent};
     use crate::stream::Seq;
     use crate::time::Timestamp;
 
     fn hash(token: &str) -> TokenHash {
-        TokenHash::of(token)
+        TokenHash::from_token(token)
     }
 
-    fn new(actor: &str, token: &str) -> NewToken {
+    fn new(actor: &str, token: &str) -> NewAccessToken {
         let roles = vec!["teacher".parse().unwrap()];
-        NewToken { actor: actor.parse().unwrap(), roles, hash: hash(token) }
+        NewAccessToken { actor: actor.parse().unwrap(), roles, hash: hash(token) }
     }
 
-    fn by(token: &str, role: &str) -> Caller {
-        Caller { token: TokenId::of(&hash(token)), roles: vec![role.to_owned()] }
+    fn by(token: &str, role: &str) -> TokenCaller {
+        TokenCaller { token: TokenId::from_hash(&hash(token)), roles: vec![role.to_owned()] }
     }
 
     /// Decides and folds; gives the number of events.
-    fn done(state: &mut State, command: Command) -> Result<usize, Rejection> {
-        let context = Context { now: Timestamp(7), actor: OWNER.parse().unwrap() };
-        let events = Tokens::decide(state, command, &context, Seq(1))?;
+    fn done(state: &mut TokenState, command: TokenCommand) -> Result<usize, TokenRejection> {
+        let context = DecisionContext { now: Timestamp(7), actor: OWNER.parse().unwrap() };
+        let events = TokenNoun::decide(state, command, &context, Seq(1))?;
         for event in &events {
-            Tokens::evolve(state, Recorded { seq: Seq(1), time: Timestamp(7), event });
+            TokenNoun::evolve(state, RecordedEvent { seq: Seq(1), time: Timestamp(7), event });
         }
         Ok(events.len())
     }
 
-    fn opens(state: &State, token: &str) -> bool {
-        state.live().any(|(_, known)| known.hash == hash(token))
+    fn opens(state: &TokenState, token: &str) -> bool {
+        state.live_tokens().any(|(_, known)| known.hash == hash(token))
     }
 
-    fn with_owner_and_ann() -> State {
-        let mut state = State::default();
-        let admit = Command::AdmitOwner { hash: hash("owner-1") };
+    fn with_owner_and_ann() -> TokenState {
+        let mut state = TokenState::default();
+        let admit = TokenCommand::AdmitOwner { hash: hash("owner-1") };
         assert_eq!(done(&mut state, admit.clone()), Ok(1));
         assert_eq!(done(&mut state, admit), Ok(0), "it is there");
-        let issue = |role| Command::Issue { by: by("owner-1", role), token: new("ann", "ann-1") };
-        assert_eq!(done(&mut state, issue("teacher")), Err(Rejection::NotOwner));
+        let issue =
+            |role| TokenCommand::Issue { by: by("owner-1", role), token: new("ann", "ann-1") };
+        assert_eq!(done(&mut state, issue("teacher")), Err(TokenRejection::NotOwner));
         assert_eq!(done(&mut state, issue(OWNER)), Ok(1));
         assert_eq!(done(&mut state, issue(OWNER)), Ok(0), "it is there");
         state
@@ -393,56 +414,58 @@ mod tests {
     #[test]
     fn a_name_has_one_token_and_the_platforms_names_have_none() {
         let mut state = with_owner_and_ann();
-        let issue = |new| Command::Issue { by: by("owner-1", OWNER), token: new };
+        let issue = |new| TokenCommand::Issue { by: by("owner-1", OWNER), token: new };
         let second = done(&mut state, issue(new("ann", "ann-2")));
-        assert!(matches!(second, Err(Rejection::HasToken(_))), "{second:?}");
-        assert_eq!(done(&mut state, issue(new("bob", "ann-1"))), Err(Rejection::Taken));
+        assert!(matches!(second, Err(TokenRejection::HasToken(_))), "{second:?}");
+        assert_eq!(done(&mut state, issue(new("bob", "ann-1"))), Err(TokenRejection::HashTaken));
         for name in RESERVED_ACTORS {
             let issued = done(&mut state, issue(new(name, "x")));
-            assert!(matches!(issued, Err(Rejection::Reserved(_))), "{name}");
-            let taken = done(&mut state, Command::TakeIn(new(name, "x")));
-            assert!(matches!(taken, Err(Rejection::Reserved(_))), "{name}");
+            assert!(matches!(issued, Err(TokenRejection::ReservedName(_))), "{name}");
+            let taken = done(&mut state, TokenCommand::ImportToken(new(name, "x")));
+            assert!(matches!(taken, Err(TokenRejection::ReservedName(_))), "{name}");
         }
     }
 
     #[test]
     fn what_is_revoked_opens_nothing_for_ever() {
         let mut state = with_owner_and_ann();
-        let ann = TokenId::of(&hash("ann-1"));
-        let revoke = |role| Command::Revoke { by: by("owner-1", role), token: ann };
-        assert_eq!(done(&mut state, revoke("teacher")), Err(Rejection::NotOwner));
+        let ann = TokenId::from_hash(&hash("ann-1"));
+        let revoke = |role| TokenCommand::Revoke { by: by("owner-1", role), token: ann };
+        assert_eq!(done(&mut state, revoke("teacher")), Err(TokenRejection::NotOwner));
         assert_eq!(done(&mut state, revoke(OWNER)), Ok(1));
         assert_eq!(done(&mut state, revoke(OWNER)), Ok(0));
         assert!(!opens(&state, "ann-1"));
-        let again = done(&mut state, Command::TakeIn(new("ann", "ann-1")));
-        assert_eq!(again, Err(Rejection::Revoked));
-        let own =
-            Command::Revoke { by: by("owner-1", OWNER), token: TokenId::of(&hash("owner-1")) };
-        assert_eq!(done(&mut state, own), Err(Rejection::Own));
+        let again = done(&mut state, TokenCommand::ImportToken(new("ann", "ann-1")));
+        assert_eq!(again, Err(TokenRejection::Revoked));
+        let own = TokenCommand::Revoke {
+            by: by("owner-1", OWNER),
+            token: TokenId::from_hash(&hash("owner-1")),
+        };
+        assert_eq!(done(&mut state, own), Err(TokenRejection::OwnToken));
     }
 
     #[test]
     fn a_rotation_changes_the_token_and_nothing_else() {
         let mut state = with_owner_and_ann();
-        let rotate = |by_token: &str, role, from: &str, to: &str| Command::Rotate {
+        let rotate = |by_token: &str, role, from: &str, to: &str| TokenCommand::Rotate {
             by: by(by_token, role),
-            token: TokenId::of(&hash(from)),
+            token: TokenId::from_hash(&hash(from)),
             hash: hash(to),
         };
         assert_eq!(done(&mut state, rotate("ann-1", "teacher", "ann-1", "ann-2")), Ok(2));
         let others = rotate("ann-2", "teacher", "owner-1", "x");
-        assert_eq!(done(&mut state, others), Err(Rejection::NotOwner));
+        assert_eq!(done(&mut state, others), Err(TokenRejection::NotOwner));
         assert_eq!(done(&mut state, rotate("owner-1", OWNER, "ann-2", "ann-3")), Ok(2));
         assert_eq!(done(&mut state, rotate("owner-1", OWNER, "ann-2", "ann-3")), Ok(0));
         let gone = done(&mut state, rotate("owner-1", OWNER, "ann-2", "ann-4"));
-        assert_eq!(gone, Err(Rejection::Revoked));
+        assert_eq!(gone, Err(TokenRejection::Revoked));
         assert_eq!(done(&mut state, rotate("owner-1", OWNER, "owner-1", "owner-2")), Ok(2));
         let none = done(&mut state, rotate("owner-2", OWNER, "bob-1", "x"));
-        assert_eq!(none, Err(Rejection::NotFound));
-        let live: Vec<&str> = state.live().map(|(_, token)| token.actor.as_str()).collect();
+        assert_eq!(none, Err(TokenRejection::NotFound));
+        let live: Vec<&str> = state.live_tokens().map(|(_, token)| token.actor.as_str()).collect();
         assert_eq!(live.len(), 2, "{live:?}");
         assert!(opens(&state, "ann-3") && opens(&state, "owner-2"));
-        let ann = state.live_of(&"ann".parse().unwrap()).next().unwrap().1.clone();
+        let ann = state.live_tokens_of(&"ann".parse().unwrap()).next().unwrap().1.clone();
         assert_eq!(ann.roles, new("ann", "x").roles);
     }
 

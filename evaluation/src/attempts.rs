@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::error::EvaluationError;
-use crate::job::Print;
+use crate::job::JobDigest;
 
 /// Process deaths during one job after which the job is refused.
-const LIVES_LIMIT: u64 = 3;
+const PROCESS_DEATHS_LIMIT: u64 = 3;
 /// Age at which a file is removed unread.
 const FORGET_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -24,13 +24,13 @@ const FORGET_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
 pub(crate) struct Attempts {
     folder: Option<PathBuf>,
     /// Attempts in progress in this process, by job.
-    open: Mutex<BTreeMap<Print, usize>>,
+    open_counts: Mutex<BTreeMap<JobDigest, usize>>,
 }
 
 /// An attempt in progress; dropping it removes its mark.
 pub(crate) struct Attempt {
     attempts: Arc<Attempts>,
-    print: Print,
+    print: JobDigest,
 }
 
 impl Attempts {
@@ -38,18 +38,21 @@ impl Attempts {
     pub(crate) fn open(folder: Option<PathBuf>) -> io::Result<Arc<Self>> {
         if let Some(folder) = &folder {
             fs::create_dir_all(folder)?;
-            forget_old(folder)?;
+            remove_old_marks(folder)?;
         }
-        Ok(Arc::new(Self { folder, open: Mutex::default() }))
+        Ok(Arc::new(Self { folder, open_counts: Mutex::default() }))
     }
 
     /// Marks a job as in progress; refused if too many processes died during it.
-    pub(crate) fn begin(self: &Arc<Self>, print: Print) -> Result<Attempt, EvaluationError> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn begin_attempt(
+        self: &Arc<Self>,
+        print: JobDigest,
+    ) -> Result<Attempt, EvaluationError> {
+        let mut open = self.open_counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(print).or_default();
         // Only the first of several equal jobs marks the file: a death counts once for all of them.
         if *count == 0
-            && let Err(error) = self.mark(print)
+            && let Err(error) = self.mark_attempt(print)
         {
             open.remove(&print);
             return Err(error);
@@ -58,39 +61,39 @@ impl Attempts {
         Ok(Attempt { attempts: Arc::clone(self), print })
     }
 
-    fn mark(&self, print: Print) -> Result<(), EvaluationError> {
-        let Some(file) = self.file(print) else { return Ok(()) };
-        let lives = fs::metadata(&file).map_or(0, |known| known.len());
-        if lives >= LIVES_LIMIT {
+    fn mark_attempt(&self, print: JobDigest) -> Result<(), EvaluationError> {
+        let Some(file) = self.mark_path(print) else { return Ok(()) };
+        let process_deaths = fs::metadata(&file).map_or(0, |known| known.len());
+        if process_deaths >= PROCESS_DEATHS_LIMIT {
             let message = format!(
-                "{lives} processes ended while this was evaluated: it is not begun again; make \
+                "{process_deaths} processes ended while this was evaluated: it is not begun again; make \
                  the template, the condition, the schema or the value smaller"
             );
-            return Err(EvaluationError::limit(message));
+            return Err(EvaluationError::limit_exceeded(message));
         }
         let opened = OpenOptions::new().create(true).append(true).open(&file);
         let marked = opened.and_then(|mut file| file.write_all(b"."));
         marked.map_err(|error| {
-            EvaluationError::busy(format!(
+            EvaluationError::try_later(format!(
                 "an attempt cannot be noted in {}: {error}",
                 file.display()
             ))
         })
     }
 
-    fn file(&self, print: Print) -> Option<PathBuf> {
+    fn mark_path(&self, print: JobDigest) -> Option<PathBuf> {
         self.folder.as_ref().map(|folder| folder.join(print.to_string()))
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        let mut open = self.attempts.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.attempts.open_counts.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(count) = open.get_mut(&self.print) else { return };
         *count -= 1;
         if *count == 0 {
             open.remove(&self.print);
-            if let Some(file) = self.attempts.file(self.print) {
+            if let Some(file) = self.attempts.mark_path(self.print) {
                 // A file that stays counts a death that did not happen; it is removed by its age.
                 let _removed = fs::remove_file(file);
             }
@@ -98,7 +101,7 @@ impl Drop for Attempt {
     }
 }
 
-fn forget_old(folder: &PathBuf) -> io::Result<()> {
+fn remove_old_marks(folder: &PathBuf) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
@@ -113,25 +116,26 @@ fn forget_old(folder: &PathBuf) -> io::Result<()> {
 mod tests {
     use super::Attempts;
     use crate::EvaluationError;
-    use crate::job::Job;
+    use crate::job::EvaluationJob;
 
     #[test]
     fn what_was_under_way_in_three_lives_is_not_begun_again() {
         let folder = tempfile::tempdir().expect("a folder");
         let open = || Attempts::open(Some(folder.path().to_owned())).expect("opens");
-        let print = Job::Manifest { text: "x".into() }.print();
+        let print = EvaluationJob::Manifest { text: "x".into() }.job_digest();
         let life = open();
-        drop(life.begin(print).expect("begins"));
+        drop(life.begin_attempt(print).expect("begins"));
         assert_eq!(std::fs::read_dir(folder.path()).expect("reads").count(), 0, "it has ended");
         for _ in 0..3 {
             let life = open();
-            let (one, other) = (life.begin(print).expect("begins"), life.begin(print));
+            let (one, other) =
+                (life.begin_attempt(print).expect("begins"), life.begin_attempt(print));
             std::mem::forget(one);
             std::mem::forget(other.expect("the same life counts once"));
         }
-        let refused = open().begin(print).err().expect("refused");
+        let refused = open().begin_attempt(print).err().expect("refused");
         assert!(matches!(refused, EvaluationError::Limit(_)), "{refused}");
-        let other = Job::Manifest { text: "y".into() }.print();
-        assert!(open().begin(other).is_ok());
+        let other = EvaluationJob::Manifest { text: "y".into() }.job_digest();
+        assert!(open().begin_attempt(other).is_ok());
     }
 }

@@ -12,11 +12,11 @@ pub enum EvaluationError {
 }
 
 impl EvaluationError {
-    pub(crate) fn limit(reason: impl Into<String>) -> Self {
+    pub(crate) fn limit_exceeded(reason: impl Into<String>) -> Self {
         Self::Limit(reason.into())
     }
 
-    pub(crate) fn busy(reason: impl Into<String>) -> Self {
+    pub(crate) fn try_later(reason: impl Into<String>) -> Self {
         Self::Busy(reason.into())
     }
 }

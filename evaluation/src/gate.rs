@@ -8,40 +8,40 @@ use convergio_domain::id::TenantId;
 use tokio::sync::oneshot;
 
 /// A semaphore whose waiters are served tenant by tenant.
-pub(crate) struct Gate {
-    state: Mutex<State>,
+pub(crate) struct TenantGate {
+    state: Mutex<GateQueues>,
     /// Most waiters of one tenant.
     waiting_limit: usize,
 }
 
-struct State {
-    free: usize,
+struct GateQueues {
+    free_permits: usize,
     /// Tenants that wait, with their waiters; the front one is served next.
-    tenants: VecDeque<(TenantId, VecDeque<oneshot::Sender<Place>>)>,
+    tenants: VecDeque<(TenantId, VecDeque<oneshot::Sender<GatePermit>>)>,
 }
 
 /// Right to run one job; dropping it passes it to the next waiter.
-pub(crate) struct Place(Arc<Gate>);
+pub(crate) struct GatePermit(Arc<TenantGate>);
 
-impl Drop for Place {
+impl Drop for GatePermit {
     fn drop(&mut self) {
-        self.0.hand_on();
+        self.0.pass_on_permit();
     }
 }
 
-impl Gate {
+impl TenantGate {
     pub(crate) fn new(places: usize, waiting_limit: usize) -> Arc<Self> {
-        let state = State { free: places, tenants: VecDeque::new() };
+        let state = GateQueues { free_permits: places, tenants: VecDeque::new() };
         Arc::new(Self { state: Mutex::new(state), waiting_limit })
     }
 
     /// Waits for a permit; `None` if the tenant has too many waiters already.
-    pub(crate) async fn enter(self: &Arc<Self>, tenant: &TenantId) -> Option<Place> {
+    pub(crate) async fn acquire_permit(self: &Arc<Self>, tenant: &TenantId) -> Option<GatePermit> {
         let turn = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            if state.free > 0 {
-                state.free -= 1;
-                return Some(Place(Arc::clone(self)));
+            if state.free_permits > 0 {
+                state.free_permits -= 1;
+                return Some(GatePermit(Arc::clone(self)));
             }
             let (sender, turn) = oneshot::channel();
             match state.tenants.iter_mut().find(|(waiting, _)| waiting == tenant) {
@@ -56,25 +56,25 @@ impl Gate {
 
     /// Passes a permit to the next waiter. If that one has gone, the permit comes back in the
     /// failed send and its drop passes it on again.
-    fn hand_on(self: &Arc<Self>) {
+    fn pass_on_permit(self: &Arc<Self>) {
         let next = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             // The lock is released before the send: a failed send drops the permit, which locks
             // again.
-            let next = state.next();
+            let next = state.next_waiter();
             if next.is_none() {
-                state.free += 1;
+                state.free_permits += 1;
             }
             next
         };
         if let Some(next) = next {
-            drop(next.send(Place(Arc::clone(self))));
+            drop(next.send(GatePermit(Arc::clone(self))));
         }
     }
 }
 
-impl State {
-    fn next(&mut self) -> Option<oneshot::Sender<Place>> {
+impl GateQueues {
+    fn next_waiter(&mut self) -> Option<oneshot::Sender<GatePermit>> {
         let (tenant, mut queue) = self.tenants.pop_front()?;
         let next = queue.pop_front();
         if !queue.is_empty() {
@@ -92,7 +92,7 @@ mod tests {
     use tokio::sync::mpsc;
     use tokio::task::yield_now;
 
-    use super::Gate;
+    use super::TenantGate;
 
     fn tenant(name: &str) -> TenantId {
         name.parse().expect("a tenant")
@@ -100,13 +100,13 @@ mod tests {
 
     #[tokio::test]
     async fn tenants_take_turns_however_many_wait() {
-        let gate = Gate::new(1, 10);
-        let first = gate.enter(&tenant("a")).await.expect("a place");
+        let gate = TenantGate::new(1, 10);
+        let first = gate.acquire_permit(&tenant("a")).await.expect("a place");
         let (entered, mut order) = mpsc::unbounded_channel();
         for name in ["a", "a", "a", "b", "c"] {
             let (gate, entered) = (Arc::clone(&gate), entered.clone());
             tokio::spawn(async move {
-                let place = gate.enter(&tenant(name)).await.expect("a place");
+                let place = gate.acquire_permit(&tenant(name)).await.expect("a place");
                 entered.send(name).expect("heard");
                 drop(place);
             });
@@ -118,22 +118,22 @@ mod tests {
             seen.push(order.recv().await.expect("all enter"));
         }
         assert_eq!(seen, ["a", "b", "c", "a", "a"]);
-        assert!(gate.enter(&tenant("d")).await.is_some(), "the place is free again");
+        assert!(gate.acquire_permit(&tenant("d")).await.is_some(), "the place is free again");
     }
 
     #[tokio::test]
     async fn too_many_of_a_tenant_are_refused_and_who_leaves_loses_nothing() {
-        let gate = Gate::new(1, 1);
-        let place = gate.enter(&tenant("a")).await;
+        let gate = TenantGate::new(1, 1);
+        let place = gate.acquire_permit(&tenant("a")).await;
         let waiting = {
             let gate = Arc::clone(&gate);
-            tokio::spawn(async move { gate.enter(&tenant("a")).await.is_some() })
+            tokio::spawn(async move { gate.acquire_permit(&tenant("a")).await.is_some() })
         };
         yield_now().await;
-        assert!(gate.enter(&tenant("a")).await.is_none(), "one waits already");
+        assert!(gate.acquire_permit(&tenant("a")).await.is_none(), "one waits already");
         waiting.abort();
         assert!(waiting.await.is_err());
         drop(place);
-        assert!(gate.enter(&tenant("a")).await.is_some(), "the place was handed on");
+        assert!(gate.acquire_permit(&tenant("a")).await.is_some(), "the place was handed on");
     }
 }

@@ -4,38 +4,40 @@ use std::fmt;
 use std::sync::Arc;
 
 use convergio_domain::expr::{
-    Allowance, ExprError, Scope, Unevaluated, first_holding, first_holding_within, render_text,
-    render_text_within, render_value, render_value_within,
+    Allowance, BoundedEvalError, ExprError, ExprScope, first_true_condition,
+    first_true_condition_within, render_text, render_text_within, render_value,
+    render_value_within,
 };
 use convergio_domain::graph::manifest::Graph;
 use convergio_domain::graph::{
-    Mistake, ToolCatalog, check_inputs, check_inputs_within, parse, parse_if_small,
+    Diagnostic, ToolCatalog, check_inputs, check_inputs_within, parse_manifest,
+    parse_manifest_if_small,
 };
 use serde_json::Value;
 
 /// One evaluation, with everything that its result depends on but the tool catalogue.
 #[derive(Debug, Clone)]
-pub enum Job {
+pub enum EvaluationJob {
     /// Renders every template within a value.
     Value {
         /// Value whose strings are templates.
         template: Arc<Value>,
         /// Values that its templates see.
-        scope: Scope,
+        scope: ExprScope,
     },
     /// Renders several templates to text.
     Texts {
         /// Templates in the order of the results.
         templates: Vec<String>,
         /// Values that the templates see.
-        scope: Scope,
+        scope: ExprScope,
     },
     /// Finds the first of several conditions that is true.
     Conditions {
         /// Conditions in the order in which they are tried.
         conditions: Vec<String>,
         /// Values that the conditions see.
-        scope: Scope,
+        scope: ExprScope,
     },
     /// Checks a value against a JSON Schema.
     Check {
@@ -54,7 +56,7 @@ pub enum Job {
 /// Result of a job, with one variant for each kind.
 #[expect(clippy::large_enum_variant, reason = "there are as many as evaluations under way")]
 #[derive(Debug, Clone, PartialEq)]
-pub enum Answer {
+pub enum JobResult {
     /// The rendered value, or the error of a template.
     Value(Result<Value, ExprError>),
     /// The rendered texts, or the error of a template.
@@ -64,7 +66,7 @@ pub enum Answer {
     /// Schema errors; empty if the value is valid.
     Mistakes(Vec<String>),
     /// The valid manifest, or all its errors.
-    Manifest(Result<ParsedManifest, Vec<Mistake>>),
+    Manifest(Result<ParsedManifest, Vec<Diagnostic>>),
 }
 
 /// A valid manifest.
@@ -73,91 +75,94 @@ pub struct ParsedManifest {
     /// Graph with every default filled in.
     pub graph: Graph,
     /// Uses that are allowed and probably not meant.
-    pub warnings: Vec<Mistake>,
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// BLAKE3 of everything that a job's result depends on.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Print([u8; 32]);
+pub struct JobDigest([u8; 32]);
 
-impl Print {
-    pub(crate) fn of(hash: blake3::Hash) -> Self {
+impl JobDigest {
+    pub(crate) fn from_hash(hash: blake3::Hash) -> Self {
         Self(*hash.as_bytes())
     }
 }
 
-impl fmt::Display for Print {
+impl fmt::Display for JobDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
-impl fmt::Debug for Print {
+impl fmt::Debug for JobDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-impl Job {
+impl EvaluationJob {
     /// Returns the job's digest, equal for jobs that have the same result.
-    pub fn print(&self) -> Print {
+    pub fn job_digest(&self) -> JobDigest {
         let mut hasher = blake3::Hasher::new();
         // Hashing does not fail, and every job can be written.
         drop(crate::wire::write_job(self, &mut hasher));
-        Print::of(hasher.finalize())
+        JobDigest::from_hash(hasher.finalize())
     }
 
     /// Evaluates the job on this thread, whatever it costs.
-    pub fn perform(&self, tools: &ToolCatalog) -> Answer {
+    pub fn evaluate_unbounded(&self, tools: &ToolCatalog) -> JobResult {
         match self {
-            Self::Value { template, scope } => Answer::Value(render_value(template, scope)),
+            Self::Value { template, scope } => JobResult::Value(render_value(template, scope)),
             Self::Texts { templates, scope } => {
                 let texts = templates.iter().map(|text| render_text(text, scope));
-                Answer::Texts(texts.collect())
+                JobResult::Texts(texts.collect())
             }
             Self::Conditions { conditions, scope } => {
-                Answer::Condition(first_holding(conditions, scope))
+                JobResult::Condition(first_true_condition(conditions, scope))
             }
-            Self::Check { schema, value } => Answer::Mistakes(check_inputs(schema, value)),
-            Self::Manifest { text } => Answer::Manifest(manifest(parse(text, tools))),
+            Self::Check { schema, value } => JobResult::Mistakes(check_inputs(schema, value)),
+            Self::Manifest { text } => {
+                JobResult::Manifest(to_parsed_manifest(parse_manifest(text, tools)))
+            }
         }
     }
 
     /// Evaluates the job on this thread if it is certain to be cheap; `None` if it may not be.
-    pub fn perform_if_small(&self, tools: &ToolCatalog) -> Option<Answer> {
+    pub fn evaluate_if_small(&self, tools: &ToolCatalog) -> Option<JobResult> {
         let allowance = &mut Allowance::IN_PLACE.clone();
         match self {
             Self::Value { template, scope } => {
-                decided(render_value_within(template, scope, allowance)).map(Answer::Value)
+                within_allowance(render_value_within(template, scope, allowance))
+                    .map(JobResult::Value)
             }
             Self::Texts { templates, scope } => {
                 let texts = templates.iter().map(|t| render_text_within(t, scope, allowance));
-                decided(texts.collect()).map(Answer::Texts)
+                within_allowance(texts.collect()).map(JobResult::Texts)
             }
             Self::Conditions { conditions, scope } => {
-                decided(first_holding_within(conditions, scope, allowance)).map(Answer::Condition)
+                within_allowance(first_true_condition_within(conditions, scope, allowance))
+                    .map(JobResult::Condition)
             }
             Self::Check { schema, value } => {
-                check_inputs_within(schema, value, allowance).map(Answer::Mistakes)
+                check_inputs_within(schema, value, allowance).map(JobResult::Mistakes)
             }
-            Self::Manifest { text } => {
-                parse_if_small(text, tools).map(|parsed| Answer::Manifest(manifest(parsed)))
-            }
+            Self::Manifest { text } => parse_manifest_if_small(text, tools)
+                .map(|parsed| JobResult::Manifest(to_parsed_manifest(parsed))),
         }
     }
 }
 
-fn manifest(
-    parsed: Result<convergio_domain::graph::Parsed, Vec<Mistake>>,
-) -> Result<ParsedManifest, Vec<Mistake>> {
+fn to_parsed_manifest(
+    parsed: Result<convergio_domain::graph::ValidManifest, Vec<Diagnostic>>,
+) -> Result<ParsedManifest, Vec<Diagnostic>> {
     parsed.map(|parsed| ParsedManifest { graph: parsed.graph, warnings: parsed.warnings })
 }
 
 /// Returns the result of an evaluation, or `None` if it was over its allowance.
-fn decided<T>(evaluated: Result<T, Unevaluated>) -> Option<Result<T, ExprError>> {
+fn within_allowance<T>(evaluated: Result<T, BoundedEvalError>) -> Option<Result<T, ExprError>> {
     match evaluated {
         Ok(value) => Some(Ok(value)),
-        Err(Unevaluated::Mistake(error)) => Some(Err(error)),
-        Err(Unevaluated::TooMuch) => None,
+        Err(BoundedEvalError::Expression(error)) => Some(Err(error)),
+        Err(BoundedEvalError::OverAllowance) => None,
     }
 }

@@ -29,22 +29,26 @@ use async_trait::async_trait;
 use convergio_domain::id::TenantId;
 
 pub use error::EvaluationError;
-pub use job::{Answer, Job, ParsedManifest, Print};
+pub use job::{EvaluationJob, JobDigest, JobResult, ParsedManifest};
 
 /// Place where jobs are evaluated that may be expensive.
 #[async_trait]
-pub trait Evaluation: Send + Sync {
+pub trait EvaluationBackend: Send + Sync {
     /// Evaluates a job of a tenant.
     ///
     /// # Errors
     /// The job exceeds a limit, or no worker is available now.
-    async fn evaluate(&self, tenant: &TenantId, job: &Job) -> Result<Answer, EvaluationError>;
+    async fn evaluate_job(
+        &self,
+        tenant: &TenantId,
+        job: &EvaluationJob,
+    ) -> Result<JobResult, EvaluationError>;
 }
 
 /// Evaluates jobs: cheap ones on the calling thread, others by a backend.
 #[derive(Clone)]
 pub struct Evaluator {
-    place: Arc<dyn Evaluation>,
+    backend: Arc<dyn EvaluationBackend>,
     tools: Arc<convergio_domain::graph::ToolCatalog>,
 }
 
@@ -57,16 +61,16 @@ impl fmt::Debug for Evaluator {
 impl Evaluator {
     /// Creates an evaluator. `tools` are those that manifests may name.
     pub fn new(
-        place: Arc<dyn Evaluation>,
+        place: Arc<dyn EvaluationBackend>,
         tools: Arc<convergio_domain::graph::ToolCatalog>,
     ) -> Self {
-        Self { place, tools }
+        Self { backend: place, tools }
     }
 
     /// Creates an evaluator that does every job in this process, without limits: for tests, and for
     /// commands whose user can only hurt themselves.
     pub fn in_process(tools: Arc<convergio_domain::graph::ToolCatalog>) -> Self {
-        let place = InProcess(Arc::clone(&tools));
+        let place = InProcessBackend(Arc::clone(&tools));
         Self::new(Arc::new(place), tools)
     }
 
@@ -74,37 +78,45 @@ impl Evaluator {
     ///
     /// # Errors
     /// The job exceeds a limit, or no worker is available now.
-    pub async fn evaluate(&self, tenant: &TenantId, job: &Job) -> Result<Answer, EvaluationError> {
+    pub async fn evaluate_job(
+        &self,
+        tenant: &TenantId,
+        job: &EvaluationJob,
+    ) -> Result<JobResult, EvaluationError> {
         match self.evaluate_in_place(job) {
             Some(answer) => Ok(answer),
-            None => self.evaluate_apart(tenant, job).await,
+            None => self.evaluate_isolated(tenant, job).await,
         }
     }
 
     /// Evaluates a job on the calling thread if it is certain to be cheap; `None` if it may not be.
-    pub fn evaluate_in_place(&self, job: &Job) -> Option<Answer> {
-        job.perform_if_small(&self.tools)
+    pub fn evaluate_in_place(&self, job: &EvaluationJob) -> Option<JobResult> {
+        job.evaluate_if_small(&self.tools)
     }
 
     /// Evaluates a job by the backend, whatever its cost.
     ///
     /// # Errors
     /// As [`Self::evaluate_job`].
-    pub async fn evaluate_apart(
+    pub async fn evaluate_isolated(
         &self,
         tenant: &TenantId,
-        job: &Job,
-    ) -> Result<Answer, EvaluationError> {
-        self.place.evaluate(tenant, job).await
+        job: &EvaluationJob,
+    ) -> Result<JobResult, EvaluationError> {
+        self.backend.evaluate_job(tenant, job).await
     }
 }
 
 /// Backend that evaluates every job in this process, without limits.
-struct InProcess(Arc<convergio_domain::graph::ToolCatalog>);
+struct InProcessBackend(Arc<convergio_domain::graph::ToolCatalog>);
 
 #[async_trait]
-impl Evaluation for InProcess {
-    async fn evaluate(&self, _: &TenantId, job: &Job) -> Result<Answer, EvaluationError> {
-        Ok(job.perform(&self.0))
+impl EvaluationBackend for InProcessBackend {
+    async fn evaluate_job(
+        &self,
+        _: &TenantId,
+        job: &EvaluationJob,
+    ) -> Result<JobResult, EvaluationError> {
+        Ok(job.evaluate_unbounded(&self.0))
     }
 }

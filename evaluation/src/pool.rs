@@ -12,10 +12,10 @@ use tokio::sync::oneshot;
 
 use crate::attempts::{Attempt, Attempts};
 use crate::error::EvaluationError;
-use crate::gate::Gate;
-use crate::job::{Answer, Job};
-use crate::process::{Death, Reply, Worker};
-use crate::{Evaluation, wire};
+use crate::gate::TenantGate;
+use crate::job::{EvaluationJob, JobResult};
+use crate::process::{WorkerDeath, WorkerProcess, WorkerReply};
+use crate::{EvaluationBackend, wire};
 
 pub use crate::process::WorkerProgram;
 
@@ -23,13 +23,13 @@ pub use crate::process::WorkerProgram;
 /// behind may have killed the worker.
 const DEATHS_LIMIT: u32 = 3;
 /// Time that an idle worker is kept.
-const IDLE: Duration = Duration::from_secs(30);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Fewest workers: with two, one long job does not keep others from a short one.
-const LEAST_WORKERS: usize = 2;
+const MIN_WORKERS: usize = 2;
 
 /// Limits of a pool and of its jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WorkLimits {
+pub struct PoolLimits {
     /// Most workers at once.
     pub workers: usize,
     /// Longest time of one job, both wall clock and processor time.
@@ -37,55 +37,55 @@ pub struct WorkLimits {
     /// Memory of one worker in MiB.
     pub memory_mib: u64,
     /// Most waiting jobs of one tenant.
-    pub waiting: usize,
+    pub waiting_per_tenant: usize,
 }
 
-impl Default for WorkLimits {
+impl Default for PoolLimits {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Self {
-            workers: cores.max(LEAST_WORKERS),
+            workers: cores.max(MIN_WORKERS),
             timeout: Duration::from_secs(10),
             memory_mib: 512,
-            waiting: 1024,
+            waiting_per_tenant: 1024,
         }
     }
 }
 
 /// An [`EvaluationBackend`] of worker processes.
 pub struct WorkerPool {
-    shared: Arc<Shared>,
+    shared: Arc<PoolState>,
 }
 
-struct Shared {
+struct PoolState {
     program: WorkerProgram,
-    limits: WorkLimits,
-    gate: Arc<Gate>,
+    limits: PoolLimits,
+    gate: Arc<TenantGate>,
     attempts: Arc<Attempts>,
-    idle: Mutex<Vec<(Worker, Instant)>>,
-    starter: OnceLock<io::Result<Starter>>,
+    idle: Mutex<Vec<(WorkerProcess, Instant)>>,
+    starter: OnceLock<io::Result<WorkerStarter>>,
 }
 
 /// Handle of the thread that starts workers. Workers are killed when the thread that started them
 /// ends (`PR_SET_PDEATHSIG`), and a thread of the runtime may end before the process does.
-struct Starter(mpsc::Sender<oneshot::Sender<io::Result<Worker>>>);
+struct WorkerStarter(mpsc::Sender<oneshot::Sender<io::Result<WorkerProcess>>>);
 
-fn start_starter(program: &WorkerProgram) -> io::Result<Starter> {
-    let (sender, orders) = mpsc::channel::<oneshot::Sender<io::Result<Worker>>>();
+fn spawn_starter_thread(program: &WorkerProgram) -> io::Result<WorkerStarter> {
+    let (sender, orders) = mpsc::channel::<oneshot::Sender<io::Result<WorkerProcess>>>();
     let (program, runtime) = (program.clone(), tokio::runtime::Handle::current());
     let start_all = move || {
         let _entered = runtime.enter();
         for order in orders {
             // An order whose receiver has gone: the worker is dropped, which kills it.
-            drop(order.send(Worker::start(&program)));
+            drop(order.send(WorkerProcess::start(&program)));
         }
     };
     std::thread::Builder::new().name("evaluations".into()).spawn(start_all)?;
-    Ok(Starter(sender))
+    Ok(WorkerStarter(sender))
 }
 
-impl Starter {
-    async fn start(&self) -> io::Result<Worker> {
+impl WorkerStarter {
+    async fn start(&self) -> io::Result<WorkerProcess> {
         let (order, started) = oneshot::channel();
         let is_gone = || io::Error::other("the thread that starts workers has ended");
         self.0.send(order).map_err(|_| is_gone())?;
@@ -101,13 +101,13 @@ impl WorkerPool {
     /// The folder cannot be used. The folder cannot be used.
     pub fn new(
         program: WorkerProgram,
-        limits: WorkLimits,
+        limits: PoolLimits,
         attempts: Option<PathBuf>,
     ) -> io::Result<Self> {
-        let shared = Shared {
+        let shared = PoolState {
             program,
             limits,
-            gate: Gate::new(limits.workers.max(1), limits.waiting),
+            gate: TenantGate::new(limits.workers.max(1), limits.waiting_per_tenant),
             attempts: Attempts::open(attempts)?,
             idle: Mutex::default(),
             starter: OnceLock::new(),
@@ -119,7 +119,7 @@ impl WorkerPool {
 impl WorkerProgram {
     /// The running program with these arguments. `/proc/self/exe` starts it even if its file was
     /// replaced since.
-    pub fn this_one(arguments: Vec<String>) -> Self {
+    pub fn current_program(arguments: Vec<String>) -> Self {
         let own = Path::new("/proc/self/exe");
         let program = match own.exists() {
             true => own.to_owned(),
@@ -130,25 +130,30 @@ impl WorkerProgram {
 }
 
 #[async_trait]
-impl Evaluation for WorkerPool {
-    async fn evaluate(&self, tenant: &TenantId, job: &Job) -> Result<Answer, EvaluationError> {
+impl EvaluationBackend for WorkerPool {
+    async fn evaluate_job(
+        &self,
+        tenant: &TenantId,
+        job: &EvaluationJob,
+    ) -> Result<JobResult, EvaluationError> {
         let shared = &self.shared;
-        let busy =
-            || EvaluationError::busy("too many evaluations wait already: try again in a moment");
-        let _place = shared.gate.enter(tenant).await.ok_or_else(busy)?;
+        let busy = || {
+            EvaluationError::try_later("too many evaluations wait already: try again in a moment")
+        };
+        let _place = shared.gate.acquire_permit(tenant).await.ok_or_else(busy)?;
         // After the gate: a waiting job takes no memory for its bytes.
-        let (bytes, _attempt) = prepare(Arc::clone(&shared.attempts), job.clone()).await?;
+        let (bytes, _attempt) = prepare_job(Arc::clone(&shared.attempts), job.clone()).await?;
         let mut deaths = 0;
         loop {
-            match shared.perform(&bytes).await? {
-                Ok(reply) => return read(reply).await,
-                Err(Death::Before) => {}
-                Err(Death::Time) => return Err(too_long(shared.limits)),
-                Err(Death::Other(how)) => {
+            match shared.perform_job(&bytes).await? {
+                Ok(reply) => return read_reply(reply).await,
+                Err(WorkerDeath::EndedBefore) => {}
+                Err(WorkerDeath::TimeLimit) => return Err(time_limit_error(shared.limits)),
+                Err(WorkerDeath::Other(how)) => {
                     deaths += 1;
                     tracing::warn!(how, deaths, "an evaluation ended its worker");
                     if deaths == DEATHS_LIMIT {
-                        return Err(too_large(shared.limits));
+                        return Err(memory_limit_error(shared.limits));
                     }
                 }
             }
@@ -156,85 +161,92 @@ impl Evaluation for WorkerPool {
     }
 }
 
-impl Shared {
-    async fn perform(
+impl PoolState {
+    async fn perform_job(
         self: &Arc<Self>,
         job: &[u8],
-    ) -> Result<Result<Reply, Death>, EvaluationError> {
-        let mut worker = self.worker().await?;
-        let performed = worker.perform(job, self.limits.timeout).await;
+    ) -> Result<Result<WorkerReply, WorkerDeath>, EvaluationError> {
+        let mut worker = self.take_worker().await?;
+        let performed = worker.perform_job(job, self.limits.timeout).await;
         // A worker that died or that announced its end is dropped, never reused.
         if performed.as_ref().is_ok_and(|reply| !reply.is_last) {
-            self.keep(worker);
+            self.keep_idle(worker);
         }
         Ok(performed)
     }
 
     /// Returns the idle worker that worked last, so that surplus ones stay idle and end; else
     /// starts one.
-    async fn worker(&self) -> Result<Worker, EvaluationError> {
+    async fn take_worker(&self) -> Result<WorkerProcess, EvaluationError> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         if let Some((worker, _)) = idle {
             return Ok(worker);
         }
-        let started = match self.starter.get_or_init(|| start_starter(&self.program)) {
+        let started = match self.starter.get_or_init(|| spawn_starter_thread(&self.program)) {
             Ok(starter) => starter.start().await,
             Err(error) => Err(io::Error::other(error.to_string())),
         };
         started.map_err(|error| {
             tracing::error!(%error, "a worker process cannot be started");
-            EvaluationError::busy("a worker process cannot be started now: try again later")
+            EvaluationError::try_later("a worker process cannot be started now: try again later")
         })
     }
 
-    fn keep(self: &Arc<Self>, worker: Worker) {
+    fn keep_idle(self: &Arc<Self>, worker: WorkerProcess) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.push((worker, Instant::now()));
         let shared = Arc::downgrade(self);
         tokio::spawn(async move {
-            tokio::time::sleep(IDLE).await;
+            tokio::time::sleep(IDLE_TIMEOUT).await;
             if let Some(shared) = shared.upgrade() {
-                shared.end_idle();
+                shared.drop_idle_workers();
             }
         });
     }
 
-    fn end_idle(&self) {
+    fn drop_idle_workers(&self) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|(_, since)| since.elapsed() < IDLE);
+        idle.retain(|(_, since)| since.elapsed() < IDLE_TIMEOUT);
     }
 }
 
 /// Serialises the job, and marks its attempt as in progress.
 // Off the runtime's threads: a job may be megabytes, and marking writes a file.
-async fn prepare(attempts: Arc<Attempts>, job: Job) -> Result<(Vec<u8>, Attempt), EvaluationError> {
+async fn prepare_job(
+    attempts: Arc<Attempts>,
+    job: EvaluationJob,
+) -> Result<(Vec<u8>, Attempt), EvaluationError> {
     let prepared = tokio::task::spawn_blocking(move || {
         let mut bytes = Vec::new();
         wire::write_job(&job, &mut bytes).map_err(|error| {
-            EvaluationError::limit(format!("what is to be evaluated cannot be written: {error}"))
+            EvaluationError::limit_exceeded(format!(
+                "what is to be evaluated cannot be written: {error}"
+            ))
         })?;
-        let attempt = attempts.begin(job.print())?;
+        let attempt = attempts.begin_attempt(job.job_digest())?;
         Ok((bytes, attempt))
     });
-    prepared.await.map_err(|error| EvaluationError::busy(error.to_string()))?
+    prepared.await.map_err(|error| EvaluationError::try_later(error.to_string()))?
 }
 
-async fn read(reply: Reply) -> Result<Answer, EvaluationError> {
+async fn read_reply(reply: WorkerReply) -> Result<JobResult, EvaluationError> {
     let read = tokio::task::spawn_blocking(move || wire::read_answer(&reply.bytes));
-    let read = read.await.map_err(|error| EvaluationError::busy(error.to_string()))?;
-    read.map_err(|error| EvaluationError::limit(format!("the answer cannot be read: {error}")))
+    let read = read.await.map_err(|error| EvaluationError::try_later(error.to_string()))?;
+    read.map_err(|error| {
+        EvaluationError::limit_exceeded(format!("the answer cannot be read: {error}"))
+    })
 }
 
-fn too_long(limits: WorkLimits) -> EvaluationError {
+fn time_limit_error(limits: PoolLimits) -> EvaluationError {
     let seconds = limits.timeout.as_secs_f64();
-    EvaluationError::limit(format!(
+    EvaluationError::limit_exceeded(format!(
         "it takes longer than {seconds} s: loop over less, or make the schema simpler"
     ))
 }
 
-fn too_large(limits: WorkLimits) -> EvaluationError {
+fn memory_limit_error(limits: PoolLimits) -> EvaluationError {
     let memory = limits.memory_mib;
-    EvaluationError::limit(format!(
+    EvaluationError::limit_exceeded(format!(
         "it takes more than {memory} MiB of memory: yield less, or nest the schema less deeply"
     ))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-use crate::worker::{ALLOCATOR_SETTINGS, ENDS};
+use crate::worker::{ALLOCATOR_SETTINGS, WAS_LAST_JOB};
 
 /// Most bytes of a result.
 const ANSWER_LIMIT: u64 = 192 << 20;
@@ -23,7 +23,7 @@ pub struct WorkerProgram {
 }
 
 /// A worker that waits for a job.
-pub(crate) struct Worker {
+pub(crate) struct WorkerProcess {
     child: Child,
     stdin: ChildStdin,
     stdout: ChildStdout,
@@ -31,22 +31,22 @@ pub(crate) struct Worker {
 
 /// Cause of a worker's end during a job.
 #[derive(Debug)]
-pub(crate) enum Death {
+pub(crate) enum WorkerDeath {
     /// It exceeded the limit of wall clock or processor time.
-    Time,
+    TimeLimit,
     /// It died of another cause, mostly of its memory limit.
     Other(String),
     /// It had ended before it was given the job, which another worker can do.
-    Before,
+    EndedBefore,
 }
 
 /// Result of a job as bytes, and whether the worker ends after it.
-pub(crate) struct Reply {
+pub(crate) struct WorkerReply {
     pub(crate) bytes: Vec<u8>,
     pub(crate) is_last: bool,
 }
 
-impl Worker {
+impl WorkerProcess {
     /// Starts a worker without the pool's environment and files: it has only its two pipes.
     pub(crate) fn start(program: &WorkerProgram) -> io::Result<Self> {
         let mut child = Command::new(&program.program)
@@ -65,26 +65,30 @@ impl Worker {
     }
 
     /// Sends a job and reads the result; the worker is killed if it takes longer than `timeout`.
-    pub(crate) async fn perform(&mut self, job: &[u8], timeout: Duration) -> Result<Reply, Death> {
+    pub(crate) async fn perform_job(
+        &mut self,
+        job: &[u8],
+        timeout: Duration,
+    ) -> Result<WorkerReply, WorkerDeath> {
         // An idle worker may have died since, which no job caused.
         if !matches!(self.child.try_wait(), Ok(None)) {
-            return Err(Death::Before);
+            return Err(WorkerDeath::EndedBefore);
         }
-        match tokio::time::timeout(timeout, self.exchange(job)).await {
+        match tokio::time::timeout(timeout, self.exchange_frames(job)).await {
             Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(error)) => Err(self.death(&error).await),
+            Ok(Err(error)) => Err(self.classify_death(&error).await),
             Err(_) => {
                 let _killed = self.child.kill().await;
-                Err(Death::Time)
+                Err(WorkerDeath::TimeLimit)
             }
         }
     }
 
-    async fn exchange(&mut self, job: &[u8]) -> io::Result<Reply> {
+    async fn exchange_frames(&mut self, job: &[u8]) -> io::Result<WorkerReply> {
         self.stdin.write_all(&(job.len() as u64).to_le_bytes()).await?;
         self.stdin.write_all(job).await?;
         self.stdin.flush().await?;
-        let is_last = self.stdout.read_u8().await? == ENDS;
+        let is_last = self.stdout.read_u8().await? == WAS_LAST_JOB;
         let length = self.stdout.read_u64_le().await?;
         // A worker that was taken over by its input must not fill the pool's memory.
         if length > ANSWER_LIMIT {
@@ -95,21 +99,21 @@ impl Worker {
         if bytes.len() as u64 != length {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        Ok(Reply { bytes, is_last })
+        Ok(WorkerReply { bytes, is_last })
     }
 
     /// Finds the cause of a broken pipe.
-    async fn death(&mut self, error: &io::Error) -> Death {
+    async fn classify_death(&mut self, error: &io::Error) -> WorkerDeath {
         let _killed = self.child.start_kill();
         match self.child.wait().await {
-            Ok(status) if is_of_processor_time(status) => Death::Time,
-            Ok(status) => Death::Other(status.to_string()),
-            Err(_) => Death::Other(error.to_string()),
+            Ok(status) if hit_processor_time_limit(status) => WorkerDeath::TimeLimit,
+            Ok(status) => WorkerDeath::Other(status.to_string()),
+            Err(_) => WorkerDeath::Other(error.to_string()),
         }
     }
 }
 
-fn is_of_processor_time(status: ExitStatus) -> bool {
+fn hit_processor_time_limit(status: ExitStatus) -> bool {
     use std::os::unix::process::ExitStatusExt;
     status.signal() == Some(rustix::process::Signal::XCPU.as_raw())
 }

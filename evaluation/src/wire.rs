@@ -4,13 +4,13 @@
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-use convergio_domain::expr::{ExprError, NodeView, Scope};
-use convergio_domain::graph::Mistake;
+use convergio_domain::expr::{ExprError, ExprScope, NodeView};
+use convergio_domain::graph::Diagnostic;
 use convergio_domain::graph::manifest::Graph;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::job::{Answer, Job, ParsedManifest};
+use crate::job::{EvaluationJob, JobResult, ParsedManifest};
 
 /// Error of bytes that are no job or result.
 pub(crate) type WireError = Box<dyn std::error::Error + Send + Sync>;
@@ -34,7 +34,7 @@ struct ScopeOut<'a> {
 }
 
 impl<'a> ScopeOut<'a> {
-    fn of(scope: &'a Scope) -> Self {
+    fn from_scope(scope: &'a ExprScope) -> Self {
         let nodes = scope.nodes.iter();
         let nodes = nodes.map(|(id, view)| (id.as_str(), view.status, view.output.as_deref()));
         let item = scope.item.as_ref().map(|(item, index)| (item, *index));
@@ -43,15 +43,19 @@ impl<'a> ScopeOut<'a> {
 }
 
 /// Serialises a job; the same bytes give the job its digest.
-pub(crate) fn write_job(job: &Job, to: &mut impl Write) -> Result<(), WireError> {
+pub(crate) fn write_job(job: &EvaluationJob, to: &mut impl Write) -> Result<(), WireError> {
     let out = match job {
-        Job::Value { template, scope } => JobOut::Value { template, scope: ScopeOut::of(scope) },
-        Job::Texts { templates, scope } => JobOut::Texts { templates, scope: ScopeOut::of(scope) },
-        Job::Conditions { conditions, scope } => {
-            JobOut::Conditions { conditions, scope: ScopeOut::of(scope) }
+        EvaluationJob::Value { template, scope } => {
+            JobOut::Value { template, scope: ScopeOut::from_scope(scope) }
         }
-        Job::Check { schema, value } => JobOut::Check { schema, value },
-        Job::Manifest { text } => JobOut::Manifest { text },
+        EvaluationJob::Texts { templates, scope } => {
+            JobOut::Texts { templates, scope: ScopeOut::from_scope(scope) }
+        }
+        EvaluationJob::Conditions { conditions, scope } => {
+            JobOut::Conditions { conditions, scope: ScopeOut::from_scope(scope) }
+        }
+        EvaluationJob::Check { schema, value } => JobOut::Check { schema, value },
+        EvaluationJob::Manifest { text } => JobOut::Manifest { text },
     };
     Ok(rmp_serde::encode::write_named(to, &out)?)
 }
@@ -73,11 +77,11 @@ struct ScopeIn {
 }
 
 impl ScopeIn {
-    fn scope(self) -> Result<Scope, WireError> {
+    fn into_scope(self) -> Result<ExprScope, WireError> {
         let mut scope =
-            Scope { inputs: Arc::new(self.inputs), item: self.item, ..Scope::default() };
+            ExprScope { inputs: Arc::new(self.inputs), item: self.item, ..ExprScope::default() };
         for (id, status, output) in self.nodes {
-            let view = NodeView { status: status_of(&status), output: output.map(Arc::new) };
+            let view = NodeView { status: intern_status(&status), output: output.map(Arc::new) };
             scope.nodes.insert(id.parse()?, view);
         }
         Ok(scope)
@@ -85,7 +89,7 @@ impl ScopeIn {
 }
 
 /// Interns a node's status as expressions see it.
-fn status_of(name: &str) -> &'static str {
+fn intern_status(name: &str) -> &'static str {
     match name {
         "completed" => "completed",
         "failed" => "failed",
@@ -95,19 +99,21 @@ fn status_of(name: &str) -> &'static str {
 }
 
 /// Deserialises a job in the worker.
-pub(crate) fn read_job(from: impl Read) -> Result<Job, WireError> {
+pub(crate) fn read_job(from: impl Read) -> Result<EvaluationJob, WireError> {
     Ok(match rmp_serde::from_read(from)? {
         JobIn::Value { template, scope } => {
-            Job::Value { template: Arc::new(template), scope: scope.scope()? }
+            EvaluationJob::Value { template: Arc::new(template), scope: scope.into_scope()? }
         }
-        JobIn::Texts { templates, scope } => Job::Texts { templates, scope: scope.scope()? },
+        JobIn::Texts { templates, scope } => {
+            EvaluationJob::Texts { templates, scope: scope.into_scope()? }
+        }
         JobIn::Conditions { conditions, scope } => {
-            Job::Conditions { conditions, scope: scope.scope()? }
+            EvaluationJob::Conditions { conditions, scope: scope.into_scope()? }
         }
         JobIn::Check { schema, value } => {
-            Job::Check { schema: Arc::new(schema), value: Arc::new(value) }
+            EvaluationJob::Check { schema: Arc::new(schema), value: Arc::new(value) }
         }
-        JobIn::Manifest { text } => Job::Manifest { text },
+        JobIn::Manifest { text } => EvaluationJob::Manifest { text },
     })
 }
 
@@ -118,7 +124,7 @@ enum AnswerWire {
     Condition(Result<usize, ErrorWire>),
     Mistakes(Vec<String>),
     /// The graph as its canonical manifest.
-    Manifest(Result<(Value, Vec<Mistake>), Vec<Mistake>>),
+    Manifest(Result<(Value, Vec<Diagnostic>), Vec<Diagnostic>>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -140,32 +146,32 @@ impl From<ErrorWire> for ExprError {
 }
 
 /// Serialises a result in the worker.
-pub(crate) fn write_answer(answer: Answer) -> Result<Vec<u8>, WireError> {
+pub(crate) fn write_answer(answer: JobResult) -> Result<Vec<u8>, WireError> {
     let wire = match answer {
-        Answer::Value(value) => AnswerWire::Value(value.map_err(ErrorWire::from)),
-        Answer::Texts(texts) => AnswerWire::Texts(texts.map_err(ErrorWire::from)),
-        Answer::Condition(number) => AnswerWire::Condition(number.map_err(ErrorWire::from)),
-        Answer::Mistakes(mistakes) => AnswerWire::Mistakes(mistakes),
-        Answer::Manifest(Ok(ParsedManifest { graph, warnings })) => {
+        JobResult::Value(value) => AnswerWire::Value(value.map_err(ErrorWire::from)),
+        JobResult::Texts(texts) => AnswerWire::Texts(texts.map_err(ErrorWire::from)),
+        JobResult::Condition(number) => AnswerWire::Condition(number.map_err(ErrorWire::from)),
+        JobResult::Mistakes(mistakes) => AnswerWire::Mistakes(mistakes),
+        JobResult::Manifest(Ok(ParsedManifest { graph, warnings })) => {
             AnswerWire::Manifest(Ok((serde_json::to_value(&graph)?, warnings)))
         }
-        Answer::Manifest(Err(mistakes)) => AnswerWire::Manifest(Err(mistakes)),
+        JobResult::Manifest(Err(mistakes)) => AnswerWire::Manifest(Err(mistakes)),
     };
     Ok(rmp_serde::to_vec_named(&wire)?)
 }
 
 /// Deserialises a result in the pool.
-pub(crate) fn read_answer(bytes: &[u8]) -> Result<Answer, WireError> {
+pub(crate) fn read_answer(bytes: &[u8]) -> Result<JobResult, WireError> {
     Ok(match rmp_serde::from_slice(bytes)? {
-        AnswerWire::Value(value) => Answer::Value(value.map_err(ExprError::from)),
-        AnswerWire::Texts(texts) => Answer::Texts(texts.map_err(ExprError::from)),
-        AnswerWire::Condition(number) => Answer::Condition(number.map_err(ExprError::from)),
-        AnswerWire::Mistakes(mistakes) => Answer::Mistakes(mistakes),
+        AnswerWire::Value(value) => JobResult::Value(value.map_err(ExprError::from)),
+        AnswerWire::Texts(texts) => JobResult::Texts(texts.map_err(ExprError::from)),
+        AnswerWire::Condition(number) => JobResult::Condition(number.map_err(ExprError::from)),
+        AnswerWire::Mistakes(mistakes) => JobResult::Mistakes(mistakes),
         AnswerWire::Manifest(Ok((graph, warnings))) => {
             let graph: Graph = serde_json::from_value(graph)?;
-            Answer::Manifest(Ok(ParsedManifest { graph, warnings }))
+            JobResult::Manifest(Ok(ParsedManifest { graph, warnings }))
         }
-        AnswerWire::Manifest(Err(mistakes)) => Answer::Manifest(Err(mistakes)),
+        AnswerWire::Manifest(Err(mistakes)) => JobResult::Manifest(Err(mistakes)),
     })
 }
 
@@ -173,11 +179,11 @@ pub(crate) fn read_answer(bytes: &[u8]) -> Result<Answer, WireError> {
 mod tests {
     use std::sync::Arc;
 
-    use convergio_domain::expr::{ExprError, NodeView, Scope};
+    use convergio_domain::expr::{ExprError, ExprScope, NodeView};
     use serde_json::{Value, json};
 
     use super::{read_answer, read_job, write_answer, write_job};
-    use crate::job::{Answer, Job};
+    use crate::job::{EvaluationJob, JobResult};
 
     /// Numbers at the edges of what JSON has here.
     fn numbers() -> Value {
@@ -188,20 +194,20 @@ mod tests {
     fn jobs_and_answers_are_what_they_were() {
         let output = Some(Arc::new(json!({"a": [null, true, "x"], "n": numbers()})));
         let view = NodeView { status: "completed", output };
-        let scope = Scope {
+        let scope = ExprScope {
             inputs: Arc::new(numbers()),
             nodes: [("n".parse().expect("a node"), view)].into(),
             item: Some((numbers(), 7)),
         };
         let template = Arc::new(json!({"x": "{{ inputs[8] }}", "n": numbers()}));
-        let job = Job::Value { template, scope };
+        let job = EvaluationJob::Value { template, scope };
         let mut bytes = Vec::new();
         write_job(&job, &mut bytes).expect("written");
         let read = read_job(&bytes[..]).expect("read");
         assert_eq!(format!("{read:?}"), format!("{job:?}"));
-        assert_eq!(read.print(), job.print());
+        assert_eq!(read.job_digest(), job.job_digest());
         let error = ExprError { message: "no".into(), line: Some(3) };
-        for answer in [Answer::Value(Ok(numbers())), Answer::Value(Err(error))] {
+        for answer in [JobResult::Value(Ok(numbers())), JobResult::Value(Err(error))] {
             let bytes = write_answer(answer.clone()).expect("written");
             assert_eq!(read_answer(&bytes).expect("read"), answer);
         }

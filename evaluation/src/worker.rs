@@ -14,9 +14,9 @@ use crate::wire;
 /// of address space at once, which is above the limit.
 pub(crate) const ALLOCATOR_SETTINGS: [(&str, &str); 1] = [("MIMALLOC_ARENA_RESERVE", "65536")];
 /// First byte of a result after which the worker takes another job.
-const GOES_ON: u8 = 0;
+const TAKES_MORE_JOBS: u8 = 0;
 /// First byte of a result after which the worker ends, because its memory has grown.
-pub(crate) const ENDS: u8 = 1;
+pub(crate) const WAS_LAST_JOB: u8 = 1;
 /// Most open files: the pipes, and those that the system's library opens for a moment.
 const FILES_LIMIT: u64 = 16;
 
@@ -34,8 +34,8 @@ pub struct WorkerLimits {
 /// # Errors
 /// The limits cannot be set, or the input is no job.
 pub fn run(limits: WorkerLimits, tools: &ToolCatalog) -> io::Result<()> {
-    let before = address_space();
-    confine(limits, before)?;
+    let before = address_space_bytes();
+    set_process_limits(limits, before)?;
     let (mut input, mut output) = (BufReader::new(io::stdin().lock()), io::stdout().lock());
     loop {
         let mut length = [0; 8];
@@ -49,12 +49,12 @@ pub fn run(limits: WorkerLimits, tools: &ToolCatalog) -> io::Result<()> {
         // The reader may stop before the frame's end; what is left must not be read as the next
         // length.
         io::copy(&mut frame, &mut io::sink())?;
-        let answer = wire::write_answer(job.perform(tools)).map_err(io::Error::other)?;
+        let answer = wire::write_answer(job.evaluate_unbounded(tools)).map_err(io::Error::other)?;
         // Measured after the drop: what stays is what the allocator keeps, and a worker that keeps
         // a quarter of its limit could fail the next job through no fault of it.
         drop(job);
-        let has_grown = address_space().saturating_sub(before) > limits.memory_bytes / 4;
-        output.write_all(&[if has_grown { ENDS } else { GOES_ON }])?;
+        let has_grown = address_space_bytes().saturating_sub(before) > limits.memory_bytes / 4;
+        output.write_all(&[if has_grown { WAS_LAST_JOB } else { TAKES_MORE_JOBS }])?;
         output.write_all(&(answer.len() as u64).to_le_bytes())?;
         output.write_all(&answer)?;
         output.flush()?;
@@ -65,18 +65,18 @@ pub fn run(limits: WorkerLimits, tools: &ToolCatalog) -> io::Result<()> {
 }
 
 /// Sets the limits that stay the same for all jobs, and the signal for the parent's death.
-fn confine(limits: WorkerLimits, before: u64) -> io::Result<()> {
+fn set_process_limits(limits: WorkerLimits, before: u64) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    limit(Resource::As, before.saturating_add(limits.memory_bytes))?;
-    limit(Resource::Nofile, FILES_LIMIT)?;
-    limit(Resource::Core, 0)?;
+    lower_limit(Resource::As, before.saturating_add(limits.memory_bytes))?;
+    lower_limit(Resource::Nofile, FILES_LIMIT)?;
+    lower_limit(Resource::Core, 0)?;
     // If the machine runs out of memory, this process is killed first.
     let _preferred = std::fs::write("/proc/self/oom_score_adj", "1000");
     Ok(())
 }
 
 /// Lowers a limit; one that is lower already stays.
-fn limit(resource: Resource, most: u64) -> io::Result<()> {
+fn lower_limit(resource: Resource, most: u64) -> io::Result<()> {
     let known = rustix::process::getrlimit(resource);
     let most = known.maximum.map_or(most, |maximum| maximum.min(most));
     Ok(setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?)
@@ -93,7 +93,7 @@ fn limit_processor_time(most: Duration) -> io::Result<()> {
 }
 
 /// Bytes of address space in use; 0 where the system does not report it.
-fn address_space() -> u64 {
+fn address_space_bytes() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").ok();
     let pages = pages.and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
     pages.unwrap_or(0).saturating_mul(rustix::param::page_size() as u64)

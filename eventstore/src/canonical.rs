@@ -10,29 +10,31 @@ use std::ops::Range;
 use serde::Serialize;
 
 /// Maximum digits of a whole number that a double represents exactly, as RFC 8785 requires.
-const DIGITS: usize = 15;
+const EXACT_DIGITS: usize = 15;
 
 /// Encodes a value as canonical JSON.
 ///
 /// # Errors
 /// The value cannot be serialized, or holds a number that JSON does not have.
-pub(crate) fn canonical(value: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
+pub(crate) fn to_canonical_json(value: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
     let mut bytes = serde_json::to_vec(value)?;
-    match (Sorter { bytes: &mut bytes, members: Vec::new(), frames: Vec::new() }).sort() {
+    match (MemberSorter { bytes: &mut bytes, members: Vec::new(), frames: Vec::new() })
+        .sort_members()
+    {
         Some(()) => Ok(bytes),
         None => serde_json_canonicalizer::to_vec(value),
     }
 }
 
 /// Byte ranges of an object's member: its name without quotes, and all of it.
-struct Member {
+struct JsonMember {
     name: Range<usize>,
     whole: Range<usize>,
 }
 
 /// An object or array that is not closed yet.
 #[derive(Clone, Copy)]
-enum Frame {
+enum JsonFrame {
     Object {
         /// Offset of its first member.
         from: usize,
@@ -45,46 +47,46 @@ enum Frame {
 }
 
 /// Sorts the members of compact JSON in place, each object as soon as it ends.
-struct Sorter<'a> {
+struct MemberSorter<'a> {
     bytes: &'a mut [u8],
     /// Members of all open objects, the innermost last.
-    members: Vec<Member>,
-    frames: Vec<Frame>,
+    members: Vec<JsonMember>,
+    frames: Vec<JsonFrame>,
 }
 
-impl Sorter<'_> {
+impl MemberSorter<'_> {
     /// Sorts all objects. `None` if a value needs the general encoder; the bytes are unusable then.
-    fn sort(mut self) -> Option<()> {
-        let mut at = 0;
-        while let Some(byte) = self.bytes.get(at) {
-            at = match byte {
-                b'{' => self.open(at + 1),
+    fn sort_members(mut self) -> Option<()> {
+        let mut offset = 0;
+        while let Some(byte) = self.bytes.get(offset) {
+            offset = match byte {
+                b'{' => self.open_object(offset + 1),
                 b'[' => {
-                    self.frames.push(Frame::List);
-                    at + 1
+                    self.frames.push(JsonFrame::List);
+                    offset + 1
                 }
                 b']' => {
                     self.frames.pop();
-                    at + 1
+                    offset + 1
                 }
-                b',' => self.next_member(at),
-                b'}' => self.close(at)?,
-                b'"' => self.text(at)?,
-                b'-' | b'0'..=b'9' => self.number(at)?,
-                _ => at + 1,
+                b',' => self.next_member(offset),
+                b'}' => self.close_object(offset)?,
+                b'"' => self.scan_text(offset)?,
+                b'-' | b'0'..=b'9' => self.scan_number(offset)?,
+                _ => offset + 1,
             };
         }
         Some(())
     }
 
-    fn open(&mut self, from: usize) -> usize {
-        self.frames.push(Frame::Object { from, member: from, before: self.members.len() });
+    fn open_object(&mut self, from: usize) -> usize {
+        self.frames.push(JsonFrame::Object { from, member: from, before: self.members.len() });
         from
     }
 
     fn next_member(&mut self, at: usize) -> usize {
         // A comma in an array separates values, not members.
-        if let Some(Frame::Object { member, .. }) = self.frames.last_mut() {
+        if let Some(JsonFrame::Object { member, .. }) = self.frames.last_mut() {
             if let Some(last) = self.members.last_mut() {
                 last.whole.end = at;
             }
@@ -96,7 +98,7 @@ impl Sorter<'_> {
     /// Scans a string, which is a member's name or a value. `None` for a name with escapes or
     /// non-ASCII characters: RFC 8785 sorts names by UTF-16 code units, which differs from byte
     /// order for them.
-    fn text(&mut self, at: usize) -> Option<usize> {
+    fn scan_text(&mut self, at: usize) -> Option<usize> {
         let from = at + 1;
         let mut end = from;
         loop {
@@ -106,46 +108,47 @@ impl Sorter<'_> {
                 _ => end += 1,
             }
         }
-        if let Some(Frame::Object { member, .. }) = self.frames.last()
+        if let Some(JsonFrame::Object { member, .. }) = self.frames.last()
             && *member == at
         {
             let is_plain = |byte: &u8| byte.is_ascii() && *byte != b'\\';
             if !self.bytes[from..end].iter().all(is_plain) {
                 return None;
             }
-            self.members.push(Member { name: from..end, whole: at..end });
+            self.members.push(JsonMember { name: from..end, whole: at..end });
         }
         Some(end + 1)
     }
 
     /// Scans a number. `None` unless it is a whole number whose canonical form is the one it has.
-    fn number(&self, at: usize) -> Option<usize> {
+    fn scan_number(&self, at: usize) -> Option<usize> {
         let digits = at + usize::from(self.bytes[at] == b'-');
         let rest = &self.bytes[digits..];
         let length = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let is_whole = !matches!(rest.get(length), Some(b'.' | b'e' | b'E'));
         // RFC 8785 writes -0 as 0.
         let is_minus_zero = digits > at && rest.first() == Some(&b'0');
-        (is_whole && length <= DIGITS && !is_minus_zero).then_some(digits + length)
+        (is_whole && length <= EXACT_DIGITS && !is_minus_zero).then_some(digits + length)
     }
 
-    fn close(&mut self, at: usize) -> Option<usize> {
-        let Some(Frame::Object { from, before, .. }) = self.frames.pop() else { return None };
+    fn close_object(&mut self, at: usize) -> Option<usize> {
+        let Some(JsonFrame::Object { from, before, .. }) = self.frames.pop() else { return None };
         if self.members.len() > before {
             if let Some(last) = self.members.last_mut() {
                 last.whole.end = at;
             }
-            self.arrange(from, before)?;
+            self.reorder_members(from, before)?;
         }
         Some(at + 1)
     }
 
     /// Sorts the members from index `before` on by name, and writes them back from offset `from`
     /// on.
-    fn arrange(&mut self, from: usize, before: usize) -> Option<()> {
+    fn reorder_members(&mut self, from: usize, before: usize) -> Option<()> {
         let members = &mut self.members[before..];
         let bytes = &*self.bytes;
-        let order = |a: &Member, b: &Member| bytes[a.name.clone()].cmp(&bytes[b.name.clone()]);
+        let order =
+            |a: &JsonMember, b: &JsonMember| bytes[a.name.clone()].cmp(&bytes[b.name.clone()]);
         let is_sorted = members.windows(2).all(|two| order(&two[0], &two[1]) == Ordering::Less);
         if !is_sorted {
             members.sort_by(order);
@@ -170,25 +173,27 @@ mod tests {
     use proptest::prelude::{Just, Strategy, any, prop_assert_eq, prop_oneof, proptest};
     use serde_json::{Value, json};
 
-    use super::{Sorter, canonical};
+    use super::{MemberSorter, to_canonical_json};
 
     fn is_plain(value: &Value) -> bool {
         let mut bytes = serde_json::to_vec(value).unwrap();
-        Sorter { bytes: &mut bytes, members: Vec::new(), frames: Vec::new() }.sort().is_some()
+        MemberSorter { bytes: &mut bytes, members: Vec::new(), frames: Vec::new() }
+            .sort_members()
+            .is_some()
     }
 
     /// An object whose members are serialized in the order of its fields.
     #[derive(serde::Serialize)]
-    struct Unsorted {
+    struct UnsortedObject {
         type_name: u8,
-        b: BTreeMap<&'static str, Inner>,
-        a: Vec<Inner>,
+        b: BTreeMap<&'static str, InnerObject>,
+        a: Vec<InnerObject>,
         empty: BTreeMap<u8, u8>,
         aa: Option<&'static str>,
     }
 
     #[derive(Clone, serde::Serialize)]
-    struct Inner {
+    struct InnerObject {
         z: i64,
         y: &'static str,
         #[serde(rename = "Z")]
@@ -197,15 +202,15 @@ mod tests {
 
     #[test]
     fn members_come_in_the_order_of_their_names() {
-        let inner = Inner { z: -7, y: "{\"a\":[,]}\\", upper: true };
-        let value = Unsorted {
+        let inner = InnerObject { z: -7, y: "{\"a\":[,]}\\", upper: true };
+        let value = UnsortedObject {
             type_name: 1,
             b: [("x", inner.clone())].into(),
             a: vec![inner.clone(), inner],
             empty: BTreeMap::new(),
             aa: None,
         };
-        let sorted = canonical(&value).unwrap();
+        let sorted = to_canonical_json(&value).unwrap();
         assert_eq!(sorted, serde_json_canonicalizer::to_vec(&value).unwrap());
         assert!(
             sorted.starts_with(br#"{"a":[{"Z":true,"y":"#),
@@ -223,7 +228,7 @@ mod tests {
         {
             assert!(!is_plain(&odd), "{odd}");
             let expected = serde_json_canonicalizer::to_vec(&odd).unwrap();
-            assert_eq!(canonical(&odd).unwrap(), expected);
+            assert_eq!(to_canonical_json(&odd).unwrap(), expected);
         }
     }
 
@@ -264,8 +269,8 @@ mod tests {
         #[test]
         fn the_bytes_are_those_of_the_library(value in values()) {
             let expected = serde_json_canonicalizer::to_vec(&value).unwrap();
-            prop_assert_eq!(&canonical(&value).unwrap(), &expected);
-            prop_assert_eq!(&canonical(&Backwards(&value)).unwrap(), &expected);
+            prop_assert_eq!(&to_canonical_json(&value).unwrap(), &expected);
+            prop_assert_eq!(&to_canonical_json(&Backwards(&value)).unwrap(), &expected);
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::log::EventLog;
 use crate::record::Position;
 
 /// Source of timestamps, replaceable in tests.
-pub trait Clock: Send + Sync + 'static {
+pub trait WallClock: Send + Sync + 'static {
     /// Returns the current time in milliseconds since the Unix epoch.
     fn now(&self) -> Timestamp;
 }
@@ -20,7 +20,7 @@ pub trait Clock: Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
-impl Clock for SystemClock {
+impl WallClock for SystemClock {
     fn now(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
@@ -31,10 +31,10 @@ impl Clock for SystemClock {
 /// monotonic time, which nobody sets.
 pub trait TimeSource: Send + Sync + 'static {
     /// Returns the machine's time of day.
-    fn wall(&self) -> Timestamp;
+    fn wall_time(&self) -> Timestamp;
     /// Returns the time since an arbitrary start, including the time that the machine was
     /// suspended.
-    fn elapsed(&self) -> Duration;
+    fn elapsed_time(&self) -> Duration;
 }
 
 /// Time of day and monotonic time of this machine.
@@ -42,12 +42,12 @@ pub trait TimeSource: Send + Sync + 'static {
 pub struct SystemTimeSource;
 
 impl TimeSource for SystemTimeSource {
-    fn wall(&self) -> Timestamp {
+    fn wall_time(&self) -> Timestamp {
         SystemClock.now()
     }
 
     #[cfg(target_os = "linux")]
-    fn elapsed(&self) -> Duration {
+    fn elapsed_time(&self) -> Duration {
         // `Instant` stops during suspend on Linux (CLOCK_MONOTONIC); waits of hours must not.
         let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
@@ -67,7 +67,7 @@ impl TimeSource for SystemTimeSource {
 pub const SLEW_DIVISOR: u32 = 20;
 /// Maximum lead of the log's last record over the machine's clock that is taken for real. A larger
 /// lead means that the machine which wrote it had a wrong clock.
-pub const LEAD_LIMIT: Span = Span::seconds(24 * 3600);
+pub const LEAD_LIMIT: Span = Span::from_seconds(24 * 3600);
 /// Difference from the machine's clock that is logged as a jump.
 const JUMP_NANOS: i128 = 2_000_000_000;
 const NANOS_PER_MS: i128 = 1_000_000;
@@ -79,18 +79,18 @@ const NANOS_PER_MS: i128 = 1_000_000;
 #[derive(Debug)]
 pub struct SteadyClock<S = SystemTimeSource> {
     source: S,
-    reading: Mutex<Reading>,
+    reading: Mutex<ClockReading>,
 }
 
 /// Last value of the clock, and the source's values at that moment.
 #[derive(Debug, Clone, Copy)]
-struct Reading {
+struct ClockReading {
     /// Value of the clock in nanoseconds since the Unix epoch.
-    nanos: i128,
+    time_nanos: i128,
     /// Monotonic time of the source at that moment.
-    elapsed: Duration,
+    source_elapsed: Duration,
     /// True while the machine's time of day is known to differ by more than [`JUMP_NANOS`].
-    is_apart: bool,
+    is_diverged: bool,
 }
 
 impl SteadyClock {
@@ -99,7 +99,7 @@ impl SteadyClock {
     ///
     /// # Errors
     /// The log cannot be read.
-    pub async fn of_log(log: &dyn EventLog) -> Result<Self, LogError> {
+    pub async fn from_log(log: &dyn EventLog) -> Result<Self, LogError> {
         Ok(Self::new(SystemTimeSource, last_record_time(log).await?))
     }
 }
@@ -107,54 +107,58 @@ impl SteadyClock {
 impl<S: TimeSource> SteadyClock<S> {
     /// Creates a clock that starts at the source's time of day, or at `earliest` if that is later.
     pub fn new(source: S, earliest: Option<Timestamp>) -> Self {
-        let wall = source.wall();
-        let lead = earliest.map_or(Span(0), |earliest| earliest.since(wall));
+        let wall = source.wall_time();
+        let lead = earliest.map_or(Span(0), |earliest| earliest.span_since(wall));
         let is_believed = lead <= LEAD_LIMIT;
         if lead > Span(0) {
             let lead_ms = lead.0;
             tracing::warn!(lead_ms, is_believed, "the log's last record is ahead of the clock");
         }
-        let start = if is_believed { wall.after(lead) } else { wall };
+        let start = if is_believed { wall.add_span(lead) } else { wall };
         let nanos = i128::from(start.0) * NANOS_PER_MS;
-        let reading = Reading { nanos, elapsed: source.elapsed(), is_apart: false };
+        let reading = ClockReading {
+            time_nanos: nanos,
+            source_elapsed: source.elapsed_time(),
+            is_diverged: false,
+        };
         Self { source, reading: Mutex::new(reading) }
     }
 }
 
-impl<S: TimeSource> Clock for SteadyClock<S> {
+impl<S: TimeSource> WallClock for SteadyClock<S> {
     fn now(&self) -> Timestamp {
         let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        reading.advance(self.source.elapsed(), self.source.wall());
-        let ms = reading.nanos.div_euclid(NANOS_PER_MS);
+        reading.advance_to(self.source.elapsed_time(), self.source.wall_time());
+        let ms = reading.time_nanos.div_euclid(NANOS_PER_MS);
         Timestamp(i64::try_from(ms).unwrap_or(i64::MAX))
     }
 }
 
-impl Reading {
+impl ClockReading {
     /// Adds the monotonic time that has passed, and closes a part of the gap to the time of day.
-    fn advance(&mut self, elapsed: Duration, wall: Timestamp) {
-        let passed = elapsed.saturating_sub(self.elapsed);
-        let slew = nanos(passed / SLEW_DIVISOR);
-        let counted = self.nanos + nanos(passed);
+    fn advance_to(&mut self, elapsed: Duration, wall: Timestamp) {
+        let passed = elapsed.saturating_sub(self.source_elapsed);
+        let slew = as_nanos(passed / SLEW_DIVISOR);
+        let counted = self.time_nanos + as_nanos(passed);
         let gap = i128::from(wall.0) * NANOS_PER_MS - counted;
-        self.nanos = counted + gap.clamp(-slew, slew);
+        self.time_nanos = counted + gap.clamp(-slew, slew);
         // Two threads may sample the source in one order and lock the clock in the other.
-        self.elapsed = self.elapsed.max(elapsed);
+        self.source_elapsed = self.source_elapsed.max(elapsed);
         self.warn_of_jump(gap);
     }
 
     /// Logs each jump of the machine's clock once.
     fn warn_of_jump(&mut self, gap_nanos: i128) {
         let is_apart = gap_nanos.abs() > JUMP_NANOS;
-        if is_apart && !self.is_apart {
+        if is_apart && !self.is_diverged {
             let gap_ms = i64::try_from(gap_nanos / NANOS_PER_MS).unwrap_or(i64::MAX);
             tracing::warn!(gap_ms, "the machine's clock jumped: it is followed slowly");
         }
-        self.is_apart = is_apart;
+        self.is_diverged = is_apart;
     }
 }
 
-fn nanos(duration: Duration) -> i128 {
+fn as_nanos(duration: Duration) -> i128 {
     i128::try_from(duration.as_nanos()).unwrap_or(i128::MAX)
 }
 
@@ -171,12 +175,12 @@ mod tests {
     use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
     use std::time::Duration;
 
-    use convergio_domain::decider::Context;
-    use convergio_domain::request::{Request, RequestCommand};
+    use convergio_domain::decider::DecisionContext;
+    use convergio_domain::request::{RequestCommand, RequestNoun};
     use convergio_domain::stream::StreamKey;
     use convergio_domain::time::{Span, Timestamp};
 
-    use super::{Clock, LEAD_LIMIT, SteadyClock, SystemClock, TimeSource};
+    use super::{LEAD_LIMIT, SteadyClock, SystemClock, TimeSource, WallClock};
     use crate::log::EventLog;
     use crate::providers::memory::MemoryLog;
     use crate::repository::Repository;
@@ -189,11 +193,11 @@ mod tests {
     }
 
     impl TimeSource for Dial {
-        fn wall(&self) -> Timestamp {
+        fn wall_time(&self) -> Timestamp {
             Timestamp(self.wall.load(Ordering::Relaxed))
         }
 
-        fn elapsed(&self) -> Duration {
+        fn elapsed_time(&self) -> Duration {
             Duration::from_millis(self.elapsed.load(Ordering::Relaxed))
         }
     }
@@ -229,7 +233,7 @@ mod tests {
         let clock = clock(&dial, Some(NOON - 5000));
         for _ in 0..1000 {
             dial.pass(7);
-            assert_eq!(clock.now(), dial.wall());
+            assert_eq!(clock.now(), dial.wall_time());
         }
     }
 
@@ -245,7 +249,7 @@ mod tests {
                     dial.pass(step);
                     clock.now();
                 }
-                let took = clock.now().since(begun).0;
+                let took = clock.now().span_since(begun).0;
                 assert!((3800..=4200).contains(&took), "{jump} in steps of {step}: {took}");
             }
         }
@@ -263,7 +267,7 @@ mod tests {
                 assert!(clock.now() >= last, "no time comes twice");
                 last = clock.now();
             }
-            assert_eq!(last, dial.wall(), "a minute is made up for in twenty");
+            assert_eq!(last, dial.wall_time(), "a minute is made up for in twenty");
         }
     }
 
@@ -272,29 +276,29 @@ mod tests {
         let dial = Dial::at(NOON);
         assert_eq!(clock(&dial, Some(NOON + 60_000)).now().0, NOON + 60_000);
         assert_eq!(clock(&dial, Some(NOON - 60_000)).now().0, NOON);
-        let far = Timestamp(NOON).after(LEAD_LIMIT).after(Span(1));
+        let far = Timestamp(NOON).add_span(LEAD_LIMIT).add_span(Span(1));
         assert_eq!(clock(&dial, Some(far.0)).now().0, NOON, "a clock that was wrong by days");
     }
 
     #[tokio::test]
     async fn a_log_is_gone_on_with_where_its_last_record_stands() {
         let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
-        let begun = SteadyClock::of_log(&*log).await.unwrap().now();
+        let begun = SteadyClock::from_log(&*log).await.unwrap().now();
         assert!(begun <= SystemClock.now(), "an empty log has no time");
-        let ahead = SystemClock.now().after(Span::seconds(3600));
+        let ahead = SystemClock.now().add_span(Span::from_seconds(3600));
         let repository = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
-        let stream = StreamKey::request("default".parse().unwrap(), uuid::Uuid::now_v7());
-        let context = Context { now: ahead, actor: "tester".parse().unwrap() };
+        let stream = StreamKey::for_request("default".parse().unwrap(), uuid::Uuid::now_v7());
+        let context = DecisionContext { now: ahead, actor: "tester".parse().unwrap() };
         let accept =
             |_: &_, _| (RequestCommand::Accept { request_hash: "hash".into() }, Vec::new());
-        repository.execute::<Request>(&stream, &context, accept).await.unwrap();
-        assert!(SteadyClock::of_log(&*log).await.unwrap().now() >= ahead);
+        repository.execute::<RequestNoun>(&stream, &context, accept).await.unwrap();
+        assert!(SteadyClock::from_log(&*log).await.unwrap().now() >= ahead);
     }
 
     #[test]
     fn the_machines_source_goes_forward() {
         let source = super::SystemTimeSource;
-        let (begun, wall) = (source.elapsed(), source.wall());
-        assert!(source.elapsed() >= begun && wall.0 > 0);
+        let (begun, wall) = (source.elapsed_time(), source.wall_time());
+        assert!(source.elapsed_time() >= begun && wall.0 > 0);
     }
 }

@@ -5,20 +5,20 @@ use bytes::Bytes;
 use convergio_domain::decider::{Fingerprint, Wake};
 use convergio_domain::event::Event;
 use convergio_domain::id::ActorId;
-use convergio_domain::payload::Purpose;
+use convergio_domain::payload::PayloadPurpose;
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Timestamp;
 use uuid::Uuid;
 
+use crate::dedup::PayloadDelta;
 use crate::error::AppendError;
-use crate::record::Head;
-use crate::reuse::Reuse;
+use crate::record::StreamHead;
 
 /// Maximum sizes of a commit, the same on every provider.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits;
+pub struct LogLimits;
 
-impl Limits {
+impl LogLimits {
     /// Maximum bytes of the canonical body. Together with the 74 bytes of its header a record fits
     /// into one JetStream message of 1 MiB.
     pub const BODY_BYTES: usize = 512 << 10;
@@ -42,7 +42,7 @@ pub struct Payload {
     /// Media type (RFC 6838), for example `application/json`.
     pub media_type: String,
     /// Purpose of keeping the payload; retention and deduplication depend on it.
-    pub purpose: Purpose,
+    pub purpose: PayloadPurpose,
     /// Pseudonymous reference of the person whom the payload is about; `None` if nobody.
     pub subject: Option<String>,
 }
@@ -55,7 +55,7 @@ pub struct Commit {
     /// Idempotency key: a commit that is appended again with the same id is the same commit.
     pub id: Uuid,
     /// Head that the events were decided on (optimistic concurrency); `None` for a new stream.
-    pub expected: Option<Head>,
+    pub expected: Option<StreamHead>,
     /// Time at which the events occurred.
     pub time: Timestamp,
     /// Actor who caused the events.
@@ -63,12 +63,12 @@ pub struct Commit {
     /// Events in order; never empty.
     pub events: Vec<Event>,
     /// Fingerprint of the stream's state after the events, if its noun can be replayed.
-    pub fold: Option<Fingerprint>,
+    pub fingerprint: Option<Fingerprint>,
     /// Payloads that the events refer to by slot.
     pub payloads: Vec<Payload>,
     /// Delta of each payload against earlier payloads of the stream, by index. Payloads beyond the
     /// end of this list are stored whole.
-    pub reuse: Vec<Option<Reuse>>,
+    pub deltas: Vec<Option<PayloadDelta>>,
     /// Time at which an executor must look at the stream again. Stored in an index, not in the hash
     /// chain.
     pub wake: Wake,
@@ -82,21 +82,21 @@ impl Commit {
     ///
     /// # Errors
     /// [`AppendError::TooLarge`] names the limit that is exceeded; an empty commit counts as one.
-    pub(crate) fn check(&self) -> Result<(), AppendError> {
+    pub(crate) fn check_limits(&self) -> Result<(), AppendError> {
         let too_large = |what, limit| Err(AppendError::TooLarge { what, limit });
-        if self.events.is_empty() || self.events.len() > Limits::EVENTS {
-            return too_large("the number of events in a commit", Limits::EVENTS);
+        if self.events.is_empty() || self.events.len() > LogLimits::EVENTS {
+            return too_large("the number of events in a commit", LogLimits::EVENTS);
         }
-        if self.payloads.len() > Limits::PAYLOADS {
-            return too_large("the number of payloads in a commit", Limits::PAYLOADS);
+        if self.payloads.len() > LogLimits::PAYLOADS {
+            return too_large("the number of payloads in a commit", LogLimits::PAYLOADS);
         }
-        if self.payloads.iter().any(|payload| payload.bytes.len() > Limits::PAYLOAD_BYTES) {
-            return too_large("a payload", Limits::PAYLOAD_BYTES);
+        if self.payloads.iter().any(|payload| payload.bytes.len() > LogLimits::PAYLOAD_BYTES) {
+            return too_large("a payload", LogLimits::PAYLOAD_BYTES);
         }
         if self.payloads.iter().map(|payload| payload.bytes.len()).sum::<usize>()
-            > Limits::PAYLOADS_BYTES
+            > LogLimits::PAYLOADS_BYTES
         {
-            return too_large("the payloads of a commit", Limits::PAYLOADS_BYTES);
+            return too_large("the payloads of a commit", LogLimits::PAYLOADS_BYTES);
         }
         Ok(())
     }

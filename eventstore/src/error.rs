@@ -1,10 +1,10 @@
 //! Errors of reading from and appending to a log.
 
-use convergio_domain::event::DecodeError;
+use convergio_domain::event::EventDecodeError;
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::StreamKey;
 
-use crate::record::Head;
+use crate::record::StreamHead;
 
 /// Error of reading or opening a log.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -49,8 +49,8 @@ impl LogError {
     }
 }
 
-impl From<DecodeError> for LogError {
-    fn from(error: DecodeError) -> Self {
+impl From<EventDecodeError> for LogError {
+    fn from(error: EventDecodeError) -> Self {
         Self::corrupt("an event", &error)
     }
 }
@@ -63,7 +63,7 @@ pub enum AppendError {
     #[error("others have appended to the stream")]
     Conflict {
         /// The stream's current head; `None` if the stream has no record.
-        actual: Option<Head>,
+        actual: Option<StreamHead>,
     },
     /// A commit with this id, but other events or payloads, is in the stream already.
     #[error("the commit id was used for another commit")]

@@ -3,18 +3,18 @@
 
 use std::time::Duration;
 
-use convergio_domain::decider::{Context, Decider};
+use convergio_domain::decider::{Decider, DecisionContext};
 use convergio_domain::stream::{Seq, StreamKey};
 use tokio::time::Instant;
 
 use crate::commit::Payload;
 use crate::error::LogError;
-use crate::record::Head;
-use crate::repository::{CommitError, Loaded, Repository};
+use crate::record::StreamHead;
+use crate::repository::{CommitError, LoadedStream, Repository};
 use crate::write_queue::WriteTurn;
 
 /// First and longest delay between two reads of a head that is known to be stale.
-const HEAD_WAITS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(100)];
+const HEAD_POLL_DELAYS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(100)];
 
 impl Repository {
     /// Executes a command on the stream's latest state, after all writers of this process that came
@@ -25,12 +25,12 @@ impl Repository {
     pub async fn execute<D: Decider>(
         &self,
         stream: &StreamKey,
-        context: &Context,
+        context: &DecisionContext,
         command: impl FnMut(&D::State, Seq) -> (D::Command, Vec<Payload>),
-    ) -> Result<Loaded<D>, CommitError<D::Rejection>> {
-        let (mut turn, until) = self.take_turn_in_time::<D>(stream).await?;
+    ) -> Result<LoadedStream<D>, CommitError<D::Rejection>> {
+        let (mut turn, deadline) = self.take_turn_in_time::<D>(stream).await?;
         let loaded = self.load_in_turn::<D>(&mut turn).await?;
-        self.execute_in_turn(turn, loaded, context, command, until).await
+        self.execute_in_turn(turn, loaded, context, command, deadline).await
     }
 
     /// Executes a command like [`Repository::execute`] on a stream that the caller has loaded: what
@@ -40,15 +40,15 @@ impl Repository {
     /// As those of [`Repository::execute`].
     pub async fn execute_on<D: Decider>(
         &self,
-        loaded: &mut Loaded<D>,
-        context: &Context,
+        loaded: &mut LoadedStream<D>,
+        context: &DecisionContext,
         command: impl FnMut(&D::State, Seq) -> (D::Command, Vec<Payload>),
     ) -> Result<(), CommitError<D::Rejection>> {
-        let (_turn, until) = self.take_turn_in_time::<D>(&loaded.stream).await?;
+        let (_turn, deadline) = self.take_turn_in_time::<D>(&loaded.stream).await?;
         if self.is_behind(loaded) {
             self.refresh(loaded).await?;
         }
-        self.decide_until(loaded, context, command, until).await
+        self.decide_until(loaded, context, command, deadline).await
     }
 
     /// Executes a command that starts a stream with the history of another one. `origin` is that
@@ -58,15 +58,15 @@ impl Repository {
     /// As those of [`Repository::execute`].
     pub async fn execute_from<D: Decider>(
         &self,
-        origin: Loaded<D>,
+        origin: LoadedStream<D>,
         stream: &StreamKey,
-        context: &Context,
+        context: &DecisionContext,
         command: impl FnMut(&D::State, Seq) -> (D::Command, Vec<Payload>),
-    ) -> Result<Loaded<D>, CommitError<D::Rejection>> {
-        let (mut turn, until) = self.take_turn_in_time::<D>(stream).await?;
+    ) -> Result<LoadedStream<D>, CommitError<D::Rejection>> {
+        let (mut turn, deadline) = self.take_turn_in_time::<D>(stream).await?;
         let mut loaded = self.load_in_turn::<D>(&mut turn).await?;
         loaded.origin = loaded.head.is_none().then(|| Box::new(origin));
-        self.execute_in_turn(turn, loaded, context, command, until).await
+        self.execute_in_turn(turn, loaded, context, command, deadline).await
     }
 
     /// Executes a command like [`Repository::execute`] for a caller that does not need the new
@@ -74,16 +74,16 @@ impl Repository {
     ///
     /// # Errors
     /// As those of [`Repository::execute`].
-    pub async fn submit<D: Decider>(
+    pub async fn submit_command<D: Decider>(
         &self,
         stream: &StreamKey,
-        context: &Context,
+        context: &DecisionContext,
         command: impl FnMut(&D::State, Seq) -> (D::Command, Vec<Payload>),
     ) -> Result<(), CommitError<D::Rejection>> {
-        let (mut turn, until) = self.take_turn_in_time::<D>(stream).await?;
+        let (mut turn, deadline) = self.take_turn_in_time::<D>(stream).await?;
         let mut loaded = self.load_in_turn::<D>(&mut turn).await?;
-        let done = self.decide_until(&mut loaded, context, command, until).await;
-        if is_in_line(&done) && turn.has_waiters() {
+        let done = self.decide_until(&mut loaded, context, command, deadline).await;
+        if is_state_current(&done) && turn.has_waiters() {
             // Only for a waiter: a state that nobody takes over would just hold memory.
             turn.leave_state(loaded);
         }
@@ -94,22 +94,25 @@ impl Repository {
         &self,
         stream: &StreamKey,
     ) -> Result<(WriteTurn, Instant), CommitError<D::Rejection>> {
-        let until = Instant::now() + self.write_patience;
-        Ok((self.take_turn_until::<D>(stream, until).await?, until))
+        let deadline = Instant::now() + self.write_timeout;
+        Ok((self.take_turn_until::<D>(stream, deadline).await?, deadline))
     }
 
     async fn take_turn_until<D: Decider>(
         &self,
         stream: &StreamKey,
-        until: Instant,
+        deadline: Instant,
     ) -> Result<WriteTurn, CommitError<D::Rejection>> {
-        let turn = tokio::time::timeout_at(until, self.take_turn(stream)).await;
+        let turn = tokio::time::timeout_at(deadline, self.take_turn(stream)).await;
         turn.map_err(|_| CommitError::Conflict)
     }
 
     /// Loads the stream's latest state, starting from the state that the previous writer left in
     /// the queue.
-    async fn load_in_turn<D: Decider>(&self, turn: &mut WriteTurn) -> Result<Loaded<D>, LogError> {
+    async fn load_in_turn<D: Decider>(
+        &self,
+        turn: &mut WriteTurn,
+    ) -> Result<LoadedStream<D>, LogError> {
         let Some(mut loaded) = turn.take_state::<D>() else {
             return self.load(turn.stream()).await;
         };
@@ -124,11 +127,11 @@ impl Repository {
     async fn execute_in_turn<D: Decider>(
         &self,
         mut turn: WriteTurn,
-        mut loaded: Loaded<D>,
-        context: &Context,
+        mut loaded: LoadedStream<D>,
+        context: &DecisionContext,
         mut command: impl FnMut(&D::State, Seq) -> (D::Command, Vec<Payload>),
-        until: Instant,
-    ) -> Result<Loaded<D>, CommitError<D::Rejection>> {
+        deadline: Instant,
+    ) -> Result<LoadedStream<D>, CommitError<D::Rejection>> {
         if loaded.head.is_none() {
             // The subscriber of the pending record needs the turn while this commit is being
             // written; otherwise the two commits cannot share a sync.
@@ -137,11 +140,11 @@ impl Repository {
                 Err(CommitError::Conflict) => {}
                 done => return done.map(|()| loaded),
             }
-            turn = self.take_turn_until::<D>(&loaded.stream, until).await?;
+            turn = self.take_turn_until::<D>(&loaded.stream, deadline).await?;
             self.refresh(&mut loaded).await?;
         }
-        let done = self.decide_until(&mut loaded, context, command, until).await;
-        if is_in_line(&done) && turn.has_waiters() {
+        let done = self.decide_until(&mut loaded, context, command, deadline).await;
+        if is_state_current(&done) && turn.has_waiters() {
             turn.leave_state(loaded.clone());
         }
         done.map(|()| loaded)
@@ -149,28 +152,28 @@ impl Repository {
 
     async fn decide_once<D: Decider>(
         &self,
-        loaded: &mut Loaded<D>,
-        context: &Context,
+        loaded: &mut LoadedStream<D>,
+        context: &DecisionContext,
         command: &mut impl FnMut(&D::State, Seq) -> (D::Command, Vec<Payload>),
     ) -> Result<(), CommitError<D::Rejection>> {
-        let next = loaded.head.map_or(Seq(0), |head| head.seq).plus(1);
+        let next = loaded.head.map_or(Seq(0), |head| head.seq).offset_by(1);
         let (command, payloads) = command(&loaded.state, next);
-        self.decide(loaded, command, payloads, context, false).await.map(drop)
+        self.decide_and_append(loaded, command, payloads, context, false).await.map(drop)
     }
 
     /// Decides and appends, and repeats that while other processes append first.
     async fn decide_until<D: Decider>(
         &self,
-        loaded: &mut Loaded<D>,
-        context: &Context,
+        loaded: &mut LoadedStream<D>,
+        context: &DecisionContext,
         mut command: impl FnMut(&D::State, Seq) -> (D::Command, Vec<Payload>),
-        until: Instant,
+        deadline: Instant,
     ) -> Result<(), CommitError<D::Rejection>> {
         loop {
             let before = loaded.head;
             match self.decide_once(loaded, context, &mut command).await {
-                Err(CommitError::Conflict) if Instant::now() < until => {
-                    self.wait_for_move(loaded, before, until).await?;
+                Err(CommitError::Conflict) if Instant::now() < deadline => {
+                    self.wait_for_move(loaded, before, deadline).await?;
                 }
                 done => return done,
             }
@@ -181,12 +184,12 @@ impl Repository {
     /// that answers the read may not have applied the rival's commit yet.
     async fn wait_for_move<D: Decider>(
         &self,
-        loaded: &mut Loaded<D>,
-        before: Option<Head>,
-        until: Instant,
+        loaded: &mut LoadedStream<D>,
+        before: Option<StreamHead>,
+        deadline: Instant,
     ) -> Result<(), LogError> {
-        let [mut wait, longest] = HEAD_WAITS;
-        while loaded.head == before && Instant::now() < until {
+        let [mut wait, longest] = HEAD_POLL_DELAYS;
+        while loaded.head == before && Instant::now() < deadline {
             tokio::time::sleep(wait).await;
             wait = longest.min(wait * 2);
             self.refresh(loaded).await?;
@@ -197,6 +200,6 @@ impl Repository {
 
 /// Returns whether the state still equals the log's after a command: only a failed read leaves it
 /// undefined.
-fn is_in_line<R: std::error::Error>(done: &Result<(), CommitError<R>>) -> bool {
+fn is_state_current<R: std::error::Error>(done: &Result<(), CommitError<R>>) -> bool {
     !matches!(done, Err(CommitError::Log(_)))
 }

@@ -1,19 +1,19 @@
 //! Steering a run together with all its sub-runs: a pause, resumption or cancellation is durable in
 //! the whole family before it is acknowledged.
 
-use convergio_domain::decider::Context;
+use convergio_domain::decider::DecisionContext;
 use convergio_domain::id::RunId;
-use convergio_domain::once::{Once, RequestedCommand};
-use convergio_domain::run::{FamilyCommand, Rejection, Run, RunCommand};
+use convergio_domain::idempotency::{IdempotentNoun, RequestedCommand};
+use convergio_domain::run::{FamilyCommand, Run, RunCommand, RunRejection};
 use convergio_domain::stream::StreamKey;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::commit::Payload;
-use crate::repository::{CommitError, Loaded, Repository};
+use crate::repository::{CommitError, LoadedStream, Repository};
 
 /// Sub-runs of one run that are steered concurrently.
-const AT_ONCE: usize = 16;
+const CONCURRENT_CHILDREN: usize = 16;
 
 impl Repository {
     /// Executes a command on a run, and propagates a pause, a resumption or a cancellation to all
@@ -27,9 +27,9 @@ impl Repository {
     pub async fn steer_family(
         &self,
         run: &StreamKey,
-        context: &Context,
+        context: &DecisionContext,
         command: RunCommand,
-    ) -> Result<Loaded<Run>, CommitError<Rejection>> {
+    ) -> Result<LoadedStream<Run>, CommitError<RunRejection>> {
         let command = RequestedCommand { request: None, command };
         self.steer_family_once(run, context, command, Vec::new()).await
     }
@@ -43,12 +43,13 @@ impl Repository {
     pub async fn steer_family_once(
         &self,
         run: &StreamKey,
-        context: &Context,
+        context: &DecisionContext,
         command: RequestedCommand<RunCommand>,
         payloads: Vec<Payload>,
-    ) -> Result<Loaded<Run>, CommitError<Rejection>> {
+    ) -> Result<LoadedStream<Run>, CommitError<RunRejection>> {
         let commands = |_: &_, _| (command.clone(), payloads.clone());
-        let steered = self.execute::<Once<Run>>(run, context, commands).await?.into_noun();
+        let steered =
+            self.execute::<IdempotentNoun<Run>>(run, context, commands).await?.into_noun();
         let inherited = match command.command {
             RunCommand::Cancel { .. } => Some(FamilyCommand::Cancel),
             RunCommand::Pause { .. } => Some(FamilyCommand::Pause),
@@ -68,32 +69,32 @@ impl Repository {
     /// See [`CommitError`].
     pub fn steer_descendants<'a>(
         &'a self,
-        run: &'a Loaded<Run>,
-        context: &'a Context,
+        run: &'a LoadedStream<Run>,
+        context: &'a DecisionContext,
         command: FamilyCommand,
-    ) -> BoxFuture<'a, Result<(), CommitError<Rejection>>> {
+    ) -> BoxFuture<'a, Result<(), CommitError<RunRejection>>> {
         let children: Vec<RunId> = match reaches_children(run, command) {
             true => run.state.open_children().map(|(child, _)| *child).collect(),
             false => Vec::new(),
         };
         let tenant = run.stream.tenant.clone();
         Box::pin(async move {
-            let told = stream::iter(children).map(|child| {
-                let child = StreamKey::run(tenant.clone(), child);
+            let commands = stream::iter(children).map(|child| {
+                let child = StreamKey::for_run(tenant.clone(), child);
                 self.steer_child(child, context, command)
             });
-            told.buffer_unordered(AT_ONCE).try_collect().await
+            commands.buffer_unordered(CONCURRENT_CHILDREN).try_collect().await
         })
     }
 
     async fn steer_child(
         &self,
         child: StreamKey,
-        context: &Context,
+        context: &DecisionContext,
         command: FamilyCommand,
-    ) -> Result<(), CommitError<Rejection>> {
+    ) -> Result<(), CommitError<RunRejection>> {
         // Not created yet; see `steer_family`.
-        if self.log().head(&child).await?.is_none() {
+        if self.event_log().stream_head(&child).await?.is_none() {
             return Ok(());
         }
         let commands = |_: &_, _| (RunCommand::Inherit(command), Vec::new());
@@ -104,7 +105,7 @@ impl Repository {
 
 /// Returns whether a command reaches the sub-runs: an ended run ends its sub-runs, and a run that
 /// is paused by itself stays paused together with them.
-fn reaches_children(run: &Loaded<Run>, command: FamilyCommand) -> bool {
+fn reaches_children(run: &LoadedStream<Run>, command: FamilyCommand) -> bool {
     // An imported run's list of sub-runs comes from a file, not from this log: it is not trusted.
     if run.state.is_imported {
         return false;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone)]
-struct Failure {
+struct OngoingFailure {
     reason: String,
     since: Instant,
 }
@@ -17,7 +17,7 @@ struct Failure {
 /// Registry of the components of a process that fail now. Cheap to clone: all clones are one
 /// registry.
 #[derive(Debug, Clone, Default)]
-pub struct HealthRegistry(Arc<Mutex<BTreeMap<&'static str, Failure>>>);
+pub struct HealthRegistry(Arc<Mutex<BTreeMap<&'static str, OngoingFailure>>>);
 
 /// A component that fails now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,19 +39,19 @@ pub struct ComponentHealth {
 }
 
 impl HealthRegistry {
-    fn failures_by_component(&self) -> MutexGuard<'_, BTreeMap<&'static str, Failure>> {
+    fn failures_by_component(&self) -> MutexGuard<'_, BTreeMap<&'static str, OngoingFailure>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the handle of the component with this name.
-    pub fn component(&self, component: &'static str) -> ComponentHealth {
+    pub fn component_health(&self, component: &'static str) -> ComponentHealth {
         ComponentHealth { registry: self.clone(), component }
     }
 
     /// Lists the components that fail now, ordered by name.
-    pub fn failures(&self) -> Vec<ComponentFailure> {
+    pub fn current_failures(&self) -> Vec<ComponentFailure> {
         let failures = self.failures_by_component();
-        let failure = |(component, failure): (&&'static str, &Failure)| ComponentFailure {
+        let failure = |(component, failure): (&&'static str, &OngoingFailure)| ComponentFailure {
             component,
             reason: failure.reason.clone(),
             duration: failure.since.elapsed(),
@@ -66,7 +66,7 @@ impl ComponentHealth {
         let mut failures = self.registry.failures_by_component();
         // Repeated failures keep the time of the first one.
         let since = failures.get(self.component).map_or_else(Instant::now, |known| known.since);
-        failures.insert(self.component, Failure { reason: reason.to_string(), since });
+        failures.insert(self.component, OngoingFailure { reason: reason.to_string(), since });
     }
 
     /// Reports that the component works.
@@ -77,7 +77,7 @@ impl ComponentHealth {
 
 impl Default for ComponentHealth {
     fn default() -> Self {
-        HealthRegistry::default().component("")
+        HealthRegistry::default().component_health("")
     }
 }
 
@@ -88,15 +88,15 @@ mod tests {
     #[test]
     fn a_component_fails_until_it_reports_success() {
         let registry = HealthRegistry::default();
-        let (one, two) = (registry.component("one"), registry.component("two"));
+        let (one, two) = (registry.component_health("one"), registry.component_health("two"));
         one.report_failure(&"no room");
         one.report_failure(&"no room at all");
         two.report_failure(&"gone");
         two.report_success();
-        let failures = registry.failures();
+        let failures = registry.current_failures();
         assert_eq!(failures.len(), 1);
         assert_eq!((failures[0].component, &*failures[0].reason), ("one", "no room at all"));
         one.report_success();
-        assert_eq!(registry.failures(), []);
+        assert_eq!(registry.current_failures(), []);
     }
 }

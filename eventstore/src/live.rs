@@ -4,13 +4,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use convergio_domain::chat::Interface;
+use convergio_domain::chat::ChatInterface;
 use convergio_domain::metering::Usage;
 use convergio_domain::stream::StreamKey;
 use tokio::sync::{broadcast, mpsc};
 
 /// Notes buffered for slow subscribers to all runs.
-const BACKLOG: usize = 1024;
+const HUB_BACKLOG: usize = 1024;
 /// Notes buffered for a slow listener to one run.
 const LISTENER_BACKLOG: usize = 4096;
 
@@ -67,7 +67,7 @@ pub enum LiveKind {
     Whole,
     /// Content that only the provider's own interface can express; the piece is the JSON of its
     /// delta.
-    Native(Interface),
+    Native(ChatInterface),
 }
 
 /// A note together with the run that it belongs to.
@@ -97,16 +97,16 @@ impl Default for LiveHub {
 impl LiveHub {
     /// Creates a hub without listeners.
     pub fn new() -> Self {
-        Self { notes: broadcast::channel(BACKLOG).0, listeners: Arc::default() }
+        Self { notes: broadcast::channel(HUB_BACKLOG).0, listeners: Arc::default() }
     }
 
-    fn listeners(&self) -> MutexGuard<'_, Listeners> {
+    fn lock_listeners(&self) -> MutexGuard<'_, Listeners> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Publishes a note to the run's listeners and to the subscribers to all runs.
-    pub fn publish(&self, stream: &StreamKey, note: LiveNote) {
-        if let Some(listeners) = self.listeners().get_mut(stream) {
+    pub fn publish_note(&self, stream: &StreamKey, note: LiveNote) {
+        if let Some(listeners) = self.lock_listeners().get_mut(stream) {
             // A listener whose buffer is full is dropped: what it has received stays a prefix
             // without a gap.
             listeners.retain(|listener| listener.try_send(note.clone()).is_ok());
@@ -125,9 +125,9 @@ impl LiveHub {
 
     /// Listens to one run from now on. A listener that falls behind receives nothing after the
     /// first note that it missed.
-    pub fn listen(&self, stream: &StreamKey) -> LiveListener {
+    pub fn listen_to_run(&self, stream: &StreamKey) -> LiveListener {
         let (sender, notes) = mpsc::channel(LISTENER_BACKLOG);
-        self.listeners().entry(stream.clone()).or_default().push(sender);
+        self.lock_listeners().entry(stream.clone()).or_default().push(sender);
         LiveListener { notes, stream: stream.clone(), hub: self.clone() }
     }
 }
@@ -143,7 +143,7 @@ pub struct LiveListener {
 impl LiveListener {
     /// Receives the next note; pends for ever once the listener was dropped by the hub, so that it
     /// can be used in `select!`.
-    pub async fn next(&mut self) -> LiveNote {
+    pub async fn next_note(&mut self) -> LiveNote {
         match self.notes.recv().await {
             Some(note) => note,
             None => std::future::pending().await,
@@ -154,7 +154,7 @@ impl LiveListener {
 impl Drop for LiveListener {
     fn drop(&mut self) {
         self.notes.close();
-        let mut listeners = self.hub.listeners();
+        let mut listeners = self.hub.lock_listeners();
         if let Some(others) = listeners.get_mut(&self.stream) {
             others.retain(|other| !other.is_closed());
             if others.is_empty() {
@@ -180,15 +180,15 @@ mod tests {
     #[tokio::test]
     async fn who_misses_a_note_hears_none_after_it() {
         let hub = LiveHub::new();
-        let stream = StreamKey::run("acme".parse().expect("a name"), RunId(Uuid::nil()));
-        let mut listener = hub.listen(&stream);
+        let stream = StreamKey::for_run("acme".parse().expect("a name"), RunId(Uuid::nil()));
+        let mut listener = hub.listen_to_run(&stream);
         for offset in 0..=LISTENER_BACKLOG {
-            hub.publish(&stream, note(offset));
+            hub.publish_note(&stream, note(offset));
         }
         for offset in 0..LISTENER_BACKLOG {
-            assert_eq!(listener.next().await, note(offset));
+            assert_eq!(listener.next_note().await, note(offset));
         }
-        hub.publish(&stream, note(LISTENER_BACKLOG + 1));
-        assert_eq!(listener.next().now_or_never(), None);
+        hub.publish_note(&stream, note(LISTENER_BACKLOG + 1));
+        assert_eq!(listener.next_note().now_or_never(), None);
     }
 }

@@ -11,10 +11,10 @@ use convergio_domain::time::Timestamp;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 
-use crate::commit::{Commit, Limits};
+use crate::commit::{Commit, LogLimits};
 use crate::error::{AppendError, LogError};
-use crate::prepare::Prepared;
-use crate::record::{Head, Position, RawRecord, Record};
+use crate::prepare::PreparedCommit;
+use crate::record::{Position, RawRecord, Record, StreamHead};
 use crate::seal::Opening;
 use crate::signature::ExportSigner;
 
@@ -42,7 +42,7 @@ impl Durability {
 
 /// One page of the records of all streams.
 #[derive(Debug, Clone)]
-pub struct Page {
+pub struct RecordPage {
     /// Records in ascending order of position.
     pub records: Vec<Arc<Record>>,
     /// Position to pass as `after` for the next page.
@@ -54,7 +54,7 @@ pub struct Page {
 
 /// Selects the records that [`EventLog::read_raw`] returns.
 #[derive(Debug, Clone, Copy)]
-pub enum Scan<'a> {
+pub enum RawScan<'a> {
     /// Records of all streams after a position.
     All(Position),
     /// Records of one stream whose first event comes after a sequence number.
@@ -62,28 +62,28 @@ pub enum Scan<'a> {
 }
 
 /// A record of an archive or of a run file, on its way into a log with its original hash.
-pub struct Archived(Prepared);
+pub struct ArchivedRecord(PreparedCommit);
 
-impl Archived {
+impl ArchivedRecord {
     /// Wraps a record that fits every log.
     ///
     /// # Errors
     /// [`LogError::Corrupt`] if the number of events or payloads exceeds [`LogLimits`], or payloads
     /// are missing.
-    pub(crate) fn new(prepared: Prepared) -> Result<Self, LogError> {
+    pub(crate) fn new(prepared: PreparedCommit) -> Result<Self, LogError> {
         let refuse = |reason: &str| Err(LogError::corrupt(&prepared.stream, reason));
-        if prepared.body.events.is_empty() || prepared.body.events.len() > Limits::EVENTS {
+        if prepared.body.events.is_empty() || prepared.body.events.len() > LogLimits::EVENTS {
             return refuse("a record holds no event, or too many");
         }
         let payloads = prepared.body.payloads.len();
-        if payloads > Limits::PAYLOADS || payloads != prepared.sealed.len() {
+        if payloads > LogLimits::PAYLOADS || payloads != prepared.sealed.len() {
             return refuse("a record holds too many payloads, or not those that it names");
         }
         Ok(Self(prepared))
     }
 
     /// Returns the commit to write.
-    pub(crate) fn into_prepared(self) -> Prepared {
+    pub(crate) fn into_prepared(self) -> PreparedCommit {
         self.0
     }
 }
@@ -105,7 +105,7 @@ pub trait EventLog: Send + Sync + 'static {
     fn durability(&self) -> Durability;
 
     /// Appends a commit and returns the stream's new head.
-    async fn append(&self, commit: Commit) -> Result<Head, AppendError>;
+    async fn append(&self, commit: Commit) -> Result<StreamHead, AppendError>;
 
     /// Checks whether the log accepts commits now. A log whose last write failed tries one that
     /// changes nothing.
@@ -114,7 +114,7 @@ pub trait EventLog: Send + Sync + 'static {
     }
 
     /// Reads a stream's head, linearizable with appends; `None` if the stream has no record.
-    async fn head(&self, stream: &StreamKey) -> Result<Option<Head>, LogError>;
+    async fn stream_head(&self, stream: &StreamKey) -> Result<Option<StreamHead>, LogError>;
 
     /// Reads at most `limit` records of a stream whose first event comes after `after`, in order.
     async fn read_stream(
@@ -125,15 +125,15 @@ pub trait EventLog: Send + Sync + 'static {
     ) -> Result<Vec<Arc<Record>>, LogError>;
 
     /// Reads at most `limit` records of all streams after a position, in order.
-    async fn read_all(&self, after: Position, limit: usize) -> Result<Page, LogError>;
+    async fn read_all(&self, after: Position, limit: usize) -> Result<RecordPage, LogError>;
 
     /// Reads records as canonical bytes, in order and with their hashes checked, for copies of the
     /// log.
-    async fn read_raw(&self, scan: Scan<'_>, limit: usize) -> Result<Vec<RawRecord>, LogError>;
+    async fn read_raw(&self, scan: RawScan<'_>, limit: usize) -> Result<Vec<RawRecord>, LogError>;
 
     /// Follows the whole log: first the records that exist after a position, then new ones as they
     /// arrive. No gap, no repeat.
-    fn tail(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>>;
+    fn tail_all(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>>;
 
     /// Follows one stream: first the records that hold events after a sequence number, then new
     /// ones as they arrive. No gap, no repeat. Records of other streams cost nothing.
@@ -147,25 +147,25 @@ pub trait EventLog: Send + Sync + 'static {
     /// append to the stream, but must cause no effect outside the log before that append is
     /// acknowledged, which makes both durable. Records may be missed; readers must discard records
     /// whose commit fails.
-    fn early(&self) -> BoxStream<'static, Arc<Record>> {
+    fn tail_pending(&self) -> BoxStream<'static, Arc<Record>> {
         stream::pending().boxed()
     }
 
     /// Opens a payload: its plaintext with the salt of its commitment, both checked; `None` if it
     /// was erased. A payload that is absent and was not erased is `Corrupt`.
-    async fn opening(
+    async fn open_payload(
         &self,
         stream: &StreamKey,
         reference: PayloadRef,
     ) -> Result<Option<Opening>, LogError>;
 
     /// Reads a payload's plaintext, checked against its commitment; `None` if it was erased.
-    async fn payload(
+    async fn read_payload(
         &self,
         stream: &StreamKey,
         reference: PayloadRef,
     ) -> Result<Option<Bytes>, LogError> {
-        Ok(self.opening(stream, reference).await?.map(|opening| opening.bytes))
+        Ok(self.open_payload(stream, reference).await?.map(|opening| opening.bytes))
     }
 
     /// Erases a payload from the log's files, for ever; true if it existed. The hash chain still
@@ -177,23 +177,23 @@ pub trait EventLog: Send + Sync + 'static {
     ) -> Result<bool, AppendError>;
 
     /// Lists at most `limit` streams whose wake time is not after `now` (the wake index).
-    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError>;
+    async fn due_streams(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError>;
 
     /// Returns the earliest wake time after `now`.
-    async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, LogError>;
+    async fn next_due_time(&self, now: Timestamp) -> Result<Option<Timestamp>, LogError>;
 
     /// Appends an archived record with its original hash, and without payloads that were erased.
-    async fn restore(&self, archived: Archived) -> Result<Head, AppendError>;
+    async fn restore_record(&self, archived: ArchivedRecord) -> Result<StreamHead, AppendError>;
 
     /// Appends archived records, each of which follows the one before it in its stream. A log that
     /// can write all of them atomically does so; this default does not.
-    async fn restore_all(&self, archived: Vec<Archived>) -> Result<(), AppendError> {
+    async fn restore_records(&self, archived: Vec<ArchivedRecord>) -> Result<(), AppendError> {
         for record in archived {
             let mut prepared = record.into_prepared();
             // The position of the record before is another one in this log than in the archive's.
-            let actual = self.head(&prepared.stream).await?;
-            prepared.follow(actual)?;
-            self.restore(Archived::new(prepared)?).await?;
+            let actual = self.stream_head(&prepared.stream).await?;
+            prepared.expect_head(actual)?;
+            self.restore_record(ArchivedRecord::new(prepared)?).await?;
         }
         Ok(())
     }

@@ -3,48 +3,48 @@
 //! writer only compares heads and writes.
 
 use convergio_domain::decider::Wake;
-use convergio_domain::payload::{PayloadSlot, Purpose};
+use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::stream::{Seq, StreamKey};
 use uuid::Uuid;
 
-use crate::commit::{Commit, Limits, Payload};
+use crate::commit::{Commit, LogLimits, Payload};
 use crate::error::{AppendError, LogError};
-use crate::record::{Body, Hash, Head, PayloadMeta, chain};
-use crate::seal::{Opening, PayloadKeys, seal};
+use crate::record::{Hash, PayloadMeta, RecordBody, StreamHead, chain_hash};
+use crate::seal::{Opening, PayloadKeys, seal_payload};
 
 /// Maximum bytes of a payload that is handed to the provider's cache of recent payloads.
-const FRESH_BYTES: usize = 32 << 10;
+const RECENT_PAYLOAD_BYTES: usize = 32 << 10;
 
 /// A commit that is valid if the stream's head is the expected one.
-pub(crate) struct Prepared {
+pub(crate) struct PreparedCommit {
     pub(crate) stream: StreamKey,
     pub(crate) commit: Uuid,
-    pub(crate) expected: Option<Head>,
+    pub(crate) expected: Option<StreamHead>,
     pub(crate) prev_hash: Hash,
     pub(crate) hash: Hash,
-    pub(crate) body: Body,
+    pub(crate) body: RecordBody,
     pub(crate) canonical: Vec<u8>,
     /// Sealed payloads by index; empty if the payload was erased before it was archived.
     pub(crate) sealed: Vec<Vec<u8>>,
     pub(crate) wake: Wake,
     /// Payloads that are likely to be read at once, by index.
-    pub(crate) fresh: Vec<(u16, Opening)>,
+    pub(crate) recent_payloads: Vec<(u16, Opening)>,
     pub(crate) is_continued: bool,
 }
 
-impl Prepared {
+impl PreparedCommit {
     /// Returns the sequence number of the last event.
     pub(crate) fn last_seq(&self) -> Seq {
-        self.body.seq.plus(self.body.events.len() as u64 - 1)
+        self.body.seq.offset_by(self.body.events.len() as u64 - 1)
     }
 
     /// Sets the expected head to the stream's actual one, if this commit follows it.
     ///
     /// # Errors
     /// [`AppendError::Conflict`] if the previous hash or the sequence number is another.
-    pub(crate) fn follow(&mut self, actual: Option<Head>) -> Result<(), AppendError> {
+    pub(crate) fn expect_head(&mut self, actual: Option<StreamHead>) -> Result<(), AppendError> {
         let (seq, hash) = actual.map_or((Seq(0), [0; 32]), |head| (head.seq, head.hash));
-        if self.prev_hash != hash || self.body.seq != seq.plus(1) {
+        if self.prev_hash != hash || self.body.seq != seq.offset_by(1) {
             return Err(AppendError::Conflict { actual });
         }
         self.expected = actual;
@@ -53,7 +53,7 @@ impl Prepared {
 
     /// Returns whether a record with this commit's id holds the same commit. The times may differ:
     /// each retry takes a new one.
-    pub(crate) fn is_same(&self, other: &Body) -> bool {
+    pub(crate) fn is_same_commit(&self, other: &RecordBody) -> bool {
         self.body.events == other.events && self.body.payloads == other.payloads
     }
 }
@@ -62,21 +62,35 @@ impl Prepared {
 ///
 /// # Errors
 /// [`AppendError::TooLarge`] if it exceeds [`LogLimits`], or the tenant's key is not available.
-pub(crate) fn prepare(commit: Commit, keys: &dyn PayloadKeys) -> Result<Prepared, AppendError> {
-    commit.check()?;
-    let Commit { stream, id, expected, time, actor, events, fold, payloads, reuse, wake, .. } =
-        commit;
+pub(crate) fn prepare_commit(
+    commit: Commit,
+    keys: &dyn PayloadKeys,
+) -> Result<PreparedCommit, AppendError> {
+    commit.check_limits()?;
+    let Commit {
+        stream,
+        id,
+        expected,
+        time,
+        actor,
+        events,
+        fingerprint: fold,
+        payloads,
+        deltas: reuse,
+        wake,
+        ..
+    } = commit;
     let is_continued = commit.is_continued;
-    let seq = expected.map_or(Seq(0), |head| head.seq).plus(1);
-    let key = keys.key(&stream.tenant)?;
+    let seq = expected.map_or(Seq(0), |head| head.seq).offset_by(1);
+    let key = keys.tenant_key(&stream.tenant)?;
     let mut sealed = Vec::with_capacity(payloads.len());
     let mut metas = Vec::with_capacity(payloads.len());
     let mut fresh = Vec::new();
     let mut reuse = reuse.into_iter();
     for (index, payload) in (0_u16..).zip(payloads) {
-        let place = PayloadSlot(index).at(seq);
+        let place = PayloadSlot(index).to_payload_ref(seq);
         let reuse = reuse.next().flatten();
-        let done = seal(&key, &stream, place, &payload.bytes, reuse.as_ref())?;
+        let done = seal_payload(&key, &stream, place, &payload.bytes, reuse.as_ref())?;
         sealed.push(done.bytes);
         if is_read_soon(&payload) {
             fresh.push((index, Opening { bytes: payload.bytes.clone(), salt: done.salt }));
@@ -90,18 +104,27 @@ pub(crate) fn prepare(commit: Commit, keys: &dyn PayloadKeys) -> Result<Prepared
             reuse,
         });
     }
-    let (tenant, name) = (stream.tenant.clone(), stream.name());
-    let body =
-        Body { actor, commit: id, events, fold, payloads: metas, seq, stream: name, tenant, time };
-    let canonical = body.canonical().map_err(|error| LogError::corrupt(&stream, &error))?;
+    let (tenant, name) = (stream.tenant.clone(), stream.stream_name());
+    let body = RecordBody {
+        actor,
+        commit: id,
+        events,
+        fold,
+        payloads: metas,
+        seq,
+        stream: name,
+        tenant,
+        time,
+    };
+    let canonical = body.to_canonical_json().map_err(|error| LogError::corrupt(&stream, &error))?;
     // Known only now: the size depends on the encoding.
-    if canonical.len() > Limits::BODY_BYTES {
-        let (what, limit) = ("the events of a commit", Limits::BODY_BYTES);
+    if canonical.len() > LogLimits::BODY_BYTES {
+        let (what, limit) = ("the events of a commit", LogLimits::BODY_BYTES);
         return Err(AppendError::TooLarge { what, limit });
     }
     let prev_hash = expected.map_or([0; 32], |head| head.hash);
-    let hash = chain(&prev_hash, &canonical);
-    Ok(Prepared {
+    let hash = chain_hash(&prev_hash, &canonical);
+    Ok(PreparedCommit {
         stream,
         commit: id,
         expected,
@@ -111,7 +134,7 @@ pub(crate) fn prepare(commit: Commit, keys: &dyn PayloadKeys) -> Result<Prepared
         canonical,
         sealed,
         wake,
-        fresh,
+        recent_payloads: fresh,
         is_continued,
     })
 }
@@ -119,6 +142,9 @@ pub(crate) fn prepare(commit: Commit, keys: &dyn PayloadKeys) -> Result<Prepared
 /// Returns whether a payload is read soon: a run's input is read by its executor, and its output by
 /// the client that waits for it.
 fn is_read_soon(payload: &Payload) -> bool {
-    let is_wanted = matches!(payload.purpose, Purpose::Input | Purpose::Output | Purpose::Result);
-    is_wanted && payload.bytes.len() <= FRESH_BYTES
+    let is_wanted = matches!(
+        payload.purpose,
+        PayloadPurpose::Input | PayloadPurpose::Output | PayloadPurpose::Result
+    );
+    is_wanted && payload.bytes.len() <= RECENT_PAYLOAD_BYTES
 }

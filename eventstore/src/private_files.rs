@@ -14,23 +14,23 @@ use zeroize::Zeroizing;
 const FILE_MODE: u32 = 0o600;
 const FOLDER_MODE: u32 = 0o700;
 /// Permission bits of group and others.
-const OTHERS: u32 = 0o077;
+const OTHERS_MODE: u32 = 0o077;
 /// Maximum bytes of a secret file.
 const SECRET_BYTES: usize = 64 << 10;
 /// Sticky bit: a folder that everybody may write to, such as `/tmp`.
-const STICKY: u32 = 0o1000;
+const STICKY_BIT: u32 = 0o1000;
 
-fn flags(flags: OFlags) -> i32 {
+fn open_flags(flags: OFlags) -> i32 {
     i32::try_from(flags.bits()).unwrap_or_default()
 }
 
 /// Returns whether a file belongs to this user. Only the owner can change its mode.
-fn is_ours(found: &Metadata) -> bool {
+fn is_owned_by_us(found: &Metadata) -> bool {
     found.uid() == geteuid().as_raw()
 }
 
 /// Replaces the error that `O_NOFOLLOW` gives for a link by one that names the reason.
-fn name_link(error: io::Error) -> io::Error {
+fn explain_link_error(error: io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(number) if number == Errno::LOOP.raw_os_error() => {
             io::Error::new(error.kind(), "it is a link, and links are not followed")
@@ -56,13 +56,13 @@ pub fn open_private_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.create(true).read(true).write(true).truncate(false).mode(FILE_MODE);
     // Nonblocking, or opening a named pipe in the file's place would hang.
-    let no_link = flags(OFlags::NOFOLLOW | OFlags::NONBLOCK);
-    let file = options.custom_flags(no_link).open(path).map_err(name_link)?;
+    let no_link = open_flags(OFlags::NOFOLLOW | OFlags::NONBLOCK);
+    let file = options.custom_flags(no_link).open(path).map_err(explain_link_error)?;
     let found = file.metadata()?;
     if !found.is_file() {
         return Err(io::Error::other("it is no file"));
     }
-    if found.mode() & OTHERS != 0 && is_ours(&found) {
+    if found.mode() & OTHERS_MODE != 0 && is_owned_by_us(&found) {
         file.set_permissions(Permissions::from_mode(FILE_MODE))?;
     }
     Ok(file)
@@ -74,17 +74,21 @@ pub fn open_private_file(path: &Path) -> io::Result<File> {
 /// # Errors
 /// It cannot be read, is too long or no text, or others may read or change it.
 pub fn read_private_file(path: &Path) -> io::Result<Zeroizing<String>> {
-    let no_link = flags(OFlags::NOFOLLOW | OFlags::NONBLOCK);
-    let file = OpenOptions::new().read(true).custom_flags(no_link).open(path).map_err(name_link)?;
+    let no_link = open_flags(OFlags::NOFOLLOW | OFlags::NONBLOCK);
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(no_link)
+        .open(path)
+        .map_err(explain_link_error)?;
     let found = file.metadata()?;
     let refuse = |reason: &str| Err(io::Error::other(reason));
     if !found.is_file() {
         return refuse("it is no file");
     }
-    if !is_ours(&found) {
+    if !is_owned_by_us(&found) {
         return refuse("it belongs to another user");
     }
-    if found.mode() & OTHERS != 0 {
+    if found.mode() & OTHERS_MODE != 0 {
         return refuse("others may use it: chmod 600");
     }
     // Full capacity at once: a buffer that grows leaves copies of the secret behind.
@@ -120,7 +124,7 @@ fn create_new(path: &Path) -> io::Result<File> {
 /// It cannot be changed.
 pub fn narrow_mode(path: &Path) -> io::Result<Option<u32>> {
     let mut options = OpenOptions::new();
-    let no_link = flags(OFlags::NOFOLLOW | OFlags::NONBLOCK);
+    let no_link = open_flags(OFlags::NOFOLLOW | OFlags::NONBLOCK);
     let file = match options.read(true).custom_flags(no_link).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         // A link: its own mode means nothing, and its target is not ours to change.
@@ -129,11 +133,11 @@ pub fn narrow_mode(path: &Path) -> io::Result<Option<u32>> {
     };
     let found = file.metadata()?;
     let mode = found.mode() & 0o7777;
-    let is_shared = mode & STICKY != 0 || !is_ours(&found);
-    if mode & OTHERS == 0 || is_shared || !(found.is_file() || found.is_dir()) {
+    let is_shared = mode & STICKY_BIT != 0 || !is_owned_by_us(&found);
+    if mode & OTHERS_MODE == 0 || is_shared || !(found.is_file() || found.is_dir()) {
         return Ok(None);
     }
-    file.set_permissions(Permissions::from_mode(mode & !OTHERS))?;
+    file.set_permissions(Permissions::from_mode(mode & !OTHERS_MODE))?;
     Ok(Some(mode))
 }
 
@@ -142,9 +146,9 @@ pub fn narrow_mode(path: &Path) -> io::Result<Option<u32>> {
 #[derive(Debug)]
 pub struct PartialFile {
     file: File,
-    partial: PathBuf,
-    place: PathBuf,
-    is_kept: bool,
+    partial_path: PathBuf,
+    target_path: PathBuf,
+    is_persisted: bool,
 }
 
 impl PartialFile {
@@ -152,7 +156,7 @@ impl PartialFile {
     ///
     /// # Errors
     /// The folder cannot be written to.
-    pub fn create(place: &Path) -> io::Result<Self> {
+    pub fn create_beside(place: &Path) -> io::Result<Self> {
         let mut random = [0_u8; 8];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
         let digits: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -160,24 +164,24 @@ impl PartialFile {
         name.push(format!(".{digits}.new"));
         let partial = place.with_file_name(name);
         let file = create_new(&partial)?;
-        Ok(Self { file, partial, place: place.to_owned(), is_kept: false })
+        Ok(Self { file, partial_path: partial, target_path: place.to_owned(), is_persisted: false })
     }
 
     /// Returns the path of the partial file.
-    pub fn path(&self) -> &Path {
-        &self.partial
+    pub fn partial_path(&self) -> &Path {
+        &self.partial_path
     }
 
     /// Syncs the file and renames it to its target path.
     ///
     /// # Errors
     /// Syncing or renaming fails; the partial file is removed.
-    pub fn keep(mut self) -> io::Result<()> {
+    pub fn persist(mut self) -> io::Result<()> {
         // Synced before the rename: after a power failure the name must not lead to partial
         // content.
         self.file.sync_all()?;
-        std::fs::rename(&self.partial, &self.place)?;
-        self.is_kept = true;
+        std::fs::rename(&self.partial_path, &self.target_path)?;
+        self.is_persisted = true;
         Ok(())
     }
 }
@@ -194,9 +198,9 @@ impl Write for PartialFile {
 
 impl Drop for PartialFile {
     fn drop(&mut self) {
-        if !self.is_kept {
+        if !self.is_persisted {
             // A leftover takes room where there may be none.
-            let _removed = std::fs::remove_file(&self.partial);
+            let _removed = std::fs::remove_file(&self.partial_path);
         }
     }
 }
@@ -206,9 +210,9 @@ impl Drop for PartialFile {
 /// # Errors
 /// It cannot be written.
 pub fn write_private_file(place: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = PartialFile::create(place)?;
+    let mut file = PartialFile::create_beside(place)?;
     file.write_all(bytes)?;
-    file.keep()
+    file.persist()
 }
 
 #[cfg(test)]
@@ -280,9 +284,9 @@ mod tests {
     fn a_file_that_is_not_kept_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let place = folder.path().join("file");
-        drop(PartialFile::create(&place).unwrap());
+        drop(PartialFile::create_beside(&place).unwrap());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-        PartialFile::create(&place).unwrap().keep().unwrap();
+        PartialFile::create_beside(&place).unwrap().persist().unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

@@ -3,19 +3,19 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use convergio_domain::decider::{Fingerprint, Recorded};
+use convergio_domain::decider::{Fingerprint, RecordedEvent};
 use convergio_domain::event::{self, Event};
 use convergio_domain::id::{ActorId, TenantId};
-use convergio_domain::payload::Purpose;
+use convergio_domain::payload::PayloadPurpose;
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::canonical::canonical;
+use crate::canonical::to_canonical_json;
+use crate::dedup::PayloadDelta;
 use crate::error::LogError;
-use crate::reuse::Reuse;
 
 /// Position of a record in the whole log. Ordered; opaque to clients.
 #[derive(
@@ -34,7 +34,7 @@ pub type Hash = [u8; 32];
 
 /// End of a stream: where its last record and its last event are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Head {
+pub struct StreamHead {
     /// Position of the last record.
     pub position: Position,
     /// Sequence number of the last event.
@@ -53,19 +53,19 @@ pub struct PayloadMeta {
     /// Media type of the plaintext.
     pub media_type: String,
     /// Purpose of keeping the payload.
-    pub purpose: Purpose,
+    pub purpose: PayloadPurpose,
     /// Pseudonymous reference of the person whom the payload is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
     /// Parts that are stored by earlier payloads of the stream; `None` if it is stored whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reuse: Option<Reuse>,
+    pub reuse: Option<PayloadDelta>,
 }
 
 /// Content of a commit that is hashed: all but position and arrival time, which differ by provider.
 /// Fields stand in the order of canonical JSON.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Body {
+pub struct RecordBody {
     /// Actor who caused the events.
     pub actor: ActorId,
     /// Id of the commit (UUIDv7).
@@ -90,7 +90,7 @@ pub struct Body {
 
 /// An event whose data stays raw JSON until its type is known, so that upcasters may run first.
 #[derive(Deserialize)]
-struct WrittenEvent<'a> {
+struct StoredEvent<'a> {
     #[serde(borrow)]
     data: &'a RawValue,
     #[serde(borrow, rename = "type")]
@@ -99,11 +99,11 @@ struct WrittenEvent<'a> {
 
 /// [`RecordBody`] as stored: events are raw, so that older versions can be upcast while decoding.
 #[derive(Deserialize)]
-struct WrittenBody<'a> {
+struct StoredBody<'a> {
     actor: ActorId,
     commit: Uuid,
     #[serde(borrow)]
-    events: Vec<WrittenEvent<'a>>,
+    events: Vec<StoredEvent<'a>>,
     #[serde(default)]
     fold: Option<Fingerprint>,
     #[serde(default)]
@@ -114,13 +114,13 @@ struct WrittenBody<'a> {
     time: Timestamp,
 }
 
-impl Body {
+impl RecordBody {
     /// Encodes the body as canonical JSON (RFC 8785), the bytes that are hashed.
     ///
     /// # Errors
     /// An event holds a value that canonical JSON cannot write.
-    pub fn canonical(&self) -> Result<Vec<u8>, serde_json::Error> {
-        canonical(self)
+    pub fn to_canonical_json(&self) -> Result<Vec<u8>, serde_json::Error> {
+        to_canonical_json(self)
     }
 
     /// Decodes canonical JSON; events of older versions are upcast.
@@ -128,13 +128,13 @@ impl Body {
     /// # Errors
     /// The bytes are not a body, or they hold no event or an event type that this program does not
     /// know.
-    pub fn decode(bytes: &[u8]) -> Result<Self, LogError> {
-        let written: WrittenBody =
+    pub fn from_canonical_json(bytes: &[u8]) -> Result<Self, LogError> {
+        let stored: StoredBody =
             serde_json::from_slice(bytes).map_err(|error| LogError::corrupt("a record", &error))?;
-        let WrittenBody { actor, commit, events, fold, payloads, seq, stream, tenant, time } =
-            written;
+        let StoredBody { actor, commit, events, fold, payloads, seq, stream, tenant, time } =
+            stored;
         let decoded =
-            events.iter().map(|event| event::decode_text(&event.type_name, event.data.get()));
+            events.iter().map(|event| event::decode_event_text(&event.type_name, event.data.get()));
         let events = decoded.collect::<Result<Vec<_>, _>>()?;
         if events.is_empty() {
             return Err(LogError::corrupt(&"a record", &"it holds no event"));
@@ -145,25 +145,25 @@ impl Body {
 
 /// Parts of a body that can be read without decoding its events.
 #[derive(Deserialize)]
-pub(crate) struct Outline {
+pub(crate) struct BodyOutline {
     events: Vec<serde::de::IgnoredAny>,
     #[serde(default)]
     pub(crate) payloads: Vec<PayloadMeta>,
     pub(crate) seq: Seq,
 }
 
-impl Outline {
+impl BodyOutline {
     pub(crate) fn read(canonical: &[u8]) -> Result<Self, LogError> {
         serde_json::from_slice(canonical).map_err(|error| LogError::corrupt(&"a record", &error))
     }
 
-    pub(crate) fn events(&self) -> u64 {
+    pub(crate) fn event_count(&self) -> u64 {
         self.events.len() as u64
     }
 }
 
 /// Computes the hash of a record in its stream's chain.
-pub(crate) fn chain(previous: &Hash, canonical_body: &[u8]) -> Hash {
+pub(crate) fn chain_hash(previous: &Hash, canonical_body: &[u8]) -> Hash {
     let mut hasher = blake3::Hasher::new();
     hasher.update(previous);
     hasher.update(canonical_body);
@@ -184,7 +184,7 @@ pub struct Record {
     /// Hash of this record.
     pub hash: Hash,
     /// Decoded body with the events.
-    pub body: Body,
+    pub body: RecordBody,
 }
 
 /// A record as canonical bytes: its hash is checked, its events are not decoded. For copies of the
@@ -213,18 +213,18 @@ impl Record {
 
     /// Returns the sequence number of the last event.
     pub fn last_seq(&self) -> Seq {
-        self.body.seq.plus(self.body.events.len() as u64 - 1)
+        self.body.seq.offset_by(self.body.events.len() as u64 - 1)
     }
 
     /// Returns the stream's head after this record.
-    pub fn head(&self) -> Head {
-        Head { position: self.position, seq: self.last_seq(), hash: self.hash }
+    pub fn stream_head(&self) -> StreamHead {
+        StreamHead { position: self.position, seq: self.last_seq(), hash: self.hash }
     }
 
     /// Iterates over the events with sequence number and time, as a decider folds them.
-    pub fn events(&self) -> impl Iterator<Item = Recorded<'_>> {
+    pub fn recorded_events(&self) -> impl Iterator<Item = RecordedEvent<'_>> {
         let numbers = self.body.seq.0..;
-        numbers.zip(&self.body.events).map(|(seq, event)| Recorded {
+        numbers.zip(&self.body.events).map(|(seq, event)| RecordedEvent {
             seq: Seq(seq),
             time: self.body.time,
             event,

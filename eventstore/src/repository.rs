@@ -4,49 +4,49 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use convergio_domain::decider::{Context, Decider, Recorded, Wake};
-use convergio_domain::once::{Once, RemembersRequests};
+use convergio_domain::decider::{Decider, DecisionContext, RecordedEvent, Wake};
+use convergio_domain::idempotency::{HasAppliedRequests, IdempotentNoun};
 use convergio_domain::stream::{Seq, StreamKey};
 use uuid::Uuid;
 
-use crate::checkpoint::{Checkpoints, FIRST as FIRST_CHECKPOINT};
-use crate::clock::Clock;
+use crate::checkpoint::{CheckpointStore, FIRST_CHECKPOINT_SEQ as FIRST_CHECKPOINT};
+use crate::clock::WallClock;
 use crate::commit::{Commit, Payload};
+use crate::dedup::DeltaSourceCache;
 use crate::error::{AppendError, LogError};
 use crate::log::EventLog;
-use crate::record::{Head, Record};
-use crate::reuse::Recent;
+use crate::record::{Record, StreamHead};
 use crate::write_queue::{WriteQueues, WriteTurn};
 
 /// Records per read while loading.
-const PAGE: usize = 256;
+const PAGE_RECORDS: usize = 256;
 /// Default time that a command waits for its turn to write.
-const WRITE_PATIENCE: Duration = Duration::from_secs(30);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Number of commits that keep a copy of the state after another process appended first. Losing a
 /// race again then costs reading the new records, not the whole stream.
 const COMMITS_FROM_COPY: u8 = 32;
 
 /// A stream folded up to its head, as far as it was loaded.
-pub struct Loaded<D: Decider> {
+pub struct LoadedStream<D: Decider> {
     /// Stream that was loaded.
     pub stream: StreamKey,
     /// State folded from the stream's events.
     pub state: D::State,
     /// Head of the stream; `None` while it has no event.
-    pub head: Option<Head>,
+    pub head: Option<StreamHead>,
     /// Sequence number of the first event of the last commit.
-    pub(crate) last_first: Seq,
+    pub(crate) last_commit_first_seq: Seq,
     /// Sequence number from which on the next checkpoint is due.
-    pub(crate) due: Seq,
+    pub(crate) next_checkpoint: Seq,
     /// Parent stream at the inherited event, for a first event that inherits its history; saves
     /// reading it.
-    pub(crate) origin: Option<Box<Loaded<D>>>,
+    pub(crate) origin: Option<Box<LoadedStream<D>>>,
     /// Commits left that keep a copy of the state, because another process writes to this stream
     /// too.
     pub(crate) commits_from_copy: u8,
 }
 
-impl<D: Decider> Clone for Loaded<D> {
+impl<D: Decider> Clone for LoadedStream<D> {
     fn clone(&self) -> Self {
         let (stream, state, origin) =
             (self.stream.clone(), self.state.clone(), self.origin.clone());
@@ -54,23 +54,47 @@ impl<D: Decider> Clone for Loaded<D> {
     }
 }
 
-impl<D: Decider> Loaded<D> {
+impl<D: Decider> LoadedStream<D> {
     /// Creates the state of a stream that has no event, as far as the caller knows.
     pub fn new(stream: StreamKey) -> Self {
         let (head, last_first) = (None, Seq(0));
         let (state, due) = (D::State::default(), FIRST_CHECKPOINT);
-        Self { stream, state, head, last_first, due, origin: None, commits_from_copy: 0 }
+        Self {
+            stream,
+            state,
+            head,
+            last_commit_first_seq: last_first,
+            next_checkpoint: due,
+            origin: None,
+            commits_from_copy: 0,
+        }
     }
 }
 
-impl<D: Decider> Loaded<Once<D>>
+impl<D: Decider> LoadedStream<IdempotentNoun<D>>
 where
-    D::State: RemembersRequests,
+    D::State: HasAppliedRequests,
 {
     /// Converts into the stream of the noun itself, without its requests' deduplication.
-    pub fn into_noun(self) -> Loaded<D> {
-        let Self { stream, state, head, last_first, due, commits_from_copy, origin: _ } = self;
-        Loaded { stream, state, head, last_first, due, commits_from_copy, origin: None }
+    pub fn into_noun(self) -> LoadedStream<D> {
+        let Self {
+            stream,
+            state,
+            head,
+            last_commit_first_seq: last_first,
+            next_checkpoint: due,
+            commits_from_copy,
+            origin: _,
+        } = self;
+        LoadedStream {
+            stream,
+            state,
+            head,
+            last_commit_first_seq: last_first,
+            next_checkpoint: due,
+            commits_from_copy,
+            origin: None,
+        }
     }
 }
 
@@ -97,47 +121,47 @@ pub enum CommitError<R: std::error::Error + 'static> {
 #[derive(Clone)]
 pub struct Repository {
     log: Arc<dyn EventLog>,
-    clock: Arc<dyn Clock>,
-    recent: Arc<Recent>,
-    pub(crate) queues: Arc<WriteQueues>,
+    clock: Arc<dyn WallClock>,
+    delta_sources: Arc<DeltaSourceCache>,
+    pub(crate) write_queues: Arc<WriteQueues>,
     /// Time that a command waits for its turn, and then keeps deciding again while other processes
     /// append first.
-    pub(crate) write_patience: Duration,
-    pub(crate) checkpoints: Option<Arc<dyn Checkpoints>>,
+    pub(crate) write_timeout: Duration,
+    pub(crate) checkpoints: Option<Arc<dyn CheckpointStore>>,
 }
 
 impl Repository {
     /// Creates a repository over a log.
-    pub fn new(log: Arc<dyn EventLog>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(log: Arc<dyn EventLog>, clock: Arc<dyn WallClock>) -> Self {
         Self {
             log,
             clock,
-            recent: Arc::default(),
-            queues: Arc::default(),
-            write_patience: WRITE_PATIENCE,
+            delta_sources: Arc::default(),
+            write_queues: Arc::default(),
+            write_timeout: WRITE_TIMEOUT,
             checkpoints: None,
         }
     }
 
     /// Adds a store of checkpoints, so that long streams need not be folded from their first event.
     #[must_use]
-    pub fn with_checkpoints(self, checkpoints: Arc<dyn Checkpoints>) -> Self {
+    pub fn with_checkpoints(self, checkpoints: Arc<dyn CheckpointStore>) -> Self {
         Self { checkpoints: Some(checkpoints), ..self }
     }
 
     /// Replaces the default of 30 s after which a command that did not get its turn to write fails.
     #[must_use]
-    pub fn with_write_patience(self, write_patience: Duration) -> Self {
-        Self { write_patience, ..self }
+    pub fn with_write_timeout(self, write_patience: Duration) -> Self {
+        Self { write_timeout: write_patience, ..self }
     }
 
     /// Returns the log for reading. Only the repository may append to it.
-    pub fn log(&self) -> Arc<dyn EventLog> {
+    pub fn event_log(&self) -> Arc<dyn EventLog> {
         Arc::clone(&self.log)
     }
 
     /// Returns the clock that events are timed by.
-    pub fn clock(&self) -> &dyn Clock {
+    pub fn clock(&self) -> &dyn WallClock {
         &*self.clock
     }
 
@@ -145,12 +169,12 @@ impl Repository {
     ///
     /// # Errors
     /// The log cannot be read, or the payload is not what the chain commits to.
-    pub async fn payload(
+    pub async fn read_payload(
         &self,
         stream: &StreamKey,
         reference: convergio_domain::payload::PayloadRef,
     ) -> Result<Option<Bytes>, LogError> {
-        self.log.payload(stream, reference).await
+        self.log.read_payload(stream, reference).await
     }
 
     /// Erases a payload for ever; true if it existed. Later payloads are not stored as deltas of
@@ -164,7 +188,7 @@ impl Repository {
         reference: convergio_domain::payload::PayloadRef,
     ) -> Result<bool, AppendError> {
         // Before the erasure: a commit prepared in between must not refer to the erased bytes.
-        self.recent.forget(stream);
+        self.delta_sources.forget_stream(stream);
         self.log.erase_payload(stream, reference).await
     }
 
@@ -172,8 +196,8 @@ impl Repository {
     ///
     /// # Errors
     /// The log cannot be read.
-    pub async fn load<D: Decider>(&self, stream: &StreamKey) -> Result<Loaded<D>, LogError> {
-        let mut loaded = self.begin(stream, None).await?;
+    pub async fn load<D: Decider>(&self, stream: &StreamKey) -> Result<LoadedStream<D>, LogError> {
+        let mut loaded = self.load_checkpoint_or_new(stream, None).await?;
         self.refresh(&mut loaded).await?;
         Ok(loaded)
     }
@@ -183,12 +207,15 @@ impl Repository {
     ///
     /// # Errors
     /// The log cannot be read.
-    pub async fn load_from<D: Decider>(&self, record: &Record) -> Result<Loaded<D>, LogError> {
+    pub async fn load_from<D: Decider>(
+        &self,
+        record: &Record,
+    ) -> Result<LoadedStream<D>, LogError> {
         if record.first_seq() != Seq(1) {
             return self.load(&record.stream).await;
         }
-        let mut loaded = Loaded::new(record.stream.clone());
-        self.fold(&mut loaded, record).await?;
+        let mut loaded = LoadedStream::new(record.stream.clone());
+        self.fold_record(&mut loaded, record).await?;
         Ok(loaded)
     }
 
@@ -196,35 +223,39 @@ impl Repository {
     ///
     /// # Errors
     /// The log cannot be read.
-    pub async fn refresh<D: Decider>(&self, loaded: &mut Loaded<D>) -> Result<bool, LogError> {
+    pub async fn refresh<D: Decider>(
+        &self,
+        loaded: &mut LoadedStream<D>,
+    ) -> Result<bool, LogError> {
         let mut changed = false;
         loop {
             let after = loaded.head.map_or(Seq(0), |head| head.seq);
-            let records = self.log.read_stream(&loaded.stream, after, PAGE).await?;
+            let records = self.log.read_stream(&loaded.stream, after, PAGE_RECORDS).await?;
             changed |= !records.is_empty();
             for record in &records {
-                self.fold(loaded, record).await?;
+                self.fold_record(loaded, record).await?;
             }
-            self.keep_if_far(loaded);
-            if records.len() < PAGE {
+            self.checkpoint_if_due(loaded);
+            if records.len() < PAGE_RECORDS {
                 return Ok(changed);
             }
         }
     }
 
     /// Folds a record of the stream, and before its first event the history that it inherits.
-    pub(crate) async fn fold<D: Decider>(
+    pub(crate) async fn fold_record<D: Decider>(
         &self,
-        loaded: &mut Loaded<D>,
+        loaded: &mut LoadedStream<D>,
         record: &Record,
     ) -> Result<(), LogError> {
         if let (None, Some(first)) = (loaded.head, record.body.events.first()) {
-            self.inherit(loaded, first).await?;
+            self.inherit_history(loaded, first).await?;
         }
-        for recorded in record.events() {
+        for recorded in record.recorded_events() {
             D::evolve(&mut loaded.state, recorded);
         }
-        (loaded.head, loaded.last_first) = (Some(record.head()), record.first_seq());
+        (loaded.head, loaded.last_commit_first_seq) =
+            (Some(record.stream_head()), record.first_seq());
         Ok(())
     }
 
@@ -233,14 +264,17 @@ impl Repository {
     /// state [is behind](Self::is_behind), and then decide; otherwise it loses the race for as long
     /// as others wait. Only the first commit of a stream may overtake a turn.
     pub async fn take_turn(&self, stream: &StreamKey) -> WriteTurn {
-        self.queues.take_turn(stream).await
+        self.write_queues.take_turn(stream).await
     }
 
     /// Returns whether this process has appended to the stream since it was loaded. Commits of
     /// other processes are not looked for.
-    pub fn is_behind<D: Decider>(&self, loaded: &Loaded<D>) -> bool {
+    pub fn is_behind<D: Decider>(&self, loaded: &LoadedStream<D>) -> bool {
         let reached = loaded.head.map_or(Seq(0), |head| head.seq);
-        self.queues.heads.newest(&loaded.stream).is_some_and(|head| head.seq > reached)
+        self.write_queues
+            .head_cache
+            .newest_head(&loaded.stream)
+            .is_some_and(|head| head.seq > reached)
     }
 
     /// Decides a command on a loaded state and appends the events once its turn has come; returns
@@ -250,10 +284,10 @@ impl Repository {
     /// See [`CommitError`].
     pub async fn commit<D: Decider>(
         &self,
-        loaded: &mut Loaded<D>,
+        loaded: &mut LoadedStream<D>,
         command: D::Command,
         payloads: Vec<Payload>,
-        context: &Context,
+        context: &DecisionContext,
     ) -> Result<usize, CommitError<D::Rejection>> {
         let turn = self.take_turn(&loaded.stream).await;
         self.commit_in_turn(&turn, loaded, command, payloads, context).await
@@ -266,10 +300,10 @@ impl Repository {
     pub async fn commit_in_turn<D: Decider>(
         &self,
         turn: &WriteTurn,
-        loaded: &mut Loaded<D>,
+        loaded: &mut LoadedStream<D>,
         command: D::Command,
         payloads: Vec<Payload>,
-        context: &Context,
+        context: &DecisionContext,
     ) -> Result<usize, CommitError<D::Rejection>> {
         debug_assert_eq!(turn.stream(), &loaded.stream);
         // The state was loaded before the turn came: decide again on the new one.
@@ -277,7 +311,7 @@ impl Repository {
             self.refresh(loaded).await?;
             return Err(CommitError::Conflict);
         }
-        self.decide(loaded, command, payloads, context, false).await
+        self.decide_and_append(loaded, command, payloads, context, false).await
     }
 
     /// Commits the first record of a stream that an executor of this process continues at once: the
@@ -290,39 +324,40 @@ impl Repository {
         stream: StreamKey,
         command: D::Command,
         payloads: Vec<Payload>,
-        context: &Context,
-    ) -> Result<Loaded<D>, CommitError<D::Rejection>> {
-        let mut new = Loaded::new(stream);
-        self.decide(&mut new, command, payloads, context, true).await?;
+        context: &DecisionContext,
+    ) -> Result<LoadedStream<D>, CommitError<D::Rejection>> {
+        let mut new = LoadedStream::new(stream);
+        self.decide_and_append(&mut new, command, payloads, context, true).await?;
         Ok(new)
     }
 
-    pub(crate) async fn decide<D: Decider>(
+    pub(crate) async fn decide_and_append<D: Decider>(
         &self,
-        loaded: &mut Loaded<D>,
+        loaded: &mut LoadedStream<D>,
         command: D::Command,
         payloads: Vec<Payload>,
-        context: &Context,
+        context: &DecisionContext,
         is_continued: bool,
     ) -> Result<usize, CommitError<D::Rejection>> {
-        let next = loaded.head.map_or(Seq(0), |head| head.seq).plus(1);
+        let next = loaded.head.map_or(Seq(0), |head| head.seq).offset_by(1);
         let events = D::decide(&loaded.state, command, context, next);
         let events = events.map_err(CommitError::Rejected)?;
         let Some(first) = events.first() else { return Ok(0) };
         // The state is evolved before the append: its fingerprint is part of the record.
         let copy = loaded.copy_for_commit();
         if loaded.head.is_none() {
-            self.inherit(loaded, first).await?;
+            self.inherit_history(loaded, first).await?;
         }
         for (seq, event) in (next.0..).zip(&events) {
-            let recorded = Recorded { seq: Seq(seq), time: context.now, event };
+            let recorded = RecordedEvent { seq: Seq(seq), time: context.now, event };
             D::evolve(&mut loaded.state, recorded);
         }
         let count = events.len();
         let (log, key) = (&*self.log, &loaded.stream);
-        let mut planned = self.recent.plan(log, key, loaded.head, next, &payloads).await;
-        let fold = D::fingerprint(&mut loaded.state);
-        let wake = D::wake(&loaded.state);
+        let mut planned =
+            self.delta_sources.plan_deltas(log, key, loaded.head, next, &payloads).await;
+        let fold = D::refresh_fingerprint(&mut loaded.state);
+        let wake = D::next_wake(&loaded.state);
         let commit = Commit {
             stream: loaded.stream.clone(),
             id: Uuid::now_v7(),
@@ -330,9 +365,9 @@ impl Repository {
             time: context.now,
             actor: context.actor.clone(),
             events,
-            fold,
+            fingerprint: fold,
             payloads,
-            reuse: std::mem::take(&mut planned.reuse),
+            deltas: std::mem::take(&mut planned.deltas),
             wake,
             is_continued,
         };
@@ -340,16 +375,16 @@ impl Repository {
             Ok(head) => {
                 match wake {
                     // A finished stream gets no more prompts, so its payloads only take room.
-                    Wake::Done => self.recent.forget(&loaded.stream),
-                    _ => self.recent.written(&loaded.stream, planned),
+                    Wake::Done => self.delta_sources.forget_stream(&loaded.stream),
+                    _ => self.delta_sources.apply_plan(&loaded.stream, planned),
                 }
-                self.queues.heads.saw(&loaded.stream, head);
-                (loaded.head, loaded.last_first) = (Some(head), next);
-                self.keep_if_far(loaded);
+                self.write_queues.head_cache.remember_head(&loaded.stream, head);
+                (loaded.head, loaded.last_commit_first_seq) = (Some(head), next);
+                self.checkpoint_if_due(loaded);
                 Ok(count)
             }
             Err(error) => {
-                self.take_back(loaded, copy).await?;
+                self.rewind_to_log(loaded, copy).await?;
                 Err(match error {
                     AppendError::Conflict { .. } => {
                         // Another process writes here: from now on a lost race must not cost a full
@@ -364,10 +399,10 @@ impl Repository {
     }
 
     /// Resets a state that was evolved ahead of the log to what the log holds.
-    async fn take_back<D: Decider>(
+    async fn rewind_to_log<D: Decider>(
         &self,
-        loaded: &mut Loaded<D>,
-        copy: Option<Loaded<D>>,
+        loaded: &mut LoadedStream<D>,
+        copy: Option<LoadedStream<D>>,
     ) -> Result<(), LogError> {
         let stream = loaded.stream.clone();
         match copy {
@@ -383,7 +418,7 @@ impl Repository {
     }
 }
 
-impl<D: Decider> Loaded<D> {
+impl<D: Decider> LoadedStream<D> {
     /// Copies the state before a commit, while commits of other processes must be expected.
     fn copy_for_commit(&mut self) -> Option<Self> {
         self.commits_from_copy = self.commits_from_copy.checked_sub(1)?;

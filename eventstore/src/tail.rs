@@ -9,7 +9,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::error::LogError;
-use crate::log::Page;
+use crate::log::RecordPage;
 use crate::record::{Position, Record};
 
 /// Records buffered for followers that fall behind. A follower that lags further reads them from
@@ -19,11 +19,11 @@ pub(crate) const BACKLOG: usize = 1024;
 const PAGE: usize = 512;
 
 /// Reads a page of the log after a position, up to a limit.
-pub(crate) type ReadAll =
-    Arc<dyn Fn(Position, usize) -> BoxFuture<'static, Result<Page, LogError>> + Send + Sync>;
+pub(crate) type ReadLogPage =
+    Arc<dyn Fn(Position, usize) -> BoxFuture<'static, Result<RecordPage, LogError>> + Send + Sync>;
 
-struct Follower {
-    read: ReadAll,
+struct TailFollower {
+    read: ReadLogPage,
     live: broadcast::Receiver<Arc<Record>>,
     position: Position,
     page: VecDeque<Arc<Record>>,
@@ -32,15 +32,16 @@ struct Follower {
 
 /// Follows the log after a position. `live` must have been subscribed before this call, and must
 /// carry every record in order, once it can be read.
-pub(crate) fn follow(
-    read: ReadAll,
+pub(crate) fn follow_log(
+    read: ReadLogPage,
     live: broadcast::Receiver<Arc<Record>>,
     after: Position,
 ) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
-    let follower = Follower { read, live, position: after, page: VecDeque::new(), is_behind: true };
+    let follower =
+        TailFollower { read, live, position: after, page: VecDeque::new(), is_behind: true };
     stream::unfold(Some(follower), |state| async move {
         let mut follower = state?;
-        match follower.next().await {
+        match follower.next_record().await {
             Ok(Some(record)) => Some((Ok(record), Some(follower))),
             Ok(None) => None,
             Err(error) => Some((Err(error), None)),
@@ -49,8 +50,8 @@ pub(crate) fn follow(
     .boxed()
 }
 
-impl Follower {
-    async fn next(&mut self) -> Result<Option<Arc<Record>>, LogError> {
+impl TailFollower {
+    async fn next_record(&mut self) -> Result<Option<Arc<Record>>, LogError> {
         loop {
             if let Some(record) = self.page.pop_front() {
                 self.position = record.position;

@@ -11,11 +11,11 @@ use crate::log::EventLog;
 use crate::record::{Hash, Position, Record};
 
 /// Records per read.
-const PAGE: usize = 2048;
+const PAGE_RECORDS: usize = 2048;
 
 /// Counts of a log that was verified without an error.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Verified {
+pub struct LogVerification {
     /// Number of records.
     pub records: u64,
     /// Number of events in the records.
@@ -31,29 +31,32 @@ pub struct Verified {
 ///
 /// # Errors
 /// [`LogError::Corrupt`] names the first record or payload that is damaged.
-pub async fn verify(log: &dyn EventLog, payloads: bool) -> Result<Verified, LogError> {
-    let mut found = Verified::default();
+pub async fn verify_log(log: &dyn EventLog, payloads: bool) -> Result<LogVerification, LogError> {
+    let mut verification = LogVerification::default();
     let mut ends: HashMap<StreamKey, (Seq, Hash)> = HashMap::new();
-    let mut at = Position::START;
+    let mut position = Position::START;
     loop {
-        let page = log.read_all(at, PAGE).await?;
+        let page = log.read_all(position, PAGE_RECORDS).await?;
         for record in &page.records {
-            follows(&mut ends, record)?;
-            found.records += 1;
-            found.events += record.body.events.len() as u64;
+            check_follows(&mut ends, record)?;
+            verification.records += 1;
+            verification.events += record.body.events.len() as u64;
             if payloads {
-                open(log, record, &mut found).await?;
+                count_payloads(log, record, &mut verification).await?;
             }
         }
         if page.records.is_empty() {
-            return Ok(found);
+            return Ok(verification);
         }
-        at = page.next;
+        position = page.next;
     }
 }
 
 /// Checks that a record follows the previous one of its stream.
-fn follows(ends: &mut HashMap<StreamKey, (Seq, Hash)>, record: &Record) -> Result<(), LogError> {
+fn check_follows(
+    ends: &mut HashMap<StreamKey, (Seq, Hash)>,
+    record: &Record,
+) -> Result<(), LogError> {
     let end = (record.last_seq(), record.hash);
     let (seq, hash) = match ends.get_mut(&record.stream) {
         Some(known) => std::mem::replace(known, end),
@@ -62,17 +65,21 @@ fn follows(ends: &mut HashMap<StreamKey, (Seq, Hash)>, record: &Record) -> Resul
             (Seq(0), [0; 32])
         }
     };
-    if record.first_seq() != seq.plus(1) || record.prev_hash != hash {
+    if record.first_seq() != seq.offset_by(1) || record.prev_hash != hash {
         let at = format!("{} event {}", record.stream, record.first_seq());
         return Err(LogError::corrupt(&at, &format!("it does not follow event {seq}")));
     }
     Ok(())
 }
 
-async fn open(log: &dyn EventLog, record: &Record, found: &mut Verified) -> Result<(), LogError> {
+async fn count_payloads(
+    log: &dyn EventLog,
+    record: &Record,
+    found: &mut LogVerification,
+) -> Result<(), LogError> {
     for index in (0_u16..).take(record.body.payloads.len()) {
-        let place = PayloadSlot(index).at(record.first_seq());
-        match log.payload(&record.stream, place).await? {
+        let place = PayloadSlot(index).to_payload_ref(record.first_seq());
+        match log.read_payload(&record.stream, place).await? {
             Some(_) => found.payloads += 1,
             None => found.erased += 1,
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use convergio_domain::id::ExecutorId;
 use convergio_domain::run::WIDTH_LIMIT;
 use convergio_evaluation::Evaluator;
-use convergio_eventstore::{ComponentHealth, Share};
+use convergio_eventstore::{ComponentHealth, SlotSet};
 use tokio::sync::watch;
 
 use crate::memory::MemoryPort;
@@ -29,13 +29,13 @@ pub struct ExecutorConfig {
     /// Maximum steps in flight at once in one run.
     pub steps_per_run: usize,
     /// Time that steps in flight get after a shutdown request before they are abandoned.
-    pub grace: Duration,
+    pub shutdown_grace: Duration,
     /// Index from which agents recall memories; without one the `memory.recall` tool fails.
     pub memory: MemoryPort,
     /// Evaluator of templates, conditions, schemas and manifests.
     pub evaluator: Evaluator,
     /// The slots of streams that this process executes, where several processes share the runs.
-    pub share: watch::Receiver<Share>,
+    pub slot_set: watch::Receiver<SlotSet>,
     /// Reports whether the dispatcher can read the log.
     pub health: ComponentHealth,
 }
@@ -50,10 +50,10 @@ impl ExecutorConfig {
             model_calls_per_run: 10,
             child_runs_per_run: WIDTH_LIMIT,
             steps_per_run: 64,
-            grace: Duration::from_secs(5),
+            shutdown_grace: Duration::from_secs(5),
             memory: MemoryPort::default(),
-            evaluator: Evaluator::in_process(Arc::new(tool::catalog())),
-            share: watch::channel(Share::ALL).1,
+            evaluator: Evaluator::in_process(Arc::new(tool::builtin_catalog())),
+            slot_set: watch::channel(SlotSet::ALL).1,
             health: ComponentHealth::default(),
         }
     }

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::actor::Shared;
+use crate::actor::SharedServices;
 use crate::config::ExecutorConfig;
 use crate::dispatcher::Dispatcher;
 use crate::graphs::GraphCache;
@@ -18,7 +18,7 @@ use crate::model::ModelCatalog;
 /// Executes the runs of a log until it is shut down. Dropping the handle does not stop the work.
 pub struct Executor {
     task: JoinHandle<Result<(), LogError>>,
-    stopping: CancellationToken,
+    drain_token: CancellationToken,
 }
 
 impl Executor {
@@ -35,10 +35,10 @@ impl Executor {
         prices: Arc<PriceBook>,
     ) -> Self {
         let actor: ActorId = "executor".parse().expect("`executor` is a valid name");
-        let stopping = CancellationToken::new();
-        let shared = Shared {
+        let drain_token = CancellationToken::new();
+        let shared = SharedServices {
             model_calls: Arc::new(Semaphore::new(config.model_calls)),
-            value_room: Arc::default(),
+            large_value_gate: Arc::default(),
             config,
             actor,
             repository,
@@ -46,17 +46,17 @@ impl Executor {
             models,
             prices,
             live,
-            stopping: stopping.clone(),
+            drain_token: drain_token.clone(),
             // Cancelled by the dispatcher once the grace is over, not by this handle.
-            stopped: CancellationToken::new(),
+            abandon_token: CancellationToken::new(),
         };
         let task = tokio::spawn(Dispatcher::new(Arc::new(shared)).run());
-        Self { task, stopping }
+        Self { task, drain_token }
     }
 
     /// Waits until the executor ends without a shutdown, which only a failure of the log causes,
     /// and returns the reason.
-    pub async fn failed(&mut self) -> LogError {
+    pub async fn wait_for_failure(&mut self) -> LogError {
         match (&mut self.task).await {
             Ok(Ok(())) => LogError::Closed,
             Ok(Err(error)) => error,
@@ -69,8 +69,8 @@ impl Executor {
     ///
     /// # Errors
     /// The log failed while the executor worked.
-    pub async fn shutdown(self) -> Result<(), LogError> {
-        self.stopping.cancel();
+    pub async fn shut_down(self) -> Result<(), LogError> {
+        self.drain_token.cancel();
         if self.task.is_finished() {
             // `wait_for_failure` has returned the reason already.
             return Ok(());

@@ -2,8 +2,8 @@
 //! hold personal data and must be erasable.
 
 use bytes::Bytes;
-use convergio_domain::failure::{Detail, DetailText, FailureReport, UnsealedFailure};
-use convergio_domain::payload::{PayloadSlot, Purpose};
+use convergio_domain::failure::{DetailText, FailureDetail, FailureReport, UnsealedFailure};
+use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_eventstore::Payload;
 
 /// Serialises the full text of a failure as its payload stores it: a JSON string.
@@ -14,7 +14,7 @@ pub(crate) fn detail_bytes(text: &DetailText) -> Vec<u8> {
 
 /// Builds the payload of a failure's full text.
 pub(crate) fn detail_payload(bytes: Bytes) -> Payload {
-    let (media_type, purpose) = ("application/json".into(), Purpose::FailureDetail);
+    let (media_type, purpose) = ("application/json".into(), PayloadPurpose::FailureDetail);
     Payload { bytes, media_type, purpose, subject: None }
 }
 
@@ -25,10 +25,10 @@ pub(crate) fn seal_failure(failure: UnsealedFailure) -> (FailureReport, Vec<Payl
     let report = failure.map_detail(|detail| {
         Some(match detail {
             // The text of a known detail is in the log already; only its reference travels.
-            Detail::Known(reference) => Detail::Known(reference),
-            Detail::New(text) => {
+            FailureDetail::Known(reference) => FailureDetail::Known(reference),
+            FailureDetail::New(text) => {
                 payloads.push(detail_payload(Bytes::from(detail_bytes(&text))));
-                Detail::New(PayloadSlot(0))
+                FailureDetail::New(PayloadSlot(0))
             }
         })
     });

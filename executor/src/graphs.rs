@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use convergio_domain::expr;
 use convergio_domain::failure::{PlatformText, UnsealedFailure};
-use convergio_domain::graph::manifest::{Graph, Join, Node, OnError};
+use convergio_domain::graph::manifest::{Graph, GraphNode, Join, OnError};
 use convergio_domain::graph::{self, topology};
 use convergio_domain::id::{GraphId, GraphVersion, NodeId, StepId, TenantId};
 use convergio_domain::platform_text;
@@ -16,64 +16,70 @@ use convergio_eventstore::{LogError, Repository};
 use convergio_kernel_c as kernel;
 
 /// Maximum compiled versions in the cache; the oldest is evicted.
-const CACHE_LIMIT: usize = 64;
+const CACHED_GRAPHS_LIMIT: usize = 64;
 
 /// A graph version that is ready to be scheduled.
 #[derive(Debug)]
 pub(crate) struct CompiledGraph {
     pub(crate) graph: Graph,
-    pub(crate) kernel: Arc<kernel::Graph>,
-    numbers: BTreeMap<NodeId, u32>,
+    pub(crate) kernel_graph: Arc<kernel::KernelGraph>,
+    node_numbers: BTreeMap<NodeId, u32>,
     /// Nodes whose outputs the run's output template refers to.
-    pub(crate) yields: Vec<NodeId>,
+    pub(crate) output_nodes: Vec<NodeId>,
 }
 
 impl CompiledGraph {
     /// Compiles a manifest, which was validated when it was registered.
-    pub(crate) fn compile(graph: Graph) -> Result<Self, UnsealedFailure> {
+    pub(crate) fn from_manifest(graph: Graph) -> Result<Self, UnsealedFailure> {
         // The kernel knows nodes by number only: their position in the manifest.
         let numbers: BTreeMap<NodeId, u32> =
             (0_u32..).zip(&graph.nodes).map(|(number, node)| (node.id.clone(), number)).collect();
         let nodes: Vec<_> = graph.nodes.iter().map(|node| node_spec(node, &numbers)).collect();
-        let edges: Vec<_> = topology::edges(&graph).iter().map(edge_spec).collect();
-        let kernel = kernel::Graph::compile(&nodes, &edges)
-            .map_err(|error| broken(platform_text!("the kernel refuses the graph"), &error))?;
+        let edges: Vec<_> = topology::graph_edges(&graph).iter().map(edge_spec).collect();
+        let kernel = kernel::KernelGraph::compile_graph(&nodes, &edges).map_err(|error| {
+            invalid_graph_with_cause(platform_text!("the kernel refuses the graph"), &error)
+        })?;
         let yields = graph.output.as_ref().map(expr::nodes_in_value).unwrap_or_default();
-        Ok(Self { graph, kernel: Arc::new(kernel), numbers, yields })
+        Ok(Self {
+            graph,
+            kernel_graph: Arc::new(kernel),
+            node_numbers: numbers,
+            output_nodes: yields,
+        })
     }
 
     /// Returns the node of a number that the kernel returned.
-    pub(crate) fn node(&self, number: u32) -> &Node {
+    pub(crate) fn node_at(&self, number: u32) -> &GraphNode {
         &self.graph.nodes[number as usize]
     }
 
     /// Finds a node by name. It does not scan all nodes as the manifest does: a graph may have
     /// thousands.
-    pub(crate) fn find_node(&self, id: &NodeId) -> Option<&Node> {
-        self.graph.nodes.get(*self.numbers.get(id)? as usize)
+    pub(crate) fn find_node(&self, id: &NodeId) -> Option<&GraphNode> {
+        self.graph.nodes.get(*self.node_numbers.get(id)? as usize)
     }
 
     /// Returns the kernel's number of a node; `None` if the graph has no such node.
-    pub(crate) fn number(&self, node: &NodeId) -> Option<u32> {
-        self.numbers.get(node).copied()
+    pub(crate) fn node_number(&self, node: &NodeId) -> Option<u32> {
+        self.node_numbers.get(node).copied()
     }
 
     /// Returns the step id of a node number and map item from the kernel.
-    pub(crate) fn step(&self, number: u32, item: Option<u32>) -> StepId {
-        StepId { node: self.node(number).id.clone(), item }
+    pub(crate) fn step_id(&self, number: u32, item: Option<u32>) -> StepId {
+        StepId { node: self.node_at(number).id.clone(), item }
     }
 }
 
 /// Translates a node's join and error rules for the kernel.
-fn node_spec(node: &Node, numbers: &BTreeMap<NodeId, u32>) -> kernel::NodeSpec {
+fn node_spec(node: &GraphNode, numbers: &BTreeMap<NodeId, u32>) -> kernel::NodeSpec {
     let on_error = match &node.on_error {
-        OnError::Fail => kernel::OnError::Fail,
-        OnError::Skip => kernel::OnError::Skip,
-        OnError::Ask => kernel::OnError::Ask,
+        OnError::Fail => kernel::OnErrorSpec::Fail,
+        OnError::Skip => kernel::OnErrorSpec::Skip,
+        OnError::Ask => kernel::OnErrorSpec::Ask,
         OnError::Fallback(other) => match numbers.get(other) {
-            Some(number) => kernel::OnError::Fallback(*number),
+            Some(number) => kernel::OnErrorSpec::Fallback(*number),
             // Validation has excluded unknown fallback nodes; failing is the safe reading.
-            None => kernel::OnError::Fail,
+            None => kernel::OnErrorSpec::Fail,
         },
     };
     let join = match node.join {
@@ -90,21 +96,21 @@ fn edge_spec(edge: &topology::Edge) -> kernel::EdgeSpec {
     kernel::EdgeSpec { from: number(edge.from), to: number(edge.to), port: edge.port }
 }
 
-fn broken(message: PlatformText, detail: &dyn fmt::Display) -> UnsealedFailure {
+fn invalid_graph_with_cause(message: PlatformText, detail: &dyn fmt::Display) -> UnsealedFailure {
     UnsealedFailure::new("graph.invalid", message).with_cause(detail)
 }
 
-fn missing(message: PlatformText) -> UnsealedFailure {
+fn invalid_graph(message: PlatformText) -> UnsealedFailure {
     UnsealedFailure::new("graph.invalid", message)
 }
 
 /// Cache of compiled graph versions by tenant, filled from the log.
 #[derive(Debug, Default)]
 pub(crate) struct GraphCache {
-    entries: Mutex<VecDeque<(CacheKey, Arc<CompiledGraph>)>>,
+    entries: Mutex<VecDeque<(GraphCacheKey, Arc<CompiledGraph>)>>,
 }
 
-type CacheKey = (TenantId, GraphVersion);
+type GraphCacheKey = (TenantId, GraphVersion);
 
 /// Error of a graph lookup.
 #[derive(Debug, thiserror::Error)]
@@ -127,24 +133,24 @@ impl GraphCache {
         version: &GraphVersion,
     ) -> Result<Arc<CompiledGraph>, GraphError> {
         let key = (tenant.clone(), version.clone());
-        if let Some(found) = self.find(&key) {
-            return Ok(found);
+        if let Some(cached) = self.find_cached(&key) {
+            return Ok(cached);
         }
         let manifest = read_manifest(repository, tenant, graph, version).await?;
-        let compiled = Arc::new(CompiledGraph::compile(manifest)?);
+        let compiled = Arc::new(CompiledGraph::from_manifest(manifest)?);
         // Two runs may compile the same version at once; the second copy is harmless.
-        self.keep(key, Arc::clone(&compiled));
+        self.insert_cached(key, Arc::clone(&compiled));
         Ok(compiled)
     }
 
-    fn find(&self, key: &CacheKey) -> Option<Arc<CompiledGraph>> {
+    fn find_cached(&self, key: &GraphCacheKey) -> Option<Arc<CompiledGraph>> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.iter().find(|(other, _)| other == key).map(|(_, graph)| Arc::clone(graph))
     }
 
-    fn keep(&self, key: CacheKey, graph: Arc<CompiledGraph>) {
+    fn insert_cached(&self, key: GraphCacheKey, graph: Arc<CompiledGraph>) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        if entries.len() == CACHE_LIMIT {
+        if entries.len() == CACHED_GRAPHS_LIMIT {
             entries.pop_front();
         }
         entries.push_back((key, graph));
@@ -158,15 +164,16 @@ pub(crate) async fn read_manifest(
     graph: GraphId,
     version: &GraphVersion,
 ) -> Result<Graph, GraphError> {
-    let stream = StreamKey::graph(tenant.clone(), graph);
+    let stream = StreamKey::for_graph(tenant.clone(), graph);
     let loaded = repository.load::<graph::GraphNoun>(&stream).await?;
     let reference = loaded.state.versions.get(version).ok_or_else(|| {
-        missing(platform_text!("version {} of graph {} is not registered", version, graph))
+        invalid_graph(platform_text!("version {} of graph {} is not registered", version, graph))
     })?;
-    let bytes = repository.log().payload(&stream, *reference).await?;
-    let erased = || missing(platform_text!("the manifest of {} was erased", version));
-    let bytes = bytes.ok_or_else(erased)?;
+    let bytes = repository.event_log().read_payload(&stream, *reference).await?;
+    let manifest_erased =
+        || invalid_graph(platform_text!("the manifest of {} was erased", version));
+    let bytes = bytes.ok_or_else(manifest_erased)?;
     let parsed = serde_json::from_slice(&bytes);
-    let unusable = || platform_text!("the manifest of {} cannot be used", version);
-    Ok(parsed.map_err(|error| broken(unusable(), &error))?)
+    let unusable_message = || platform_text!("the manifest of {} cannot be used", version);
+    Ok(parsed.map_err(|error| invalid_graph_with_cause(unusable_message(), &error))?)
 }

@@ -24,6 +24,7 @@ mod dispatcher;
 mod executor;
 mod failures;
 mod graphs;
+mod large_values;
 pub mod memory;
 pub mod migration;
 pub mod model;
@@ -31,7 +32,6 @@ mod outputs;
 pub mod replay;
 mod scheduler;
 pub mod tool;
-mod value_room;
 
 pub use config::ExecutorConfig;
 pub use executor::Executor;

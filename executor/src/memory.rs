@@ -7,42 +7,44 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use convergio_domain::decider::Context;
+use convergio_domain::decider::DecisionContext;
 use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::graph::ToolSpec;
 use convergio_domain::id::{ActorId, TenantId};
-use convergio_domain::memory::{IMPORTANCE_DEFAULT, Item, MemoryId, Rejection, Subject};
+use convergio_domain::memory::{
+    IMPORTANCE_DEFAULT, MemoryId, MemoryRejection, RecalledMemory, Subject,
+};
 use convergio_domain::platform_text;
 use convergio_domain::time::Timestamp;
-use convergio_eventstore::{CommitError, Remember, Repository};
+use convergio_eventstore::{CommitError, MemoryWrite, Repository};
 use serde_json::{Value, json};
 
 /// Token budget of a recall that names none.
-const BUDGET_DEFAULT: u32 = 1000;
+const RECALL_TOKENS_DEFAULT: u32 = 1000;
 /// Maximum token budget of a recall.
-const BUDGET_LIMIT: u32 = 1_000_000;
+const RECALL_TOKENS_LIMIT: u32 = 1_000_000;
 
 /// An index from which memories can be recalled.
 #[async_trait]
-pub trait Recall: Send + Sync + 'static {
+pub trait MemorySearch: Send + Sync + 'static {
     /// Returns the memories of a subject that match a question best, best first, at most
     /// `budget_tokens` tokens in all.
     ///
     /// # Errors
     /// The index or the log cannot be read.
-    async fn recall(
+    async fn recall_memories(
         &self,
         tenant: &TenantId,
         subject: &Subject,
         question: &str,
         now: Timestamp,
         budget_tokens: u32,
-    ) -> Result<Vec<Item>, UnsealedFailure>;
+    ) -> Result<Vec<RecalledMemory>, UnsealedFailure>;
 }
 
 /// The memory index of an executor; `None` if it has none.
 #[derive(Clone, Default)]
-pub struct MemoryPort(pub Option<Arc<dyn Recall>>);
+pub struct MemoryPort(pub Option<Arc<dyn MemorySearch>>);
 
 impl fmt::Debug for MemoryPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -68,7 +70,7 @@ pub struct ToolScope {
 }
 
 /// Returns the specs of the memory tools, against which manifests are checked.
-pub(crate) fn specs() -> Vec<ToolSpec> {
+pub(crate) fn memory_tool_specs() -> Vec<ToolSpec> {
     // The pattern is that of `Subject`, so that a bad one is caught with the other arguments.
     let subject = json!({"type": "string", "pattern": "^[A-Za-z0-9._:@/-]{1,128}$"});
     let spec = |name: &str, description: &str, properties: Value, required: &[&str]| ToolSpec {
@@ -91,7 +93,7 @@ pub(crate) fn specs() -> Vec<ToolSpec> {
             "What is remembered of a subject that fits a question best, best first, together at \
                 most so many tokens (1000 when absent).",
             json!({"subject": subject, "query": {"type": "string"},
-                "tokens": {"type": "integer", "minimum": 1, "maximum": BUDGET_LIMIT}}),
+                "tokens": {"type": "integer", "minimum": 1, "maximum": RECALL_TOKENS_LIMIT}}),
             &["subject", "query"],
         ),
         spec(
@@ -104,76 +106,87 @@ pub(crate) fn specs() -> Vec<ToolSpec> {
 }
 
 /// Returns whether a tool is one of the memory tools.
-pub(crate) fn is_memory(name: &str) -> bool {
+pub(crate) fn is_memory_tool(name: &str) -> bool {
     matches!(name, "memory.store" | "memory.recall" | "memory.forget")
 }
 
 impl ToolScope {
     /// Calls one of the memory tools. The arguments have been checked against its schema.
-    pub(crate) async fn memory(
+    pub(crate) async fn call_memory_tool(
         &self,
         name: &str,
         arguments: &Value,
     ) -> Result<Value, UnsealedFailure> {
         let text = |field: &str| arguments[field].as_str().unwrap_or_default();
-        let subject: Subject = text("subject").parse().map_err(|error| invalid(name, &error))?;
+        let subject: Subject =
+            text("subject").parse().map_err(|error| invalid_arguments(name, &error))?;
         match name {
-            "memory.store" => self.store(&subject, arguments).await,
+            "memory.store" => self.store_memory(&subject, arguments).await,
             "memory.recall" => {
-                let budget = arguments["tokens"].as_u64().and_then(|n| u32::try_from(n).ok());
-                let budget = budget.unwrap_or(BUDGET_DEFAULT);
-                let Some(memory) = &self.memory.0 else { return Err(no_memory()) };
-                let found = memory.recall(&self.tenant, &subject, text("query"), self.now, budget);
-                Ok(found.await?.into_iter().map(told).collect())
+                let budget_tokens =
+                    arguments["tokens"].as_u64().and_then(|n| u32::try_from(n).ok());
+                let budget = budget_tokens.unwrap_or(RECALL_TOKENS_DEFAULT);
+                let Some(memory) = &self.memory.0 else { return Err(missing_memory_failure()) };
+                let recalled =
+                    memory.recall_memories(&self.tenant, &subject, text("query"), self.now, budget);
+                Ok(recalled.await?.into_iter().map(memory_item_json).collect())
             }
             // The caller checked `is_memory_tool`, so this is `memory.forget`.
             _ => {
-                let id = text("id").parse().map_err(|error| invalid(name, &error))?;
-                let (context, tenant) = (self.context(), &self.tenant);
-                let forgotten = self.repository.forget(&context, tenant, &subject, id).await;
-                Ok(json!({"forgotten": forgotten.map_err(failed)?.unwrap_or(false)}))
+                let id = text("id").parse().map_err(|error| invalid_arguments(name, &error))?;
+                let (context, tenant) = (self.command_context(), &self.tenant);
+                let is_forgotten =
+                    self.repository.forget_memory(&context, tenant, &subject, id).await;
+                Ok(json!({"forgotten": is_forgotten.map_err(commit_failure)?.unwrap_or(false)}))
             }
         }
     }
 
-    fn context(&self) -> Context {
-        Context { now: self.now, actor: self.actor.clone() }
+    fn command_context(&self) -> DecisionContext {
+        DecisionContext { now: self.now, actor: self.actor.clone() }
     }
 
     /// Stores a memory under an id derived from the call, so that a repeated call is a no-op.
-    async fn store(&self, subject: &Subject, arguments: &Value) -> Result<Value, UnsealedFailure> {
+    async fn store_memory(
+        &self,
+        subject: &Subject,
+        arguments: &Value,
+    ) -> Result<Value, UnsealedFailure> {
         let importance = arguments["importance"].as_u64().and_then(|n| u16::try_from(n).ok());
-        let memory = MemoryId::of_call(&self.tenant, &self.origin);
-        let what = Remember {
+        let memory = MemoryId::from_call(&self.tenant, &self.origin);
+        let remember = MemoryWrite {
             tenant: &self.tenant,
             subject,
             memory,
             text: arguments["text"].as_str().unwrap_or_default(),
             importance: importance.unwrap_or(IMPORTANCE_DEFAULT),
         };
-        self.repository.remember(&self.context(), what).await.map_err(failed)?;
+        self.repository
+            .store_memory(&self.command_context(), remember)
+            .await
+            .map_err(commit_failure)?;
         Ok(json!({"id": memory}))
     }
 }
 
 /// Returns a memory as models and templates see it.
-fn told(item: Item) -> Value {
+fn memory_item_json(item: RecalledMemory) -> Value {
     json!({"id": item.id, "text": item.text, "importance": item.importance,
         "tokens": item.tokens, "stored_ms": item.stored})
 }
 
-fn invalid(tool: &str, reason: &dyn fmt::Display) -> UnsealedFailure {
+fn invalid_arguments(tool: &str, reason: &dyn fmt::Display) -> UnsealedFailure {
     let message = platform_text!("the arguments are not what the tool takes");
     UnsealedFailure::new("tool.invalid", message).with_detail(format_args!("{tool}: {reason}"))
 }
 
-fn no_memory() -> UnsealedFailure {
+fn missing_memory_failure() -> UnsealedFailure {
     let message = platform_text!("this executor has no memory: start it with `convergio serve`");
     UnsealedFailure::new("internal", message)
 }
 
 /// Translates a commit error; those of the log are retryable, a rejection is the caller's mistake.
-fn failed(error: CommitError<Rejection>) -> UnsealedFailure {
+fn commit_failure(error: CommitError<MemoryRejection>) -> UnsealedFailure {
     let (code, message) = match &error {
         CommitError::Rejected(_) => {
             ("tool.invalid", platform_text!("the memory does not take the call"))

@@ -1,6 +1,6 @@
 //! Decides whether a run in progress can be moved to another version of its graph.
 
-use convergio_domain::graph::manifest::{Graph, Work};
+use convergio_domain::graph::manifest::{Graph, NodeWork};
 use convergio_domain::run::RunState;
 
 use crate::graphs::CompiledGraph;
@@ -11,14 +11,14 @@ use crate::scheduler;
 /// Ended steps keep their outcome, so their nodes may be gone or changed. The node of an open step
 /// must exist and be of the same kind, an open map must iterate over the same expression, and the
 /// kernel must accept the states in the new graph.
-pub fn obstacle(own: &Graph, other: &Graph, state: &RunState) -> Option<String> {
+pub fn find_migration_obstacle(own: &Graph, other: &Graph, state: &RunState) -> Option<String> {
     // A different graph might pass the checks below by accident.
     if own.name != other.name {
         return Some(format!("the graph is `{}`, the run is of `{}`", other.name, own.name));
     }
     for (id, step) in &state.steps {
-        let (before, now) = (own.node(&id.node), other.node(&id.node));
-        let Some(now) = now else {
+        let (own_node, other_node) = (own.find_node(&id.node), other.find_node(&id.node));
+        let Some(now) = other_node else {
             if step.is_ended() {
                 continue;
             }
@@ -26,12 +26,14 @@ pub fn obstacle(own: &Graph, other: &Graph, state: &RunState) -> Option<String> 
         };
         // The node is missing from the run's own version if the step had ended when an earlier
         // migration dropped it.
-        let Some(before) = before else { continue };
-        let (was, is) = (kind(&before.work), kind(&now.work));
-        if was != is {
-            return Some(format!("step {id} was begun as {was}, and is {is} in the new version"));
+        let Some(before) = own_node else { continue };
+        let (own_kind, other_kind) = (work_kind_name(&before.work), work_kind_name(&now.work));
+        if own_kind != other_kind {
+            return Some(format!(
+                "step {id} was begun as {own_kind}, and is {other_kind} in the new version"
+            ));
         }
-        if let (Work::Map(before), Work::Map(now), false) =
+        if let (NodeWork::Map(before), NodeWork::Map(now), false) =
             (&before.work, &now.work, step.is_ended())
             && before.over != now.over
         {
@@ -39,24 +41,24 @@ pub fn obstacle(own: &Graph, other: &Graph, state: &RunState) -> Option<String> 
         }
     }
     // The last check is the kernel's: joins and edges may make the set of states impossible.
-    let compiled = match CompiledGraph::compile(other.clone()) {
+    let compiled = match CompiledGraph::from_manifest(other.clone()) {
         Ok(compiled) => compiled,
         Err(error) => return Some(error.full_text().to_owned()),
     };
-    scheduler::restore(&compiled, state).err().map(|error| error.full_text().to_owned())
+    scheduler::restore_scheduler(&compiled, state).err().map(|error| error.full_text().to_owned())
 }
 
 /// Names the kind of a node's work for a message.
-fn kind(work: &Work) -> &'static str {
+fn work_kind_name(work: &NodeWork) -> &'static str {
     match work {
-        Work::Agent(_) => "an agent",
-        Work::Tool(_) => "a tool",
-        Work::Branch(_) => "a branch",
-        Work::Map(_) => "a map",
-        Work::Approval(_) => "an approval",
-        Work::Sleep(_) => "a sleep",
-        Work::Graph(_) => "a sub-graph",
-        Work::Plan(_) => "a plan",
-        Work::Signal(_) => "a signal",
+        NodeWork::Agent(_) => "an agent",
+        NodeWork::Tool(_) => "a tool",
+        NodeWork::Branch(_) => "a branch",
+        NodeWork::Map(_) => "a map",
+        NodeWork::Approval(_) => "an approval",
+        NodeWork::Sleep(_) => "a sleep",
+        NodeWork::Graph(_) => "a sub-graph",
+        NodeWork::Plan(_) => "a plan",
+        NodeWork::Signal(_) => "a signal",
     }
 }

@@ -11,8 +11,8 @@
 //!
 //! Nothing here calls a provider or a tool, or writes to the log.
 
-mod calls;
 mod routes;
+mod tool_calls;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,10 +22,12 @@ use convergio_domain::event::{Event, run};
 use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::graph::manifest::Graph;
 use convergio_domain::id::{GraphId, GraphVersion, NodeId, StepId, TenantId};
-use convergio_domain::run::{Phase, Run, RunState, StepStatus};
+use convergio_domain::run::{Run, RunPhase, RunState, StepStatus};
 use convergio_domain::stream::Seq;
 use convergio_eventstore::{Record, Repository};
-use convergio_kernel_c::{Answer, Delta, NodeStatus, Outcome, RunResult, Scheduler};
+use convergio_kernel_c::{
+    NodeAnswer, NodeOutcome, NodeStatus, RunResult, ScheduleDelta, Scheduler,
+};
 
 use crate::graphs::CompiledGraph;
 pub use crate::graphs::GraphError;
@@ -39,7 +41,7 @@ pub struct Divergence {
     /// Step that the event is about, if it is about one.
     pub step: Option<StepId>,
     /// Aspect that differs, as `the state` or `the route`.
-    pub what: &'static str,
+    pub aspect: &'static str,
     /// Value in the log.
     pub recorded: String,
     /// Value that the replay computed.
@@ -52,17 +54,17 @@ pub struct Replay {
     /// True if one graph stands for all versions that the run had; migrations are then ignored.
     is_fixed: bool,
     /// Version that the next migration moves to, offered by the caller.
-    offered: Option<(GraphVersion, Graph)>,
+    offered_graph: Option<(GraphVersion, Graph)>,
     scheduler: Option<Scheduler>,
     /// State after the events replayed so far.
     pub state: RunState,
     /// Steps that the kernel made ready and that the log has not scheduled yet.
-    fresh: BTreeSet<StepId>,
+    unrecorded_ready: BTreeSet<StepId>,
     /// Case that a branch chose; its event precedes the completion of the branch.
-    choice: Option<(NodeId, u32)>,
+    pending_choice: Option<(NodeId, u32)>,
     result: RunResult,
-    payloads: routes::Payloads,
-    verdicts: calls::Verdicts,
+    payloads: routes::ReplayPayloads,
+    turn_verdicts: tool_calls::TurnVerdicts,
     /// Commits that were compared.
     pub commits: u64,
     /// Events that were folded.
@@ -70,7 +72,7 @@ pub struct Replay {
     /// Kernel decisions that were compared.
     pub decisions: u64,
     /// Decisions that were not recomputed because a payload they depend on is not available.
-    pub unknown: u64,
+    pub skipped_decisions: u64,
 }
 
 impl Replay {
@@ -79,39 +81,39 @@ impl Replay {
     /// # Errors
     /// The kernel rejects the graph.
     pub fn new(graph: Graph) -> Result<Self, UnsealedFailure> {
-        Self::begin(graph, false)
+        Self::from_graph(graph, false)
     }
 
     /// Starts a replay against a graph that stands for every version that the run had.
     ///
     /// # Errors
     /// The kernel rejects the graph.
-    pub fn against(graph: Graph) -> Result<Self, UnsealedFailure> {
-        Self::begin(graph, true)
+    pub fn with_fixed_graph(graph: Graph) -> Result<Self, UnsealedFailure> {
+        Self::from_graph(graph, true)
     }
 
-    fn begin(graph: Graph, is_fixed: bool) -> Result<Self, UnsealedFailure> {
+    fn from_graph(graph: Graph, is_fixed: bool) -> Result<Self, UnsealedFailure> {
         Ok(Self {
-            graph: CompiledGraph::compile(graph)?,
+            graph: CompiledGraph::from_manifest(graph)?,
             is_fixed,
-            offered: None,
+            offered_graph: None,
             scheduler: None,
             state: RunState::default(),
-            fresh: BTreeSet::new(),
-            choice: None,
+            unrecorded_ready: BTreeSet::new(),
+            pending_choice: None,
             result: RunResult::Running,
-            payloads: routes::Payloads::new(),
-            verdicts: calls::Verdicts::new(),
+            payloads: routes::ReplayPayloads::new(),
+            turn_verdicts: tool_calls::TurnVerdicts::new(),
             commits: 0,
             events: 0,
             decisions: 0,
-            unknown: 0,
+            skipped_decisions: 0,
         })
     }
 
     /// Returns the graph version that a commit migrates the run to. It must be
     /// [offered](Self::offer_graph) before the commit is replayed.
-    pub fn wants<'r>(&self, record: &'r Record) -> Option<&'r GraphVersion> {
+    pub fn migration_target<'r>(&self, record: &'r Record) -> Option<&'r GraphVersion> {
         let mut versions = record.body.events.iter().filter_map(|event| match event {
             Event::RunMigrated(migrated) => Some(&migrated.to),
             _ => None,
@@ -121,8 +123,8 @@ impl Replay {
     }
 
     /// Provides the graph version that the next commit migrates the run to.
-    pub fn offer(&mut self, version: GraphVersion, graph: Graph) {
-        self.offered = Some((version, graph));
+    pub fn offer_graph(&mut self, version: GraphVersion, graph: Graph) {
+        self.offered_graph = Some((version, graph));
     }
 
     /// Replays one commit, up to and including event `stop_after` if it is given;
@@ -130,31 +132,35 @@ impl Replay {
     ///
     /// # Errors
     /// The first difference from the log.
-    pub fn commit(&mut self, record: &Arc<Record>, at: Option<Seq>) -> Result<(), Box<Divergence>> {
-        let appearing = self.appearing(record);
-        for recorded in record.events() {
-            if at.is_some_and(|at| recorded.seq > at) {
+    pub fn replay_commit(
+        &mut self,
+        record: &Arc<Record>,
+        stop_after: Option<Seq>,
+    ) -> Result<(), Box<Divergence>> {
+        let first_seen = self.first_seen_steps(record);
+        for recorded in record.recorded_events() {
+            if stop_after.is_some_and(|at| recorded.seq > at) {
                 return Ok(());
             }
-            self.decision(recorded.seq, recorded.event)?;
+            self.check_event(recorded.seq, recorded.event)?;
             Run::evolve(&mut self.state, recorded);
             self.events += 1;
             // Forks and reopened runs continue from a state that no scheduler decision led to.
             if matches!(recorded.event, Event::RunForked(_) | Event::RunReopened(_)) {
-                self.take_up(recorded.seq)?;
+                self.restore_scheduler(recorded.seq)?;
             }
         }
         // Checked after all events: within a commit the items of a map precede its expansion.
-        for (seq, step) in &appearing {
-            self.began(*seq, step)?;
+        for (seq, step) in &first_seen {
+            self.check_step_is_ready(*seq, step)?;
         }
         self.commits += 1;
-        let computed = self.state.fingerprint();
+        let computed = self.state.refresh_fingerprint();
         match record.body.fold {
             Some(written) if written != computed => Err(Box::new(Divergence {
                 seq: record.last_seq(),
-                step: record.body.events.iter().find_map(step_of).cloned(),
-                what: "the state",
+                step: record.body.events.iter().find_map(changed_step).cloned(),
+                aspect: "the state",
                 recorded: written.to_string(),
                 computed: computed.to_string(),
             })),
@@ -163,190 +169,204 @@ impl Replay {
     }
 
     /// Returns the steps that the commit schedules or starts and that the state does not have yet.
-    fn appearing(&self, record: &Record) -> Vec<(Seq, StepId)> {
+    fn first_seen_steps(&self, record: &Record) -> Vec<(Seq, StepId)> {
         let mut seen = BTreeSet::new();
-        let steps = record.events().filter_map(|recorded| match recorded.event {
+        let steps = record.recorded_events().filter_map(|recorded| match recorded.event {
             Event::StepScheduled(event) => Some((recorded.seq, &event.step)),
             Event::StepStarted(event) => Some((recorded.seq, &event.step)),
             _ => None,
         });
-        let new = steps.filter(|(_, step)| !self.state.steps.contains_key(*step));
-        new.filter(|(_, step)| seen.insert(*step)).map(|(seq, step)| (seq, step.clone())).collect()
+        let new_steps = steps.filter(|(_, step)| !self.state.steps.contains_key(*step));
+        new_steps
+            .filter(|(_, step)| seen.insert(*step))
+            .map(|(seq, step)| (seq, step.clone()))
+            .collect()
     }
 
     /// Compares the decision that an event records, before the event is folded.
-    fn decision(&mut self, seq: Seq, event: &Event) -> Result<(), Box<Divergence>> {
+    fn check_event(&mut self, seq: Seq, event: &Event) -> Result<(), Box<Divergence>> {
         match event {
-            Event::RunCreated(_) => self.start(seq),
+            Event::RunCreated(_) => self.start_scheduler(seq),
             Event::BranchDecided(event) => {
-                self.choice = Some((event.node.clone(), event.case));
+                self.pending_choice = Some((event.node.clone(), event.case));
                 Ok(())
             }
-            Event::MapExpanded(event) => self.expand(seq, event),
-            Event::StepCompleted(event) => self.completed(seq, event),
-            Event::StepRetried(event) => self.answered(seq, &event.step, Answer::Retry, &[]),
-            Event::StepSkipped(event) => {
-                self.answered(seq, &event.step, Answer::Skip, &event.skipped)
+            Event::MapExpanded(event) => self.expand_map(seq, event),
+            Event::StepCompleted(event) => self.check_completed_step(seq, event),
+            Event::StepRetried(event) => {
+                self.check_answer(seq, &event.step, NodeAnswer::Retry, &[])
             }
-            Event::StepFailed(event) if event.last && self.is_asked(&event.step) => {
-                self.answered(seq, &event.step, Answer::Fail, &event.skipped)
+            Event::StepSkipped(event) => {
+                self.check_answer(seq, &event.step, NodeAnswer::Skip, &event.skipped)
+            }
+            Event::StepFailed(event) if event.last && self.is_awaiting_answer(&event.step) => {
+                self.check_answer(seq, &event.step, NodeAnswer::Fail, &event.skipped)
             }
             Event::StepFailed(event) if event.last => {
                 // A step may fail before it started; then nothing removed it from the ready steps.
-                self.fresh.remove(&event.step);
-                self.concluded(seq, &event.step, Outcome::Failed, &event.skipped)
+                self.unrecorded_ready.remove(&event.step);
+                self.check_outcome(seq, &event.step, NodeOutcome::Failed, &event.skipped)
             }
-            Event::ModelCallIntended(event) => self.routed(seq, event),
+            Event::ModelCallIntended(event) => self.check_route(seq, event),
             Event::ModelCallCompleted(event) => {
-                self.asked(event);
+                self.judge_requested_calls(event);
                 Ok(())
             }
             Event::ToolCallIntended(event) => {
-                self.call_made(seq, (&event.step, event.at), &event.name)
+                self.check_call_made(seq, (&event.step, event.tool_call), &event.name)
             }
             Event::ToolCallQueued(event) => {
-                self.call_made(seq, (&event.step, event.at), &event.name)
+                self.check_call_made(seq, (&event.step, event.tool_call), &event.name)
             }
-            Event::ToolCallDenied(event) => self.call_denied(seq, event),
-            Event::ToolCallFailed(event) => self.call_failed(seq, event),
-            Event::RunMigrated(event) if !self.is_fixed => self.migrated(seq, event),
-            Event::RunCompleted(_) => self.ended(seq),
+            Event::ToolCallDenied(event) => self.check_call_denied(seq, event),
+            Event::ToolCallFailed(event) => self.check_call_failed(seq, event),
+            Event::RunMigrated(event) if !self.is_fixed => self.apply_migration(seq, event),
+            Event::RunCompleted(_) => self.check_run_end(seq),
             _ => Ok(()),
         }
     }
 
-    fn start(&mut self, seq: Seq) -> Result<(), Box<Divergence>> {
-        let started = Scheduler::start(&self.graph.kernel);
-        let (scheduler, delta) = started.map_err(|error| refused(seq, None, &error))?;
+    fn start_scheduler(&mut self, seq: Seq) -> Result<(), Box<Divergence>> {
+        let started = Scheduler::start(&self.graph.kernel_graph);
+        let (scheduler, delta) = started.map_err(|error| kernel_refusal(seq, None, &error))?;
         self.scheduler = Some(scheduler);
-        self.absorb(&delta);
+        self.apply_delta(&delta);
         Ok(())
     }
 
     /// Starts from the state of the run that this one is a fork of, as of the fork.
-    pub fn inherit(&mut self, state: RunState) {
+    pub fn inherit_state(&mut self, state: RunState) {
         self.state = state;
     }
 
     /// Adopts the new version: the kernel continues with it from the current state.
-    fn migrated(&mut self, seq: Seq, event: &run::Migrated) -> Result<(), Box<Divergence>> {
+    fn apply_migration(
+        &mut self,
+        seq: Seq,
+        event: &run::RunMigrated,
+    ) -> Result<(), Box<Divergence>> {
         self.decisions += 1;
         // A version that the caller offered for another commit must not be used for this one.
-        let offered = self.offered.take().filter(|(version, _)| *version == event.to);
-        let (_, graph) = offered.ok_or_else(|| refused(seq, None, &"no such graph version"))?;
-        let compiled = CompiledGraph::compile(graph);
-        self.graph = compiled.map_err(|error| refused(seq, None, &error))?;
-        self.take_up(seq)
+        let offered_graph = self.offered_graph.take().filter(|(version, _)| *version == event.to);
+        let (_, graph) =
+            offered_graph.ok_or_else(|| kernel_refusal(seq, None, &"no such graph version"))?;
+        let compiled = CompiledGraph::from_manifest(graph);
+        self.graph = compiled.map_err(|error| kernel_refusal(seq, None, &error))?;
+        self.restore_scheduler(seq)
     }
 
     /// Rebuilds the scheduler from the current state. Decisions that were pending before are
     /// dropped.
-    fn take_up(&mut self, seq: Seq) -> Result<(), Box<Divergence>> {
-        let restored = scheduler::restore(&self.graph, &self.state);
-        let (scheduler, delta) = restored.map_err(|error| refused(seq, None, &error))?;
+    fn restore_scheduler(&mut self, seq: Seq) -> Result<(), Box<Divergence>> {
+        let restored = scheduler::restore_scheduler(&self.graph, &self.state);
+        let (scheduler, delta) = restored.map_err(|error| kernel_refusal(seq, None, &error))?;
         self.scheduler = Some(scheduler);
-        self.fresh.clear();
-        self.absorb(&delta);
+        self.unrecorded_ready.clear();
+        self.apply_delta(&delta);
         Ok(())
     }
 
     /// Returns whether the step failed and the kernel waits for an answer about it.
-    fn is_asked(&self, step: &StepId) -> bool {
+    fn is_awaiting_answer(&self, step: &StepId) -> bool {
         let status = self.state.steps.get(step).map(|step| &step.status);
         matches!(status, Some(StepStatus::Undecided { unknown: false, .. }))
     }
 
     /// Compares the answer about a step that the kernel asked about. A retry of any other step is
     /// no decision of the kernel.
-    fn answered(
+    fn check_answer(
         &mut self,
         seq: Seq,
         step: &StepId,
-        answer: Answer,
+        answer: NodeAnswer,
         skipped: &[NodeId],
     ) -> Result<(), Box<Divergence>> {
-        if !self.is_asked(step) {
+        if !self.is_awaiting_answer(step) {
             return Ok(());
         }
         self.decisions += 1;
-        let (number, scheduler) = self.kernel(seq, step)?;
-        let delta = scheduler.answer(number, answer);
-        let mut delta = delta.map_err(|error| refused(seq, Some(step), &error))?;
+        let (number, scheduler) = self.scheduler_for_step(seq, step)?;
+        let delta = scheduler.answer_node(number, answer);
+        let mut delta = delta.map_err(|error| kernel_refusal(seq, Some(step), &error))?;
         // The log names the step itself in its own event; only further steps are compared.
         delta.ready.retain(|ready| ready.node != number);
         delta.skipped.retain(|node| *node != number);
-        self.absorb(&delta);
-        self.compare_skipped(seq, step, &delta, skipped)
+        self.apply_delta(&delta);
+        self.check_skipped_nodes(seq, step, &delta, skipped)
     }
 
-    fn expand(&mut self, seq: Seq, event: &run::MapExpanded) -> Result<(), Box<Divergence>> {
-        let step = StepId::node(event.node.clone());
-        let (number, scheduler) = self.kernel(seq, &step)?;
-        let delta = scheduler.expand(number, event.width, event.max_parallel);
-        let delta = delta.map_err(|error| refused(seq, Some(&step), &error))?;
-        self.absorb(&delta);
+    fn expand_map(&mut self, seq: Seq, event: &run::MapExpanded) -> Result<(), Box<Divergence>> {
+        let step = StepId::for_node(event.node.clone());
+        let (number, scheduler) = self.scheduler_for_step(seq, &step)?;
+        let delta = scheduler.expand_node(number, event.width, event.max_parallel);
+        let delta = delta.map_err(|error| kernel_refusal(seq, Some(&step), &error))?;
+        self.apply_delta(&delta);
         Ok(())
     }
 
     /// Checks that a step which appears in the log was made ready by the kernel.
-    fn began(&mut self, seq: Seq, step: &StepId) -> Result<(), Box<Divergence>> {
+    fn check_step_is_ready(&mut self, seq: Seq, step: &StepId) -> Result<(), Box<Divergence>> {
         self.decisions += 1;
-        if self.fresh.remove(step) {
+        if self.unrecorded_ready.remove(step) {
             return Ok(());
         }
         Err(Box::new(Divergence {
             seq,
             step: Some(step.clone()),
-            what: "the kernel's decision",
+            aspect: "the kernel's decision",
             recorded: "ready".into(),
-            computed: self.standing(step),
+            computed: self.node_status_name(step),
         }))
     }
 
-    fn completed(&mut self, seq: Seq, event: &run::StepCompleted) -> Result<(), Box<Divergence>> {
+    fn check_completed_step(
+        &mut self,
+        seq: Seq,
+        event: &run::StepCompleted,
+    ) -> Result<(), Box<Divergence>> {
         // A choice belongs to the completion that follows it immediately.
-        let taken = self.choice.take().filter(|(node, _)| *node == event.step.node);
-        let choice = taken.map(|(_, case)| case);
+        let branch_choice = self.pending_choice.take().filter(|(node, _)| *node == event.step.node);
+        let choice = branch_choice.map(|(_, case)| case);
         // An instant step, such as a branch, appears in the log only with its completion.
-        self.fresh.remove(&event.step);
-        self.concluded(seq, &event.step, Outcome::Done { choice }, &event.skipped)
+        self.unrecorded_ready.remove(&event.step);
+        self.check_outcome(seq, &event.step, NodeOutcome::Done { choice }, &event.skipped)
     }
 
     /// Reports an outcome to the kernel and compares the nodes that it skips.
-    fn concluded(
+    fn check_outcome(
         &mut self,
         seq: Seq,
         step: &StepId,
-        outcome: Outcome,
+        outcome: NodeOutcome,
         skipped: &[NodeId],
     ) -> Result<(), Box<Divergence>> {
         self.decisions += 1;
         let is_map = self.state.steps.get(step).is_some_and(|known| known.map.is_some());
-        let (number, scheduler) = self.kernel(seq, step)?;
+        let (number, scheduler) = self.scheduler_for_step(seq, step)?;
         // A map is concluded by its items; its own completion adds nothing.
-        if is_map && scheduler.status(number).is_ok_and(|status| status != NodeStatus::Ready) {
+        if is_map && scheduler.node_status(number).is_ok_and(|status| status != NodeStatus::Ready) {
             return Ok(());
         }
         let delta = match step.item {
             // Outcomes of items whose map has failed already are recorded without a decision.
-            Some(_) if scheduler.status(number) == Ok(NodeStatus::Failed) => return Ok(()),
+            Some(_) if scheduler.node_status(number) == Ok(NodeStatus::Failed) => return Ok(()),
             Some(item) => scheduler.complete_item(number, item, outcome),
-            None => scheduler.complete(number, outcome),
+            None => scheduler.complete_node(number, outcome),
         };
-        let delta = delta.map_err(|error| refused(seq, Some(step), &error))?;
-        self.absorb(&delta);
-        self.compare_skipped(seq, step, &delta, skipped)
+        let delta = delta.map_err(|error| kernel_refusal(seq, Some(step), &error))?;
+        self.apply_delta(&delta);
+        self.check_skipped_nodes(seq, step, &delta, skipped)
     }
 
     /// Compares the nodes that an outcome skips.
-    fn compare_skipped(
+    fn check_skipped_nodes(
         &self,
         seq: Seq,
         step: &StepId,
-        delta: &Delta,
+        delta: &ScheduleDelta,
         skipped: &[NodeId],
     ) -> Result<(), Box<Divergence>> {
-        let name = |node: &u32| self.graph.node(*node).id.clone();
+        let name = |node: &u32| self.graph.node_at(*node).id.clone();
         let computed: BTreeSet<NodeId> = delta.skipped.iter().map(name).collect();
         let recorded: BTreeSet<NodeId> = skipped.iter().cloned().collect();
         // Nodes that an item's outcome skips are recorded with the outcome of its map.
@@ -356,51 +376,52 @@ impl Replay {
         Err(Box::new(Divergence {
             seq,
             step: Some(step.clone()),
-            what: "the skipped nodes",
-            recorded: names(&recorded),
-            computed: names(&computed),
+            aspect: "the skipped nodes",
+            recorded: join_names(&recorded),
+            computed: join_names(&computed),
         }))
     }
 
     /// Checks that the kernel is done, and nothing that it made ready is missing from the log.
-    fn ended(&mut self, seq: Seq) -> Result<(), Box<Divergence>> {
+    fn check_run_end(&mut self, seq: Seq) -> Result<(), Box<Divergence>> {
         self.decisions += 1;
-        if self.result == RunResult::Succeeded && self.fresh.is_empty() {
+        if self.result == RunResult::Succeeded && self.unrecorded_ready.is_empty() {
             return Ok(());
         }
-        let waiting: Vec<String> = self.fresh.iter().map(ToString::to_string).collect();
+        let waiting: Vec<String> = self.unrecorded_ready.iter().map(ToString::to_string).collect();
         let computed = match waiting.is_empty() {
             true => format!("{:?}", self.result).to_lowercase(),
             false => format!("still to run: {}", waiting.join(", ")),
         };
-        let (what, recorded) = ("the end of the run", "completed".to_owned());
-        Err(Box::new(Divergence { seq, step: None, what, recorded, computed }))
+        let (aspect, recorded) = ("the end of the run", "completed".to_owned());
+        Err(Box::new(Divergence { seq, step: None, aspect, recorded, computed }))
     }
 
-    fn absorb(&mut self, delta: &Delta) {
+    fn apply_delta(&mut self, delta: &ScheduleDelta) {
         self.result = delta.result;
         let graph = &self.graph;
-        self.fresh.extend(delta.ready.iter().map(|ready| graph.step(ready.node, ready.item)));
+        self.unrecorded_ready
+            .extend(delta.ready.iter().map(|ready| graph.step_id(ready.node, ready.item)));
     }
 
     /// Returns the kernel's number of a step's node, and the scheduler.
-    fn kernel(
+    fn scheduler_for_step(
         &mut self,
         seq: Seq,
         step: &StepId,
     ) -> Result<(u32, &mut Scheduler), Box<Divergence>> {
         let unknown = || {
-            let (what, recorded) = ("the graph", "a step of the run".to_owned());
+            let (aspect, recorded) = ("the graph", "a step of the run".to_owned());
             let computed = "the graph has no such node".to_owned();
-            Box::new(Divergence { seq, step: Some(step.clone()), what, recorded, computed })
+            Box::new(Divergence { seq, step: Some(step.clone()), aspect, recorded, computed })
         };
-        let number = self.graph.number(&step.node).ok_or_else(unknown)?;
+        let number = self.graph.node_number(&step.node).ok_or_else(unknown)?;
         Ok((number, self.scheduler.as_mut().ok_or_else(unknown)?))
     }
 
-    fn standing(&self, step: &StepId) -> String {
-        let number = self.graph.number(&step.node);
-        let status = number.and_then(|n| self.scheduler.as_ref()?.status(n).ok());
+    fn node_status_name(&self, step: &StepId) -> String {
+        let number = self.graph.node_number(&step.node);
+        let status = number.and_then(|n| self.scheduler.as_ref()?.node_status(n).ok());
         match status {
             Some(status) => format!("{status:?}").to_lowercase(),
             None => "the graph has no such node".into(),
@@ -409,11 +430,11 @@ impl Replay {
 
     /// Returns whether the run has ended.
     pub fn is_ended(&self) -> bool {
-        !matches!(self.state.phase, Phase::New | Phase::Running)
+        !matches!(self.state.phase, RunPhase::New | RunPhase::Running)
     }
 
     /// Lists every step with its status, in the order of step ids.
-    pub fn steps(&self) -> Vec<(String, &'static str)> {
+    pub fn list_steps(&self) -> Vec<(String, &'static str)> {
         let steps = self.state.steps.iter();
         let name = |step| match self.state.is_abandoned(step) {
             true => "abandoned",
@@ -427,9 +448,9 @@ impl Replay {
 ///
 /// # Errors
 /// The reason why it cannot.
-pub fn fits(state: &RunState, graph: Graph) -> Result<(), UnsealedFailure> {
-    let compiled = CompiledGraph::compile(graph)?;
-    scheduler::restore(&compiled, state).map(|_| ())
+pub fn check_graph_fits(state: &RunState, graph: Graph) -> Result<(), UnsealedFailure> {
+    let compiled = CompiledGraph::from_manifest(graph)?;
+    scheduler::restore_scheduler(&compiled, state).map(|_| ())
 }
 
 /// Reads a registered graph version from the log.
@@ -446,7 +467,7 @@ pub async fn read_graph(
 }
 
 /// Returns the step that an event changes, if it changes one.
-fn step_of(event: &Event) -> Option<&StepId> {
+fn changed_step(event: &Event) -> Option<&StepId> {
     match event {
         Event::StepScheduled(event) => Some(&event.step),
         Event::StepStarted(event) => Some(&event.step),
@@ -478,13 +499,17 @@ fn status_name(status: &StepStatus) -> &'static str {
     }
 }
 
-fn names(nodes: &BTreeSet<NodeId>) -> String {
+fn join_names(nodes: &BTreeSet<NodeId>) -> String {
     let names: Vec<_> = nodes.iter().map(NodeId::as_str).collect();
     if names.is_empty() { "none".into() } else { names.join(", ") }
 }
 
-fn refused(seq: Seq, step: Option<&StepId>, error: &dyn std::fmt::Display) -> Box<Divergence> {
-    let (what, recorded) = ("the kernel's decision", "accepted".to_owned());
+fn kernel_refusal(
+    seq: Seq,
+    step: Option<&StepId>,
+    error: &dyn std::fmt::Display,
+) -> Box<Divergence> {
+    let (aspect, recorded) = ("the kernel's decision", "accepted".to_owned());
     let computed = format!("the kernel refuses it: {error}");
-    Box::new(Divergence { seq, step: step.cloned(), what, recorded, computed })
+    Box::new(Divergence { seq, step: step.cloned(), aspect, recorded, computed })
 }

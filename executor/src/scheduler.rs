@@ -4,23 +4,23 @@ use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::id::StepId;
 use convergio_domain::platform_text;
 use convergio_domain::run::{RunState, StepStatus};
-use convergio_kernel_c::{Delta, ItemState, NodeState, Scheduler};
+use convergio_kernel_c::{ItemState, NodeState, ScheduleDelta, Scheduler};
 
 use crate::graphs::CompiledGraph;
 
 /// Returns the scheduler as it stands after the run's events, and a delta with the steps that are
 /// ready but not scheduled yet, such as the first nodes of a new run.
-pub(crate) fn restore(
+pub(crate) fn restore_scheduler(
     graph: &CompiledGraph,
     state: &RunState,
-) -> Result<(Scheduler, Delta), UnsealedFailure> {
+) -> Result<(Scheduler, ScheduleDelta), UnsealedFailure> {
     let nodes: Vec<NodeState> = graph
         .graph
         .nodes
         .iter()
-        .map(|node| node_state(state, &StepId::node(node.id.clone())))
+        .map(|node| node_state(state, &StepId::for_node(node.id.clone())))
         .collect();
-    Scheduler::restore(&graph.kernel, &nodes).map_err(|error| {
+    Scheduler::restore_run(&graph.kernel_graph, &nodes).map_err(|error| {
         let message = platform_text!("the kernel refuses the run's state");
         UnsealedFailure::new("internal", message).with_cause(error)
     })
@@ -47,10 +47,10 @@ fn node_state(state: &RunState, id: &StepId) -> NodeState {
 fn item_states(state: &RunState, map: &StepId, width: u32) -> Vec<ItemState> {
     // The kernel wants a state for each item, whether the log mentions it or not.
     let mut states = vec![ItemState::Waiting; width as usize];
-    let first = StepId::item(map.node.clone(), 0);
+    let first = StepId::for_map_item(map.node.clone(), 0);
     // Steps are ordered by node, then item, so the items of one map are adjacent.
-    let known = state.steps.range(first..).take_while(|(id, _)| id.node == map.node);
-    for (id, step) in known {
+    let item_steps = state.steps.range(first..).take_while(|(id, _)| id.node == map.node);
+    for (id, step) in item_steps {
         let Some(item_state) = id.item.and_then(|item| states.get_mut(item as usize)) else {
             continue;
         };
@@ -61,6 +61,6 @@ fn item_states(state: &RunState, map: &StepId, width: u32) -> Vec<ItemState> {
 }
 
 /// Returns the step ids that a kernel delta makes ready.
-pub(crate) fn steps(graph: &CompiledGraph, delta: &Delta) -> Vec<StepId> {
-    delta.ready.iter().map(|ready| graph.step(ready.node, ready.item)).collect()
+pub(crate) fn ready_steps(graph: &CompiledGraph, delta: &ScheduleDelta) -> Vec<StepId> {
+    delta.ready.iter().map(|ready| graph.step_id(ready.node, ready.item)).collect()
 }

@@ -7,7 +7,7 @@ use axum::http::{Method, Uri};
 use axum::{Extension, Router, middleware};
 use convergio_evaluation::Evaluator;
 use convergio_eventstore::{HealthRegistry, LiveHub, Repository};
-use convergio_projections::{Memories, Queries};
+use convergio_projections::{MemoryIndexes, Queries};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -20,20 +20,20 @@ use utoipa::openapi::{
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::answers;
-use crate::auth::{self, Tokens};
-use crate::bodies::BodyRoom;
-use crate::entrance::{self, Entrance, Guard};
-use crate::hosts::Hosts;
-use crate::http::front::{self, DoorSettings, Form, ModelDirectory};
+use crate::allowed_hosts::AllowedHosts;
+use crate::auth::{self, TokenRegistry};
+use crate::body_memory::BodyMemoryBudget;
+use crate::http::compat::{self, CompatSettings, ErrorFormat, ModelDirectory};
 use crate::http::replay::Replayer;
 use crate::http::{
-    agents, amend, approvals, billing, branches, events, export, fork, graphs, health, memories,
-    migrate, replay, runs, steer, tokens,
+    agents, amend, approvals, billing, events, export, fork, graphs, health, memories, migrate,
+    replay, run_control, run_diff, runs, tokens,
 };
-use crate::listen::{self, Limits};
-use crate::parameters::{self, Parameters};
+use crate::idempotent_answers;
+use crate::listen::{self, ConnectionLimits};
+use crate::parameters::{self, DeclaredParameters};
 use crate::problem::ApiError;
+use crate::request_layers::{self, AuthLayerState, EdgeLayerState};
 use crate::tls::Tls;
 use convergio_schemas::error_code;
 
@@ -53,19 +53,19 @@ pub struct Gateway {
     /// Read models, which may lag behind the log.
     pub queries: Queries,
     /// Recall of memories, by subject or by question.
-    pub memories: Arc<Memories>,
+    pub memories: Arc<MemoryIndexes>,
     /// Health of the process's background loops.
     pub health: HealthRegistry,
     /// Live progress of model calls, which the log does not hold.
-    pub live: LiveHub,
+    pub live_notes: LiveHub,
     /// Parses manifests and validates inputs under limits of time and memory.
     pub evaluator: Evaluator,
     /// Access tokens and the tenant, actor and roles that each stands for.
-    pub tokens: Tokens,
+    pub tokens: TokenRegistry,
     /// Models that callers may name.
     pub models: Arc<dyn ModelDirectory>,
     /// Settings of the OpenAI and Anthropic compatible API.
-    pub doors: DoorSettings,
+    pub compat: CompatSettings,
     /// Replays runs; implemented outside this crate, because the gateway executes nothing.
     pub replayer: Arc<dyn Replayer>,
     /// Becomes true at shutdown; open event streams then end.
@@ -80,54 +80,54 @@ pub struct Gateway {
 ))]
 struct ApiDoc;
 
-fn routes() -> OpenApiRouter<Arc<Gateway>> {
+fn api_routes() -> OpenApiRouter<Arc<Gateway>> {
     OpenApiRouter::with_openapi(ApiDoc::openapi())
-        .routes(routes!(graphs::register, graphs::list))
-        .routes(routes!(graphs::show))
-        .routes(routes!(agents::create, agents::list))
-        .routes(routes!(agents::show, agents::terminate))
-        .routes(routes!(agents::run))
-        .routes(routes!(agents::stream))
-        .routes(routes!(runs::execute))
-        .routes(routes!(runs::status))
-        .routes(routes!(runs::list))
-        .routes(routes!(runs::show))
-        .routes(routes!(runs::cancel))
-        .routes(routes!(steer::pause))
-        .routes(routes!(steer::resume))
-        .routes(routes!(steer::retry))
-        .routes(routes!(amend::amend))
-        .routes(routes!(steer::signal))
-        .routes(routes!(steer::resolve))
-        .routes(routes!(steer::resume_of_graph))
-        .routes(routes!(steer::checkpoint))
-        .routes(routes!(fork::fork))
-        .routes(routes!(branches::state))
-        .routes(routes!(branches::diff))
-        .routes(routes!(replay::replay))
-        .routes(routes!(migrate::fleet))
-        .routes(routes!(migrate::migrate))
-        .routes(routes!(export::export))
-        .routes(routes!(events::list))
-        .routes(routes!(events::stream))
-        .routes(routes!(approvals::list))
-        .routes(routes!(approvals::show, approvals::answer))
-        .routes(routes!(memories::list, memories::store))
-        .routes(routes!(memories::forget))
-        .routes(routes!(tokens::list, tokens::issue))
-        .routes(routes!(tokens::rotate))
-        .routes(routes!(tokens::revoke))
-        .routes(routes!(billing::usage))
-        .routes(routes!(billing::ledger))
-        .routes(routes!(billing::audit))
+        .routes(routes!(graphs::register_graph, graphs::list_graphs))
+        .routes(routes!(graphs::show_graph))
+        .routes(routes!(agents::define_agent, agents::list_agents))
+        .routes(routes!(agents::show_agent, agents::terminate_agent))
+        .routes(routes!(agents::run_agent))
+        .routes(routes!(agents::stream_agent_events))
+        .routes(routes!(runs::execute_graph))
+        .routes(routes!(runs::show_graph_run))
+        .routes(routes!(runs::list_runs))
+        .routes(routes!(runs::show_run))
+        .routes(routes!(runs::cancel_run))
+        .routes(routes!(run_control::pause_run))
+        .routes(routes!(run_control::resume_run))
+        .routes(routes!(run_control::retry_run))
+        .routes(routes!(amend::amend_run))
+        .routes(routes!(run_control::signal_run))
+        .routes(routes!(run_control::resolve_step))
+        .routes(routes!(run_control::resume_graph_run))
+        .routes(routes!(run_control::checkpoint_run))
+        .routes(routes!(fork::fork_run))
+        .routes(routes!(run_diff::show_run_state))
+        .routes(routes!(run_diff::diff_runs))
+        .routes(routes!(replay::replay_run))
+        .routes(routes!(migrate::replay_fleet))
+        .routes(routes!(migrate::migrate_run))
+        .routes(routes!(export::export_run))
+        .routes(routes!(events::list_events))
+        .routes(routes!(events::stream_events))
+        .routes(routes!(approvals::list_approvals))
+        .routes(routes!(approvals::show_approval, approvals::answer_approval))
+        .routes(routes!(memories::list_memories, memories::store_memory))
+        .routes(routes!(memories::forget_memory))
+        .routes(routes!(tokens::list_tokens, tokens::issue_token))
+        .routes(routes!(tokens::rotate_token))
+        .routes(routes!(tokens::revoke_token))
+        .routes(routes!(billing::list_usage))
+        .routes(routes!(billing::show_ledger))
+        .routes(routes!(billing::list_audit_trail))
 }
 
 /// Returns the OpenAPI document of all routes but those of the compatible API.
-pub fn openapi() -> Document {
-    let mut document = open_routes().merge(routes()).split_for_parts().1;
+pub fn openapi_document() -> Document {
+    let mut document = public_routes().merge(api_routes()).split_for_parts().1;
     // utoipa cannot add a parameter to all operations, so it is added to the finished document.
     for path in document.paths.paths.values_mut() {
-        [&mut path.post, &mut path.delete].into_iter().flatten().for_each(take_key);
+        [&mut path.post, &mut path.delete].into_iter().flatten().for_each(add_idempotency_key);
     }
     require_token(&mut document);
     document
@@ -139,7 +139,7 @@ fn require_token(document: &mut Document) {
     let components = document.components.get_or_insert_default();
     components.add_security_scheme(TOKEN_SCHEME, SecurityScheme::Http(bearer));
     document.security = Some(vec![SecurityRequirement::new(TOKEN_SCHEME, [""; 0])]);
-    for path in open_routes().split_for_parts().1.paths.paths.into_keys() {
+    for path in public_routes().split_for_parts().1.paths.paths.into_keys() {
         let operation = document.paths.paths.get_mut(&path).and_then(|path| path.get.as_mut());
         if let Some(operation) = operation {
             // An empty requirement overrides the document's default for this operation.
@@ -149,7 +149,7 @@ fn require_token(document: &mut Document) {
 }
 
 /// Documents the `Idempotency-Key` header and its mismatch error on an operation that writes.
-fn take_key(operation: &mut Operation) {
+fn add_idempotency_key(operation: &mut Operation) {
     let text = "1 to 255 visible ASCII characters: sent again under it, the request is done once \
         and gets the same answer";
     let key = ParameterBuilder::new()
@@ -165,31 +165,43 @@ fn take_key(operation: &mut Operation) {
     operation.responses.responses.insert("422".to_owned(), mismatch.build().into());
 }
 
-fn open_routes() -> OpenApiRouter<Arc<Gateway>> {
+fn public_routes() -> OpenApiRouter<Arc<Gateway>> {
     OpenApiRouter::with_openapi(ApiDoc::openapi())
-        .routes(routes!(health::healthz))
-        .routes(routes!(health::readyz))
+        .routes(routes!(health::check_liveness))
+        .routes(routes!(health::check_readiness))
 }
 
 /// Builds the router. Routes under `/v1` and those of the compatible API require a token; their
 /// work runs on `work_runtime`, or on the runtime that accepts connections if there is none.
-fn router(gateway: Arc<Gateway>, entrance: Entrance, work_runtime: Option<Handle>) -> Router {
-    let (guarded, _) = routes().split_for_parts();
-    let document = openapi();
-    let operations = Arc::new(Parameters::of(&document));
-    let guard = Guard { tokens: gateway.tokens.clone(), room: BodyRoom::new(), work_runtime };
-    let known = || middleware::from_fn_with_state(operations.clone(), parameters::refuse_unknown);
+fn build_router(
+    gateway: Arc<Gateway>,
+    entrance: EdgeLayerState,
+    work_runtime: Option<Handle>,
+) -> Router {
+    let (api, _) = api_routes().split_for_parts();
+    let document = openapi_document();
+    let operations = Arc::new(DeclaredParameters::from_document(&document));
+    let guard = AuthLayerState {
+        tokens: gateway.tokens.clone(),
+        body_budget: BodyMemoryBudget::new(),
+        work_runtime,
+    };
+    let reject_undeclared =
+        || middleware::from_fn_with_state(operations.clone(), parameters::reject_undeclared);
     // Layers apply from the last to the first: a request is authenticated, then its parameters are
     // checked, then its idempotency key is looked up. Parameters come before the key so that a
     // rejected request binds no key.
-    let guarded = guarded
-        .layer(middleware::from_fn_with_state(Arc::clone(&gateway), answers::answer_once))
-        .layer(known())
-        .merge(front::routes(Arc::clone(&gateway)))
-        .layer(middleware::from_fn_with_state(Arc::new(guard), entrance::admit));
-    let (open, _) = open_routes().split_for_parts();
+    let guarded = api
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&gateway),
+            idempotent_answers::answer_once,
+        ))
+        .layer(reject_undeclared())
+        .merge(compat::compat_routes(Arc::clone(&gateway)))
+        .layer(middleware::from_fn_with_state(Arc::new(guard), request_layers::admit_caller));
+    let (open, _) = public_routes().split_for_parts();
     // The layer is applied again: a layer covers only the routes added before it.
-    let open = open.layer(known());
+    let public = open.layer(reject_undeclared());
     // Serialised once: the document never changes while the process runs.
     let document = Arc::new(document.to_json().unwrap_or_default());
     let document = axum::routing::get(move || {
@@ -197,21 +209,21 @@ fn router(gateway: Arc<Gateway>, entrance: Entrance, work_runtime: Option<Handle
         async move { ([("content-type", "application/json")], document.to_string()) }
     });
     guarded
-        .merge(open)
-        .merge(front::open_routes())
+        .merge(public)
+        .merge(compat::probe_routes())
         .route("/openapi.json", document)
         .fallback(no_such_path)
         .method_not_allowed_fallback(async || {
             ApiError::new(error_code::METHOD_NOT_ALLOWED, "see /openapi.json for what is offered")
         })
-        .layer(middleware::from_fn_with_state(Arc::new(entrance), entrance::enter))
+        .layer(middleware::from_fn_with_state(Arc::new(entrance), request_layers::accept_request))
         .with_state(gateway)
 }
 
 /// Answers 404 for unknown paths; below the compatible API it names what was asked for, since SDKs
 /// show the message to their users.
 async fn no_such_path(method: Method, uri: Uri) -> ApiError {
-    let detail = match Form::of_path(uri.path()) {
+    let detail = match ErrorFormat::from_path(uri.path()) {
         Some(_) => format!("`{method} {}` is not available here", uri.path()),
         None => "there is no such path".to_owned(),
     };
@@ -222,31 +234,31 @@ async fn no_such_path(method: Method, uri: Uri) -> ApiError {
 #[derive(Clone, Default)]
 pub struct ServeOptions {
     /// Limits on connections and on slow callers.
-    pub limits: Limits,
+    pub limits: ConnectionLimits,
     /// TLS configuration; connections are plain text if `None`.
     pub tls: Option<Tls>,
     /// Values of the `Host` header that are accepted.
-    pub hosts: Hosts,
+    pub hosts: AllowedHosts,
     /// Runtime for authenticated requests; if `None`, they run on the runtime that accepts
     /// connections.
     pub work_runtime: Option<Handle>,
 }
 
 /// Serves until `stop` becomes true, then lets open requests finish.
-pub async fn serve(
+pub async fn serve_gateway(
     listener: TcpListener,
     gateway: Gateway,
     options: ServeOptions,
     stop: watch::Receiver<bool>,
 ) {
     let ServeOptions { limits, tls, hosts, work_runtime } = options;
-    let entrance = Entrance { hosts, limits, is_encrypted: tls.is_some() };
-    let app = router(Arc::new(gateway), entrance, work_runtime);
-    listen::serve(listener, app, limits, tls, stop).await;
+    let entrance = EdgeLayerState { hosts, limits, is_encrypted: tls.is_some() };
+    let app = build_router(Arc::new(gateway), entrance, work_runtime);
+    listen::serve_connections(listener, app, limits, tls, stop).await;
 }
 
 /// Waits until `stop` becomes true; a dropped sender counts as a stop.
-pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
+pub(crate) async fn wait_for_stop(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
 }
 

@@ -9,7 +9,7 @@ use axum::extract::Request;
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
-use convergio_domain::decider::Context;
+use convergio_domain::decider::DecisionContext;
 use convergio_domain::id::{ActorId, TenantId, TokenId};
 use convergio_domain::stream::Seq;
 use convergio_domain::token::{self, TokenHash};
@@ -19,29 +19,29 @@ use tokio::sync::watch;
 
 use crate::app::Gateway;
 use crate::problem::ApiError;
-use crate::unauthenticated::Admission;
+use crate::unauthenticated_connections::ConnectionAdmission;
 
 /// The access tokens in force, by their hashes. Clones share one table.
 #[derive(Clone)]
-pub struct Tokens(Arc<Table>);
+pub struct TokenRegistry(Arc<TokenTable>);
 
 /// The table, and a channel that announces its changes to open streams.
-struct Table {
-    known: RwLock<Known>,
+struct TokenTable {
+    entries: RwLock<TokenEntries>,
     changes: watch::Sender<()>,
 }
 
 #[derive(Default)]
 /// Identities by token hash, and the sequence number up to which each tenant's tokens are applied.
-struct Known {
+struct TokenEntries {
     identities: HashMap<TokenHash, Identity>,
     /// Last applied event of each tenant's token stream; older states are ignored.
-    read: HashMap<TenantId, Seq>,
+    applied_seqs: HashMap<TenantId, Seq>,
 }
 
 /// An access token, by its hash, with the identity that it grants.
 #[derive(Debug, Clone)]
-pub struct Token {
+pub struct TokenRegistration {
     /// BLAKE3 hash of the token.
     pub hash: TokenHash,
     /// Tenant whose data the token opens.
@@ -62,43 +62,48 @@ pub(crate) struct Identity {
     pub(crate) token: TokenId,
 }
 
-impl Default for Tokens {
+impl Default for TokenRegistry {
     fn default() -> Self {
         Self::new([])
     }
 }
 
-impl Tokens {
+impl TokenRegistry {
     /// Creates a registry of exactly these tokens; the log's tokens replace them tenant by tenant.
-    pub fn new(tokens: impl IntoIterator<Item = Token>) -> Self {
-        let identities = tokens.into_iter().map(|Token { hash, tenant, actor, roles }| {
-            (hash, Identity { tenant, actor, roles, token: TokenId::of(&hash) })
-        });
-        let known = Known { identities: identities.collect(), read: HashMap::new() };
-        Self(Arc::new(Table { known: RwLock::new(known), changes: watch::Sender::new(()) }))
+    pub fn new(tokens: impl IntoIterator<Item = TokenRegistration>) -> Self {
+        let identities =
+            tokens.into_iter().map(|TokenRegistration { hash, tenant, actor, roles }| {
+                (hash, Identity { tenant, actor, roles, token: TokenId::from_hash(&hash) })
+            });
+        let entries =
+            TokenEntries { identities: identities.collect(), applied_seqs: HashMap::new() };
+        Self(Arc::new(TokenTable {
+            entries: RwLock::new(entries),
+            changes: watch::Sender::new(()),
+        }))
     }
 
     /// Replaces a tenant's tokens by the state at an event, unless a later state is applied
     /// already.
-    pub fn replace(&self, tenant: &TenantId, seq: Seq, state: &token::State) {
+    pub fn replace_tenant_tokens(&self, tenant: &TenantId, seq: Seq, state: &token::TokenState) {
         {
-            let mut known = self.0.known.write().unwrap_or_else(PoisonError::into_inner);
+            let mut entries = self.0.entries.write().unwrap_or_else(PoisonError::into_inner);
             // Both the token feed and the handler of a token command call this, in either order.
-            if known.read.get(tenant).is_some_and(|read| *read > seq) {
+            if entries.applied_seqs.get(tenant).is_some_and(|read| *read > seq) {
                 return;
             }
-            known.read.insert(tenant.clone(), seq);
+            entries.applied_seqs.insert(tenant.clone(), seq);
             // Tokens that are missing in the new state are revoked, so all of the tenant's go
             // first.
-            known.identities.retain(|_, identity| identity.tenant != *tenant);
-            let identity = |(id, token): (TokenId, &token::Token)| Identity {
+            entries.identities.retain(|_, identity| identity.tenant != *tenant);
+            let identity = |(id, token): (TokenId, &token::IssuedToken)| Identity {
                 tenant: tenant.clone(),
                 actor: token.actor.clone(),
                 roles: token.roles.iter().map(ToString::to_string).collect(),
                 token: id,
             };
-            let live = state.live().map(|(id, token)| (token.hash, identity((id, token))));
-            known.identities.extend(live);
+            let live = state.live_tokens().map(|(id, token)| (token.hash, identity((id, token))));
+            entries.identities.extend(live);
         }
         // Notified after the lock is released: waiters look into the table at once.
         self.0.changes.send_replace(());
@@ -106,18 +111,18 @@ impl Tokens {
 
     /// Returns the identity of a token. Its lookup takes no secret-dependent time that an attacker
     /// could use, because the key is a hash.
-    fn find(&self, token: &str) -> Option<Identity> {
-        let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.identities.get(&TokenHash::of(token)).cloned()
+    fn find_identity(&self, token: &str) -> Option<Identity> {
+        let entries = self.0.entries.read().unwrap_or_else(PoisonError::into_inner);
+        entries.identities.get(&TokenHash::from_token(token)).cloned()
     }
 
     fn is_live(&self, token: TokenId) -> bool {
-        let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.identities.values().any(|identity| identity.token == token)
+        let entries = self.0.entries.read().unwrap_or_else(PoisonError::into_inner);
+        entries.identities.values().any(|identity| identity.token == token)
     }
 
     /// Waits until a token is revoked or replaced.
-    pub(crate) fn revocation(&self, token: TokenId) -> impl Future<Output = ()> + use<> {
+    pub(crate) fn wait_for_revocation(&self, token: TokenId) -> impl Future<Output = ()> + use<> {
         let (tokens, mut changes) = (self.clone(), self.0.changes.subscribe());
         async move {
             // The table lives as long as `tokens`, so there is no end of changes.
@@ -128,8 +133,8 @@ impl Tokens {
 
 impl Gateway {
     /// The decision context (time and actor) of a caller's command.
-    pub(crate) fn context(&self, caller: &Identity) -> Context {
-        Context { now: self.repository.clock().now(), actor: caller.actor.clone() }
+    pub(crate) fn decision_context(&self, caller: &Identity) -> DecisionContext {
+        DecisionContext { now: self.repository.clock().now(), actor: caller.actor.clone() }
     }
 }
 
@@ -137,16 +142,19 @@ impl Gateway {
 ///
 /// # Errors
 /// `auth.invalid` if there is no token or it is not in force.
-pub(crate) fn authenticate(tokens: &Tokens, request: &mut Request) -> Result<TokenId, ApiError> {
-    let shown = shown_token(request.headers());
-    let Some(identity) = shown.and_then(|token| tokens.find(token)) else {
+pub(crate) fn authenticate_request(
+    tokens: &TokenRegistry,
+    request: &mut Request,
+) -> Result<TokenId, ApiError> {
+    let presented = presented_token(request.headers());
+    let Some(identity) = presented.and_then(|token| tokens.find_identity(token)) else {
         let detail = "send `Authorization: Bearer cvg_...` with the token of the data folder, or \
             another that was not revoked";
         return Err(ApiError::new(error_code::AUTH_INVALID, detail));
     };
-    if let Some(admission) = request.extensions().get::<Arc<Admission>>() {
+    if let Some(admission) = request.extensions().get::<Arc<ConnectionAdmission>>() {
         // The connection no longer counts as unauthenticated, so it cannot be evicted any more.
-        admission.authenticate();
+        admission.mark_authenticated();
     }
     let token = identity.token;
     // Handlers get the identity as an extension; a handler outside this layer fails to extract it.
@@ -155,17 +163,21 @@ pub(crate) fn authenticate(tokens: &Tokens, request: &mut Request) -> Result<Tok
 }
 
 /// Ends a response of unknown length, such as an event stream, when its token is revoked.
-pub(crate) fn end_with_token(tokens: &Tokens, token: TokenId, response: Response) -> Response {
+pub(crate) fn end_on_revocation(
+    tokens: &TokenRegistry,
+    token: TokenId,
+    response: Response,
+) -> Response {
     if response.body().size_hint().exact().is_some() {
         return response;
     }
-    let revocation = tokens.revocation(token);
+    let revocation = tokens.wait_for_revocation(token);
     response.map(|body| Body::from_stream(body.into_data_stream().take_until(Box::pin(revocation))))
 }
 
 /// Returns the token of a request: of `Authorization`, or of `x-api-key`, where Anthropic's SDKs
 /// send it.
-fn shown_token(headers: &HeaderMap) -> Option<&str> {
+fn presented_token(headers: &HeaderMap) -> Option<&str> {
     let header = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let bearer = header(AUTHORIZATION).and_then(bearer_token);
     bearer.or_else(|| header(HeaderName::from_static("x-api-key")))
@@ -180,23 +192,23 @@ fn bearer_token(value: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use convergio_domain::stream::Seq;
-    use convergio_domain::token::{State, TokenHash};
+    use convergio_domain::token::{TokenHash, TokenState};
 
-    use super::{Token, Tokens};
+    use super::{TokenRegistration, TokenRegistry};
 
     #[tokio::test]
     async fn a_table_never_goes_back_and_tells_who_waits() {
         let tenant = "acme".parse().unwrap();
-        let (hash, actor) = (TokenHash::of("cvg_1"), "ann".parse().unwrap());
+        let (hash, actor) = (TokenHash::from_token("cvg_1"), "ann".parse().unwrap());
         let roles = vec!["owner".to_owned()];
-        let tokens = Tokens::new([Token { hash, tenant, actor, roles }]);
-        let found = tokens.find("cvg_1").unwrap();
-        let waits = tokio::spawn(tokens.revocation(found.token));
-        tokens.replace(&found.tenant, Seq(3), &State::default());
+        let tokens = TokenRegistry::new([TokenRegistration { hash, tenant, actor, roles }]);
+        let found = tokens.find_identity("cvg_1").unwrap();
+        let waits = tokio::spawn(tokens.wait_for_revocation(found.token));
+        tokens.replace_tenant_tokens(&found.tenant, Seq(3), &TokenState::default());
         waits.await.unwrap();
-        assert_eq!(tokens.find("cvg_1"), None);
-        let mut earlier = State::default();
-        let token = convergio_domain::token::Token {
+        assert_eq!(tokens.find_identity("cvg_1"), None);
+        let mut earlier = TokenState::default();
+        let token = convergio_domain::token::IssuedToken {
             actor: found.actor.clone(),
             roles: Vec::new(),
             hash,
@@ -204,7 +216,7 @@ mod tests {
             is_revoked: false,
         };
         earlier.tokens.insert(found.token, token);
-        tokens.replace(&found.tenant, Seq(2), &earlier);
-        assert_eq!(tokens.find("cvg_1"), None, "later events are known");
+        tokens.replace_tenant_tokens(&found.tenant, Seq(2), &earlier);
+        assert_eq!(tokens.find_identity("cvg_1"), None, "later events are known");
     }
 }

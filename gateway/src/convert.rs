@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// Formats milliseconds since the epoch as RFC 3339 in UTC; empty if out of range.
-pub(crate) fn rfc3339(at_ms: i64) -> String {
+pub(crate) fn format_rfc3339(at_ms: i64) -> String {
     let nanos = i128::from(at_ms) * 1_000_000;
     // `time` takes nanoseconds as `i128`, so the product cannot overflow.
     let date = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok();
@@ -24,32 +24,36 @@ pub(crate) fn rfc3339(at_ms: i64) -> String {
 }
 
 /// Counts are `INTEGER` in the read models; they are never negative.
-fn unsigned(number: i64) -> u64 {
+fn to_unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
 /// Formats a scaled integer as a decimal. Amounts are text in the read models, because they exceed
 /// 64 bits.
-fn money(scaled: &str) -> String {
+fn to_decimal(scaled: &str) -> String {
     Money::from_scaled(scaled.parse().unwrap_or(0)).to_string()
 }
 
-pub(crate) fn graph(row: GraphRow) -> GraphSummary {
+pub(crate) fn to_graph_summary(row: GraphRow) -> GraphSummary {
     GraphSummary {
         id: row.graph,
         name: row.name,
         version: row.version,
-        nodes: unsigned(row.nodes),
-        registered_at: rfc3339(row.registered_ms),
+        nodes: to_unsigned(row.nodes),
+        registered_at: format_rfc3339(row.registered_ms),
     }
 }
 
-fn error(code: Option<String>, message: Option<String>, step: Option<String>) -> Option<RunError> {
+fn to_run_error(
+    code: Option<String>,
+    message: Option<String>,
+    step: Option<String>,
+) -> Option<RunError> {
     Some(RunError { code: code?, message: message.unwrap_or_default(), detail: None, step })
 }
 
 /// Converts the row of a run that another run started.
-pub(crate) fn child(row: RunRow) -> ChildRun {
+pub(crate) fn to_child_run(row: RunRow) -> ChildRun {
     ChildRun {
         run_id: row.run,
         step: row.parent_step.unwrap_or_default(),
@@ -59,7 +63,7 @@ pub(crate) fn child(row: RunRow) -> ChildRun {
     }
 }
 
-pub(crate) fn run(row: RunRow) -> RunView {
+pub(crate) fn to_run_view(row: RunRow) -> RunView {
     RunView {
         id: row.run,
         graph_id: row.graph,
@@ -67,40 +71,40 @@ pub(crate) fn run(row: RunRow) -> RunView {
         version: row.version,
         status: row.status,
         forked_from: row.forked_from.map(|run_id| {
-            let seq = row.forked_seq.map_or(0, unsigned);
+            let seq = row.forked_seq.map_or(0, to_unsigned);
             ForkOrigin { run_id, seq }
         }),
         imported: row.imported_by.zip(row.imported_file).map(|(by, file_hash)| RunImport {
             by,
-            at: row.imported_ms.map(rfc3339).unwrap_or_default(),
+            at: row.imported_ms.map(format_rfc3339).unwrap_or_default(),
             file_hash,
             signer: row.imported_signer,
         }),
         parent: row.parent.zip(row.parent_step).map(|(run_id, step)| ParentRun { run_id, step }),
         actor: row.actor,
-        created_at: rfc3339(row.created_ms),
-        ended_at: row.ended_ms.map(rfc3339),
-        steps_done: unsigned(row.steps_done),
-        steps_abandoned: unsigned(row.steps_abandoned),
-        steps_total: unsigned(row.steps_total),
+        created_at: format_rfc3339(row.created_ms),
+        ended_at: row.ended_ms.map(format_rfc3339),
+        steps_done: to_unsigned(row.steps_done),
+        steps_abandoned: to_unsigned(row.steps_abandoned),
+        steps_total: to_unsigned(row.steps_total),
         usage: UsageSummary {
-            tokens_in: unsigned(row.tokens_in),
-            tokens_out: unsigned(row.tokens_out),
-            cost: money(&row.cost),
-            unpriced_calls: unsigned(row.unpriced),
+            tokens_in: to_unsigned(row.tokens_in),
+            tokens_out: to_unsigned(row.tokens_out),
+            cost: to_decimal(&row.cost),
+            unpriced_calls: to_unsigned(row.unpriced),
         },
-        error: error(row.error_code, row.error_message, row.error_step),
+        error: to_run_error(row.error_code, row.error_message, row.error_step),
         output: None,
         steps: Vec::new(),
         children: Vec::new(),
         children_total: 0,
-        seq: unsigned(row.seq),
+        seq: to_unsigned(row.seq),
     }
 }
 
-pub(crate) fn step(row: StepRow) -> StepView {
+pub(crate) fn to_step_view(row: StepRow) -> StepView {
     // Both times exist only for an ended step.
-    let span = row.started_ms.zip(row.ended_ms).map(|(from, to)| unsigned(to - from));
+    let duration_ms = row.started_ms.zip(row.ended_ms).map(|(from, to)| to_unsigned(to - from));
     let model = row.provider.zip(row.model);
     StepView {
         id: row.step,
@@ -109,60 +113,60 @@ pub(crate) fn step(row: StepRow) -> StepView {
         kind: row.kind,
         status: row.status,
         attempt: u32::try_from(row.attempt).unwrap_or(0),
-        duration_ms: span,
+        duration_ms,
         model: model.map(|(provider, name)| ModelView { provider, name }),
         usage: UsageSummary {
-            tokens_in: unsigned(row.tokens_in),
-            tokens_out: unsigned(row.tokens_out),
-            cost: money(&row.cost),
+            tokens_in: to_unsigned(row.tokens_in),
+            tokens_out: to_unsigned(row.tokens_out),
+            cost: to_decimal(&row.cost),
             unpriced_calls: 0,
         },
-        error: error(row.error_code, row.error_message, None),
+        error: to_run_error(row.error_code, row.error_message, None),
         is_inherited: false,
     }
 }
 
-pub(crate) fn usage(row: UsageRow) -> UsageLine {
+pub(crate) fn to_usage_line(row: UsageRow) -> UsageLine {
     UsageLine {
         usage_id: row.usage_id,
         run_id: row.run,
         step: row.step,
         attempt: u32::try_from(row.attempt).unwrap_or(0),
         meter: row.meter,
-        quantity: unsigned(row.quantity),
+        quantity: to_unsigned(row.quantity),
         provider: row.provider,
         model: row.model,
         confirmed: row.confirmed != 0,
         price: row.price,
         currency: row.currency,
-        amount: row.amount.as_deref().map(money),
-        at: rfc3339(row.at_ms),
+        amount: row.amount.as_deref().map(to_decimal),
+        at: format_rfc3339(row.at_ms),
         event_id: row.event,
     }
 }
 
-pub(crate) fn ledger(row: LedgerRow) -> LedgerEntry {
+pub(crate) fn to_ledger_entry(row: LedgerRow) -> LedgerEntry {
     LedgerEntry {
         id: row.entry,
         run_id: row.run,
         debit: row.debit,
         credit: row.credit,
         currency: row.currency,
-        amount: money(&row.amount),
-        at: rfc3339(row.at_ms),
+        amount: to_decimal(&row.amount),
+        at: format_rfc3339(row.at_ms),
     }
 }
 
-pub(crate) fn balance(row: BalanceRow) -> Balance {
-    Balance { account: row.account, currency: row.currency, amount: money(&row.amount) }
+pub(crate) fn to_balance(row: BalanceRow) -> Balance {
+    Balance { account: row.account, currency: row.currency, amount: to_decimal(&row.amount) }
 }
 
-pub(crate) fn audit(row: AuditRow) -> AuditEntry {
+pub(crate) fn to_audit_entry(row: AuditRow) -> AuditEntry {
     AuditEntry {
         event_id: row.event,
         stream: row.stream,
-        seq: unsigned(row.seq),
-        at: rfc3339(row.at_ms),
+        seq: to_unsigned(row.seq),
+        at: format_rfc3339(row.at_ms),
         actor: row.actor,
         kind: row.kind,
         summary: serde_json::from_str(&row.summary).unwrap_or(Value::Null),
@@ -170,7 +174,7 @@ pub(crate) fn audit(row: AuditRow) -> AuditEntry {
     }
 }
 
-pub(crate) fn approval(row: ApprovalRow) -> ApprovalView {
+pub(crate) fn to_approval_view(row: ApprovalRow) -> ApprovalView {
     ApprovalView {
         id: row.approval,
         run_id: row.run,
@@ -179,8 +183,8 @@ pub(crate) fn approval(row: ApprovalRow) -> ApprovalView {
         state: row.state,
         content_hash: row.content_hash,
         content: None,
-        asked_at: rfc3339(row.asked_ms),
-        expires_at: row.expires_ms.map(rfc3339),
+        asked_at: format_rfc3339(row.asked_ms),
+        expires_at: row.expires_ms.map(format_rfc3339),
         answered_by: row.answered_by,
         reason: row.reason,
     }
@@ -188,34 +192,34 @@ pub(crate) fn approval(row: ApprovalRow) -> ApprovalView {
 
 /// Returns the events of a record, each in its wire envelope. The record's payloads are on the
 /// first one.
-pub(crate) fn envelopes(record: &Record) -> Vec<EventEnvelope> {
-    let events = record.events().enumerate();
-    let envelope = |(index, recorded): (usize, convergio_domain::decider::Recorded<'_>)| {
+pub(crate) fn to_event_envelopes(record: &Record) -> Vec<EventEnvelope> {
+    let events = record.recorded_events().enumerate();
+    let envelope = |(index, recorded): (usize, convergio_domain::decider::RecordedEvent<'_>)| {
         // `data` of the envelope is the event's own serialised form.
-        let mut written = serde_json::to_value(recorded.event).unwrap_or_default();
+        let mut event_json = serde_json::to_value(recorded.event).unwrap_or_default();
         EventEnvelope {
             id: record.event_id(index).to_string(),
             tenant: record.stream.tenant.to_string(),
-            stream: record.stream.name(),
+            stream: record.stream.stream_name(),
             seq: recorded.seq.0,
             position: record.position.0,
             kind: recorded.event.type_name().to_owned(),
-            time: time(recorded.time),
-            recorded_at: time(record.recorded_at),
+            time: format_timestamp(recorded.time),
+            recorded_at: format_timestamp(record.recorded_at),
             actor: record.body.actor.to_string(),
-            data: written["data"].take(),
+            data: event_json["data"].take(),
             // Payloads belong to the record and not to one of its events.
-            payloads: if index == 0 { payloads(record) } else { Vec::new() },
+            payloads: if index == 0 { to_payload_views(record) } else { Vec::new() },
         }
     };
     events.map(envelope).collect()
 }
 
-fn time(at: Timestamp) -> String {
-    rfc3339(at.0)
+fn format_timestamp(at: Timestamp) -> String {
+    format_rfc3339(at.0)
 }
 
-fn payloads(record: &Record) -> Vec<PayloadView> {
+fn to_payload_views(record: &Record) -> Vec<PayloadView> {
     let metas = record.body.payloads.iter().enumerate();
     metas
         .map(|(index, meta)| PayloadView {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use convergio_domain::expr::Allowance;
 use convergio_domain::graph::check_inputs_within;
-use convergio_evaluation::{Answer, EvaluationError, Job, ParsedManifest};
+use convergio_evaluation::{EvaluationError, EvaluationJob, JobResult, ParsedManifest};
 use convergio_schemas::error_code;
 use serde_json::Value;
 
@@ -23,10 +23,10 @@ impl Gateway {
         caller: &Identity,
         text: &str,
     ) -> Result<ParsedManifest, ApiError> {
-        let job = Job::Manifest { text: text.to_owned() };
-        match self.evaluator.evaluate(&caller.tenant, &job).await? {
-            Answer::Manifest(parsed) => parsed.map_err(ApiError::manifest),
-            _ => Err(of_another_kind()),
+        let job = EvaluationJob::Manifest { text: text.to_owned() };
+        match self.evaluator.evaluate_job(&caller.tenant, &job).await? {
+            JobResult::Manifest(parsed) => parsed.map_err(ApiError::invalid_manifest),
+            _ => Err(unexpected_evaluation()),
         }
     }
 
@@ -45,27 +45,31 @@ impl Gateway {
             Some(mistakes) => mistakes,
             // Small inputs are checked on the spot; only what exceeds the allowance goes to the
             // evaluator.
-            None => self.check_apart(caller, schema, inputs).await?,
+            None => self.check_inputs_isolated(caller, schema, inputs).await?,
         };
-        if mistakes.is_empty() { Ok(()) } else { Err(ApiError::invalid(mistakes.join("; "))) }
+        if mistakes.is_empty() {
+            Ok(())
+        } else {
+            Err(ApiError::invalid_request(mistakes.join("; ")))
+        }
     }
 
-    async fn check_apart(
+    async fn check_inputs_isolated(
         &self,
         caller: &Identity,
         schema: &Value,
         inputs: &Value,
     ) -> Result<Vec<String>, ApiError> {
         let (schema, value) = (Arc::new(schema.clone()), Arc::new(inputs.clone()));
-        let job = Job::Check { schema, value };
-        match self.evaluator.evaluate_apart(&caller.tenant, &job).await? {
-            Answer::Mistakes(mistakes) => Ok(mistakes),
-            _ => Err(of_another_kind()),
+        let job = EvaluationJob::Check { schema, value };
+        match self.evaluator.evaluate_isolated(&caller.tenant, &job).await? {
+            JobResult::Mistakes(mistakes) => Ok(mistakes),
+            _ => Err(unexpected_evaluation()),
         }
     }
 }
 
-fn of_another_kind() -> ApiError {
+fn unexpected_evaluation() -> ApiError {
     ApiError::new(error_code::INTERNAL, "an evaluation was answered with something else")
 }
 
@@ -73,7 +77,7 @@ impl From<EvaluationError> for ApiError {
     fn from(error: EvaluationError) -> Self {
         match error {
             EvaluationError::Limit(reason) => Self::new(error_code::EVALUATION_LIMIT, reason),
-            EvaluationError::Busy(reason) => Self::retryable(error_code::SERVER_BUSY, reason),
+            EvaluationError::Busy(reason) => Self::retryable_error(error_code::SERVER_BUSY, reason),
         }
     }
 }

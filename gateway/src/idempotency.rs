@@ -2,8 +2,8 @@
 
 use axum::http::HeaderMap;
 use convergio_domain::id::RunId;
-use convergio_domain::request::{self, Request};
-use convergio_domain::run::{Rejection, Run, RunState};
+use convergio_domain::request::{self, RequestNoun};
+use convergio_domain::run::{Run, RunRejection, RunState};
 use convergio_domain::stream::StreamKey;
 use uuid::Uuid;
 
@@ -15,13 +15,14 @@ use crate::problem::ApiError;
 ///
 /// # Errors
 /// `request.invalid` if it is not 1 to 255 visible ASCII characters.
-pub(crate) fn key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let key = value.to_str().ok().filter(|key| {
         (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
     });
-    let wrong = || ApiError::invalid("Idempotency-Key must be 1 to 255 visible ASCII characters");
-    key.map(Some).ok_or_else(wrong)
+    let invalid_key =
+        || ApiError::invalid_request("Idempotency-Key must be 1 to 255 visible ASCII characters");
+    key.map(Some).ok_or_else(invalid_key)
 }
 
 /// Hashes a request's scope and body (BLAKE3, hex) to tell a repetition from another request.
@@ -36,7 +37,7 @@ pub(crate) fn request_hash(scope: &str, body: &[u8]) -> String {
 
 /// Returns the id under which streams remember the request, if it has a key.
 pub(crate) fn request_id(caller: &Identity, headers: &HeaderMap) -> Result<Option<Uuid>, ApiError> {
-    Ok(key(headers)?.map(|key| request::request_id(&caller.tenant, key)))
+    Ok(idempotency_key(headers)?.map(|key| request::request_id(&caller.tenant, key)))
 }
 
 /// Rejects a key that an older log has bound to another request of the same scope. Logs written
@@ -48,11 +49,11 @@ pub(crate) async fn check_scoped_key(
     scope: &str,
     body: &[u8],
 ) -> Result<(), ApiError> {
-    let Some(key) = key(headers)? else { return Ok(()) };
+    let Some(key) = idempotency_key(headers)? else { return Ok(()) };
     let id = request::scoped_request_id(&caller.tenant, scope, key);
     // New logs have no such stream: the loaded state is then unbound.
-    let stream = StreamKey::request(caller.tenant.clone(), id);
-    let bound = gateway.repository.load::<Request>(&stream).await?.state;
+    let stream = StreamKey::for_request(caller.tenant.clone(), id);
+    let bound = gateway.repository.load::<RequestNoun>(&stream).await?.state;
     bound.is_bound_to(&request_hash(scope, body))?;
     Ok(())
 }
@@ -67,16 +68,16 @@ pub(crate) async fn find_run(
     run: RunId,
     request_hash: &str,
 ) -> Result<Option<RunState>, ApiError> {
-    let stream = StreamKey::run(caller.tenant.clone(), run);
-    if gateway.repository.log().head(&stream).await?.is_none() {
+    let stream = StreamKey::for_run(caller.tenant.clone(), run);
+    if gateway.repository.event_log().stream_head(&stream).await?.is_none() {
         return Ok(None);
     }
     let state = gateway.repository.load::<Run>(&stream).await?.state;
     if state.is_imported {
-        return Err(Rejection::Imported.into());
+        return Err(RunRejection::Imported.into());
     }
     if state.request_hash == request_hash {
         return Ok(Some(state));
     }
-    Err(Rejection::IdempotencyMismatch.into())
+    Err(RunRejection::IdempotencyMismatch.into())
 }

@@ -19,31 +19,31 @@
 //! `app` builds the router and holds the shared state; `convert` maps rows to wire types;
 //! `evaluate` checks manifests and inputs under limits; `content_budget` bounds an answer's memory.
 
-mod answers;
+mod allowed_hosts;
 mod app;
 mod auth;
-mod bodies;
-mod contents;
+mod body_memory;
+mod content_budget;
 mod convert;
-mod entrance;
 mod evaluate;
-mod hosts;
 mod http;
 mod idempotency;
+mod idempotent_answers;
 mod listen;
 mod parameters;
 mod problem;
+mod request_layers;
 mod response_headers;
 mod tls;
 mod token_feed;
-mod unauthenticated;
+mod unauthenticated_connections;
 mod work_runtime;
 
-pub use app::{Gateway, ServeOptions, openapi, serve};
-pub use auth::{Token, Tokens};
-pub use hosts::Hosts;
-pub use http::front::{DoorSettings, ModelDirectory, ModelEntry};
+pub use allowed_hosts::AllowedHosts;
+pub use app::{Gateway, ServeOptions, openapi_document, serve_gateway};
+pub use auth::{TokenRegistration, TokenRegistry};
+pub use http::compat::{CompatSettings, ModelDirectory, ModelEntry};
 pub use http::replay::{ReplayError, Replayer};
-pub use listen::Limits;
+pub use listen::ConnectionLimits;
 pub use tls::{Tls, TlsError};
 pub use token_feed::follow_tokens;

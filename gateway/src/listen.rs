@@ -21,58 +21,60 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 
-use crate::app::stopped;
+use crate::app::wait_for_stop;
 use crate::tls::Tls;
-use crate::unauthenticated::{Admission, UnauthenticatedConnections, UnauthenticatedLimits};
+use crate::unauthenticated_connections::{
+    ConnectionAdmission, UnauthenticatedConnections, UnauthenticatedLimits,
+};
 
 /// Maximum time that open connections may take after shutdown was requested.
-const DRAIN: Duration = Duration::from_secs(3);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// Delay after a failed accept, as happens when file descriptors run out.
-const AGAIN: Duration = Duration::from_millis(50);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 /// Divisor of `max_connections` that gives the maximum of unauthenticated ones.
-const UNAUTHENTICATED_PART: usize = 4;
+const UNAUTHENTICATED_DIVISOR: usize = 4;
 /// Divisor of that maximum that gives the maximum of each address.
-const ADDRESS_PART: usize = 2;
+const ADDRESS_DIVISOR: usize = 2;
 
 /// Limits on connections and on slow callers.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct ConnectionLimits {
     /// Maximum open connections; further ones wait in the kernel's queue. A quarter of them, at
     /// least two, may be unauthenticated, and half of those may come from one address.
-    pub connections: usize,
+    pub max_connections: usize,
     /// Maximum time from accept until the caller is authenticated.
-    pub sign_in: Duration,
+    pub sign_in_timeout: Duration,
     /// Maximum time for the head of a request; also the idle timeout of a connection.
-    pub head: Duration,
+    pub head_timeout: Duration,
     /// Maximum time between two chunks of a request body.
-    pub silence: Duration,
+    pub body_idle_timeout: Duration,
     /// Maximum time for a whole request body.
-    pub body: Duration,
+    pub body_timeout: Duration,
     /// Maximum time in which a caller reads nothing of what is sent.
-    pub write: Duration,
+    pub write_timeout: Duration,
     /// True if all connections come from one reverse proxy, which then has to limit each address.
     pub is_behind_proxy: bool,
 }
 
-impl Default for Limits {
+impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
-            connections: 4096,
-            sign_in: Duration::from_secs(5),
-            head: Duration::from_secs(30),
-            silence: Duration::from_secs(15),
-            body: Duration::from_secs(120),
-            write: Duration::from_secs(30),
+            max_connections: 4096,
+            sign_in_timeout: Duration::from_secs(5),
+            head_timeout: Duration::from_secs(30),
+            body_idle_timeout: Duration::from_secs(15),
+            body_timeout: Duration::from_secs(120),
+            write_timeout: Duration::from_secs(30),
             is_behind_proxy: false,
         }
     }
 }
 
-impl Limits {
-    fn unauthenticated(&self) -> UnauthenticatedLimits {
-        let total = (self.connections / UNAUTHENTICATED_PART).max(2);
+impl ConnectionLimits {
+    fn unauthenticated_limits(&self) -> UnauthenticatedLimits {
+        let total = (self.max_connections / UNAUTHENTICATED_DIVISOR).max(2);
         // Behind a proxy all connections share the proxy's address.
-        let per_address = if self.is_behind_proxy { total } else { total / ADDRESS_PART };
+        let per_address = if self.is_behind_proxy { total } else { total / ADDRESS_DIVISOR };
         UnauthenticatedLimits { total, per_address }
     }
 }
@@ -81,42 +83,42 @@ impl Limits {
 #[derive(Clone)]
 struct ConnectionContext {
     app: Router,
-    limits: Limits,
+    limits: ConnectionLimits,
     tls: Option<Tls>,
     stop: watch::Receiver<bool>,
 }
 
 /// Accepts connections until `stop` becomes true, then waits up to [`DRAIN_TIMEOUT`] for the open
 /// ones.
-pub(crate) async fn serve(
+pub(crate) async fn serve_connections(
     listener: TcpListener,
     app: Router,
-    limits: Limits,
+    limits: ConnectionLimits,
     tls: Option<Tls>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let permits = Arc::new(Semaphore::new(limits.connections));
-    let unauthenticated = UnauthenticatedConnections::new(limits.unauthenticated());
+    let permits = Arc::new(Semaphore::new(limits.max_connections));
+    let unauthenticated = UnauthenticatedConnections::new(limits.unauthenticated_limits());
     let mut connections = JoinSet::new();
     let context = ConnectionContext { app, limits, tls, stop: stop.clone() };
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &permits) => accepted,
-            () = stopped(&mut stop) => break,
+            accepted = accept_connection(&listener, &permits) => accepted,
+            () = wait_for_stop(&mut stop) => break,
         };
         if let Some((stream, address, permit)) = accepted {
-            let admission = unauthenticated.enter(address);
-            connections.spawn(connection(stream, context.clone(), admission, permit));
+            let admission = unauthenticated.admit_connection(address);
+            connections.spawn(handle_connection(stream, context.clone(), admission, permit));
         }
         // Reaps finished tasks; a `JoinSet` keeps their results until they are taken.
         while connections.try_join_next().is_some() {}
     }
     let ended = async { while connections.join_next().await.is_some() {} };
     // Streams that are still open are cut: clients resume from the log without loss.
-    let _all_ended = timeout(DRAIN, ended).await;
+    let _all_ended = timeout(DRAIN_TIMEOUT, ended).await;
 }
 
-async fn accept(
+async fn accept_connection(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
 ) -> Option<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
@@ -127,50 +129,50 @@ async fn accept(
         Ok((stream, peer)) => Some((stream, peer.ip(), permit)),
         Err(error) => {
             tracing::warn!(%error, "a connection cannot be accepted");
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             None
         }
     }
 }
 
-async fn connection(
+async fn handle_connection(
     stream: TcpStream,
     context: ConnectionContext,
-    admission: Arc<Admission>,
+    admission: Arc<ConnectionAdmission>,
     _permit: OwnedSemaphorePermit,
 ) {
     // `TCP_NODELAY` only improves latency, so its failure is ignored.
     let _sooner = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(context.limits.write));
+    stream.set_write_timeout(Some(context.limits.write_timeout));
     let stream = Box::pin(stream);
     let Some(tls) = context.tls.clone() else {
-        return serve_connection(stream, context, admission).await;
+        return serve_http(stream, context, admission).await;
     };
     // The TLS handshake counts as time before sign-in: an idle client must not hold the connection.
     let handshake = tokio::select! {
-        handshake = timeout(context.limits.sign_in, tls.accept(stream)) => handshake,
-        () = admission.evicted() => return,
+        handshake = timeout(context.limits.sign_in_timeout, tls.accept_tls(stream)) => handshake,
+        () = admission.wait_for_eviction() => return,
     };
     match handshake {
-        Ok(Ok(stream)) => serve_connection(stream, context, admission).await,
+        Ok(Ok(stream)) => serve_http(stream, context, admission).await,
         Ok(Err(error)) => tracing::debug!(%error, "a caller does not speak TLS as it should"),
         Err(_) => {}
     }
 }
 
-async fn serve_connection<S>(stream: S, context: ConnectionContext, admission: Arc<Admission>)
+async fn serve_http<S>(stream: S, context: ConnectionContext, admission: Arc<ConnectionAdmission>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let ConnectionContext { app, limits, tls: _, mut stop } = context;
     // HTTP/1.1 only: a connection has one request at a time, which the limits count on.
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(limits.head);
-    let of_connection = Arc::clone(&admission);
+    builder.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout);
+    let connection_admission = Arc::clone(&admission);
     let service =
         TowerToHyperService::new(app.map_request(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(Arc::clone(&of_connection));
+            request.extensions_mut().insert(Arc::clone(&connection_admission));
             request
         }));
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
@@ -178,13 +180,13 @@ where
     // `evicted` and the sign-in timeout never resolve once the caller is authenticated.
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = admission.evicted() => return,
-        () = is_too_late_to_sign_in(&admission, limits.sign_in) => {
+        () = admission.wait_for_eviction() => return,
+        () = wait_for_sign_in_timeout(&admission, limits.sign_in_timeout) => {
             connection.as_mut().graceful_shutdown();
             // A response on its way may still be sent.
-            timeout(limits.sign_in, connection).await.unwrap_or(Ok(()))
+            timeout(limits.sign_in_timeout, connection).await.unwrap_or(Ok(()))
         }
-        () = stopped(&mut stop) => {
+        () = wait_for_stop(&mut stop) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -195,38 +197,38 @@ where
 }
 
 /// Resolves when the sign-in timeout is over and the caller is not authenticated; never if it is.
-async fn is_too_late_to_sign_in(admission: &Admission, patience: Duration) {
-    tokio::time::sleep(patience).await;
+async fn wait_for_sign_in_timeout(admission: &ConnectionAdmission, sign_in_timeout: Duration) {
+    tokio::time::sleep(sign_in_timeout).await;
     if admission.is_authenticated() {
         std::future::pending::<()>().await;
     }
 }
 
 /// Applies the body timeouts to a request; its reader gets an error if the body is too slow.
-pub(crate) fn limit_body_time(limits: Limits, request: Request) -> Request {
+pub(crate) fn limit_body_time(limits: ConnectionLimits, request: Request) -> Request {
     use axum::body::HttpBody;
     if request.body().is_end_stream() {
         return request;
     }
-    request.map(|body| Body::from_stream(timed(body.into_data_stream(), limits)))
+    request.map(|body| Body::from_stream(with_body_timeouts(body.into_data_stream(), limits)))
 }
 
-fn timed<E: std::error::Error + Send + Sync + 'static>(
+fn with_body_timeouts<E: std::error::Error + Send + Sync + 'static>(
     chunks: impl Stream<Item = Result<Bytes, E>> + Send + Unpin + 'static,
-    limits: Limits,
+    limits: ConnectionLimits,
 ) -> impl Stream<Item = std::io::Result<Bytes>> + Send {
-    let end = Instant::now() + limits.body;
+    let body_deadline = Instant::now() + limits.body_timeout;
     stream::unfold(Some(chunks), move |chunks| async move {
         let mut chunks = chunks?;
-        let until = end.min(Instant::now() + limits.silence);
-        match timeout_at(until, chunks.next()).await {
+        let chunk_deadline = body_deadline.min(Instant::now() + limits.body_idle_timeout);
+        match timeout_at(chunk_deadline, chunks.next()).await {
             Ok(Some(Ok(chunk))) => Some((Ok(chunk), Some(chunks))),
             Ok(Some(Err(error))) => Some((Err(std::io::Error::other(error)), None)),
             Ok(None) => None,
             Err(_) => {
-                let late =
+                let timeout_error =
                     std::io::Error::new(std::io::ErrorKind::TimedOut, "the body is too slow");
-                Some((Err(late), None))
+                Some((Err(timeout_error), None))
             }
         }
     })

@@ -19,30 +19,30 @@ const EMPTY_BODY_BYTES: usize = 4096;
 
 /// Declared parameters of one operation.
 #[derive(Debug, Default)]
-struct Operation {
+struct OperationParameters {
     /// Names of its query parameters.
-    query: BTreeSet<String>,
+    query_names: BTreeSet<String>,
     /// True if it takes a body.
     has_body: bool,
 }
 
 /// Declared parameters of all operations, by method and path template.
-pub(crate) struct Parameters(BTreeMap<(String, String), Operation>);
+pub(crate) struct DeclaredParameters(BTreeMap<(String, String), OperationParameters>);
 
-impl Parameters {
+impl DeclaredParameters {
     /// Collects the parameters from a document.
-    pub(crate) fn of(document: &Document) -> Self {
+    pub(crate) fn from_document(document: &Document) -> Self {
         let document = serde_json::to_value(document).unwrap_or_default();
         let mut operations = BTreeMap::new();
         for (path, methods) in document["paths"].as_object().into_iter().flatten() {
             for (method, operation) in methods.as_object().into_iter().flatten() {
-                operations.insert((method.to_uppercase(), path.clone()), read(operation));
+                operations.insert((method.to_uppercase(), path.clone()), read_operation(operation));
             }
         }
         Self(operations)
     }
 
-    fn find(&self, request: &Request) -> Option<(String, &Operation)> {
+    fn find_operation(&self, request: &Request) -> Option<(String, &OperationParameters)> {
         let path = request.extensions().get::<MatchedPath>()?.as_str().to_owned();
         // axum answers HEAD by the GET handler.
         let method = match request.method().as_str() {
@@ -55,20 +55,23 @@ impl Parameters {
 }
 
 // Works on the document's JSON, whose shape the OpenAPI specification fixes.
-fn read(operation: &Value) -> Operation {
+fn read_operation(operation: &Value) -> OperationParameters {
     let parameters = operation["parameters"].as_array().into_iter().flatten();
     let query = parameters.filter(|parameter| parameter["in"] == "query");
     let names = query.filter_map(|parameter| parameter["name"].as_str().map(str::to_owned));
-    Operation { query: names.collect(), has_body: operation["requestBody"].is_object() }
+    OperationParameters {
+        query_names: names.collect(),
+        has_body: operation["requestBody"].is_object(),
+    }
 }
 
 /// Middleware that rejects undeclared parameters and bodies.
-pub(crate) async fn refuse_unknown(
-    State(parameters): State<Arc<Parameters>>,
+pub(crate) async fn reject_undeclared(
+    State(parameters): State<Arc<DeclaredParameters>>,
     request: Request,
     next: Next,
 ) -> Response {
-    let Some((name, operation)) = parameters.find(&request) else {
+    let Some((name, operation)) = parameters.find_operation(&request) else {
         return next.run(request).await;
     };
     if let Err(error) = check_query(&name, operation, &request) {
@@ -79,52 +82,56 @@ pub(crate) async fn refuse_unknown(
     if takes_body || request.body().is_end_stream() {
         return next.run(request).await;
     }
-    match refuse_body(&name, request).await {
+    match reject_body(&name, request).await {
         Ok(request) => next.run(request).await,
         Err(error) => error.into_response(),
     }
 }
 
-fn check_query(name: &str, operation: &Operation, request: &Request) -> Result<(), ApiError> {
+fn check_query(
+    name: &str,
+    operation: &OperationParameters,
+    request: &Request,
+) -> Result<(), ApiError> {
     let query = Query::<Vec<(String, String)>>::try_from_uri(request.uri());
-    let query = query.map_err(|error| ApiError::invalid(error.body_text()))?;
-    let mut given = BTreeSet::new();
+    let query = query.map_err(|error| ApiError::invalid_request(error.body_text()))?;
+    let mut seen_names = BTreeSet::new();
     for (parameter, _) in &query.0 {
-        if !operation.query.contains(parameter) {
-            let known = list(operation.query.iter());
+        if !operation.query_names.contains(parameter) {
+            let known = quote_names(operation.query_names.iter());
             let detail = format!("`{parameter}` is no parameter of {name}: it takes {known}");
-            return Err(ApiError::invalid(detail));
+            return Err(ApiError::invalid_request(detail));
         }
         // A second value of one parameter would be ambiguous.
-        if !given.insert(parameter) {
-            return Err(ApiError::invalid(format!("`{parameter}` is given twice")));
+        if !seen_names.insert(parameter) {
+            return Err(ApiError::invalid_request(format!("`{parameter}` is given twice")));
         }
     }
     Ok(())
 }
 
-fn list<'a>(names: impl Iterator<Item = &'a String>) -> String {
+fn quote_names<'a>(names: impl Iterator<Item = &'a String>) -> String {
     let names: Vec<String> = names.map(|name| format!("`{name}`")).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 /// Rejects a body where none is declared, unless it is blank or an empty object: clients with a
 /// generic `post` send `{}`.
-async fn refuse_body(name: &str, request: Request) -> Result<Request, ApiError> {
+async fn reject_body(name: &str, request: Request) -> Result<Request, ApiError> {
     let (parts, body) = request.into_parts();
     let request = Request::from_parts(parts.clone(), body);
     let body = Bytes::from_request(request, &()).await;
-    let body = body.map_err(|error| ApiError::invalid(error.body_text()))?;
+    let body = body.map_err(|error| ApiError::invalid_request(error.body_text()))?;
     let is_blank = body.len() <= EMPTY_BODY_BYTES && body.trim_ascii().is_empty();
     if !is_blank {
         let fields = serde_json::from_slice::<Map<String, Value>>(&body);
-        match fields.as_ref().map(|fields| list(fields.keys())) {
+        match fields.as_ref().map(|fields| quote_names(fields.keys())) {
             Ok(known) if known == "none" => {}
             Ok(known) => {
                 let detail = format!("{name} takes no body: leave out {known}");
-                return Err(ApiError::invalid(detail));
+                return Err(ApiError::invalid_request(detail));
             }
-            Err(_) => return Err(ApiError::invalid(format!("{name} takes no body"))),
+            Err(_) => return Err(ApiError::invalid_request(format!("{name} takes no body"))),
         }
     }
     Ok(Request::from_parts(parts, Body::empty()))

@@ -6,14 +6,14 @@ use axum::body::Body;
 use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use convergio_domain::graph::Mistake;
-use convergio_domain::run::Rejection;
+use convergio_domain::graph::Diagnostic;
+use convergio_domain::run::RunRejection;
 use convergio_eventstore::{AppendError, CommitError, LogError};
 use convergio_projections::{MemoryError, ProjectionError};
 use convergio_schemas::error_code::{self, ErrorCode};
 use convergio_schemas::wire::{MistakeView, Problem};
 
-use crate::http::front::{Form, InDialect};
+use crate::http::compat::{DialectBodyMarker, ErrorFormat};
 
 /// The id of a request, which its error answers repeat.
 #[derive(Debug, Clone, Default)]
@@ -21,7 +21,7 @@ pub(crate) struct RequestId(pub(crate) String);
 
 /// Extension of a response whose body is final: the outer layer leaves it alone.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct IsWritten;
+pub(crate) struct FinalBodyMarker;
 
 /// An error as a handler returns it. It travels in the response's extensions until its format is
 /// known.
@@ -31,31 +31,31 @@ pub(crate) struct ApiError {
     /// Explanation for the client.
     detail: String,
     /// Diagnostics of an invalid manifest, each with its place.
-    mistakes: Vec<Mistake>,
+    mistakes: Vec<Diagnostic>,
     /// True if the same request may succeed later.
-    retryable: bool,
+    is_retryable: bool,
 }
 
 impl ApiError {
     pub(crate) fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), mistakes: Vec::new(), retryable: false }
+        Self { code, detail: detail.into(), mistakes: Vec::new(), is_retryable: false }
     }
 
     /// Creates an error that may pass by itself.
-    pub(crate) fn retryable(code: ErrorCode, detail: impl Into<String>) -> Self {
-        Self { retryable: true, ..Self::new(code, detail) }
+    pub(crate) fn retryable_error(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Self { is_retryable: true, ..Self::new(code, detail) }
     }
 
-    pub(crate) fn invalid(detail: impl Into<String>) -> Self {
+    pub(crate) fn invalid_request(detail: impl Into<String>) -> Self {
         Self::new(error_code::REQUEST_INVALID, detail)
     }
 
-    pub(crate) fn not_found(what: &str) -> Self {
-        Self::new(error_code::NOT_FOUND, format!("there is no such {what}"))
+    pub(crate) fn not_found(resource: &str) -> Self {
+        Self::new(error_code::NOT_FOUND, format!("there is no such {resource}"))
     }
 
     /// `graph.invalid` with all diagnostics; the first one is repeated in the detail.
-    pub(crate) fn manifest(mistakes: Vec<Mistake>) -> Self {
+    pub(crate) fn invalid_manifest(mistakes: Vec<Diagnostic>) -> Self {
         let first = mistakes.first().map_or_else(String::new, ToString::to_string);
         let detail = match mistakes.len() {
             1 => first,
@@ -65,38 +65,38 @@ impl ApiError {
     }
 
     /// The request lost against concurrent writers too often; the client may retry.
-    pub(crate) fn busy(detail: impl Into<String>) -> Self {
-        Self { retryable: true, ..Self::new(error_code::REQUEST_CONFLICT, detail) }
+    pub(crate) fn write_contention(detail: impl Into<String>) -> Self {
+        Self { is_retryable: true, ..Self::new(error_code::REQUEST_CONFLICT, detail) }
     }
 
     /// The request was carried out, but its answer could not be recorded. Retryable: a repetition
     /// under the same key gets the recorded effect.
-    pub(crate) fn unrecorded(error: &dyn std::fmt::Display) -> Self {
+    pub(crate) fn answer_not_recorded(error: &dyn std::fmt::Display) -> Self {
         tracing::error!(%error, "an answer is not recorded");
         let detail = "the request was carried out, and its answer could not be recorded: send the \
             same request under the same key again, it is done once";
-        Self { retryable: true, ..Self::new(error_code::LOG_UNAVAILABLE, detail) }
+        Self { is_retryable: true, ..Self::new(error_code::LOG_UNAVAILABLE, detail) }
     }
 
     /// True if the error depends on the request alone, so that it may be recorded as the final
     /// answer. Errors of authentication (401, 403), missing objects (404), the server (5xx) and
     /// transient ones are not.
-    pub(crate) fn is_verdict(&self) -> bool {
-        !self.retryable && matches!(self.code.status, 400 | 409 | 413 | 422)
+    pub(crate) fn is_deterministic(&self) -> bool {
+        !self.is_retryable && matches!(self.code.status, 400 | 409 | 413 | 422)
     }
 
     /// A defect: the reason goes to the server's log only, since it may hold internals; the client
     /// gets the request's id to report.
-    fn internal(error: &dyn std::fmt::Display) -> Self {
+    fn internal_error(error: &dyn std::fmt::Display) -> Self {
         tracing::error!(%error, "a request failed");
         let detail = "the server's log has the reason under this request_id";
         Self::new(error_code::INTERNAL, detail)
     }
 
-    fn unavailable(error: &dyn std::fmt::Display) -> Self {
+    fn log_unavailable(error: &dyn std::fmt::Display) -> Self {
         tracing::error!(%error, "the log is not available");
         let detail = "the log cannot be used now: nothing was done, send the same request later";
-        Self { retryable: true, ..Self::new(error_code::LOG_UNAVAILABLE, detail) }
+        Self { is_retryable: true, ..Self::new(error_code::LOG_UNAVAILABLE, detail) }
     }
 }
 
@@ -112,10 +112,16 @@ impl IntoResponse for ApiError {
 /// Writes the body of an error response: problem details with the request's id, or the format of a
 /// compatible API. Errors of the framework itself (body too large, unreadable query) get the same
 /// body.
-pub(crate) fn stamp(response: &mut Response, request_id: &str, form: Option<Form>) {
+pub(crate) fn write_error_body(
+    response: &mut Response,
+    request_id: &str,
+    format: Option<ErrorFormat>,
+) {
     let extensions = response.extensions();
     // The handler wrote the body itself: in the compatible API, or as a recorded answer.
-    if extensions.get::<InDialect>().is_some() || extensions.get::<IsWritten>().is_some() {
+    if extensions.get::<DialectBodyMarker>().is_some()
+        || extensions.get::<FinalBodyMarker>().is_some()
+    {
         return;
     }
     let status = response.status();
@@ -127,18 +133,18 @@ pub(crate) fn stamp(response: &mut Response, request_id: &str, form: Option<Form
         None if is_problem => from_status(status),
         None => return,
     };
-    *response = match form {
-        Some(form) => error.in_form(form, status, request_id),
-        None => error.response(status, request_id),
+    *response = match format {
+        Some(form) => error.to_formatted_response(form, status, request_id),
+        None => error.to_problem_response(status, request_id),
     };
 }
 
 /// Writes the problem details of an error response now, so that its bytes can be recorded.
-pub(crate) fn write(mut response: Response, request_id: &RequestId) -> Response {
+pub(crate) fn write_problem(mut response: Response, request_id: &RequestId) -> Response {
     let Some(error) = response.extensions_mut().remove::<ApiError>() else { return response };
-    let mut written = error.response(response.status(), &request_id.0);
-    written.extensions_mut().insert(IsWritten);
-    written
+    let mut response_with_body = error.to_problem_response(response.status(), &request_id.0);
+    response_with_body.extensions_mut().insert(FinalBodyMarker);
+    response_with_body
 }
 
 fn from_status(status: StatusCode) -> ApiError {
@@ -147,14 +153,14 @@ fn from_status(status: StatusCode) -> ApiError {
             ApiError::new(error_code::REQUEST_TOO_LARGE, "the body is larger than the API takes")
         }
         StatusCode::NOT_FOUND => ApiError::new(error_code::NOT_FOUND, "there is no such path"),
-        _ if status.is_server_error() => ApiError::internal(&status),
-        _ => ApiError::invalid(format!("the request cannot be read ({status})")),
+        _ if status.is_server_error() => ApiError::internal_error(&status),
+        _ => ApiError::invalid_request(format!("the request cannot be read ({status})")),
     }
 }
 
 impl ApiError {
-    fn response(self, status: StatusCode, request_id: &str) -> Response {
-        let mut answer = (status, Json(self.problem(request_id))).into_response();
+    fn to_problem_response(self, status: StatusCode, request_id: &str) -> Response {
+        let mut answer = (status, Json(self.to_problem(request_id))).into_response();
         let kind = HeaderValue::from_static("application/problem+json");
         answer.headers_mut().insert(header::CONTENT_TYPE, kind);
         // A second is the shortest delay that the header can express.
@@ -165,20 +171,25 @@ impl ApiError {
     }
 
     /// Returns the error in the format of a compatible API.
-    fn in_form(self, form: Form, status: StatusCode, request_id: &str) -> Response {
-        let body = form.error(self.code.code, &self.detail, None, request_id);
+    fn to_formatted_response(
+        self,
+        format: ErrorFormat,
+        status: StatusCode,
+        request_id: &str,
+    ) -> Response {
+        let body = format.error_body(self.code.code, &self.detail, None, request_id);
         let mut answer = (status, Json(body)).into_response();
         // Official SDKs of OpenAI and Anthropic retry or not by this header.
         // Decided by the error and not by the status: SDKs would retry any 409 or 5xx by
         // themselves.
-        let again = if self.retryable { "true" } else { "false" };
-        answer.headers_mut().insert("x-should-retry", HeaderValue::from_static(again));
+        let should_retry = if self.is_retryable { "true" } else { "false" };
+        answer.headers_mut().insert("x-should-retry", HeaderValue::from_static(should_retry));
         answer
     }
 
-    fn problem(self, request_id: &str) -> Problem {
+    fn to_problem(self, request_id: &str) -> Problem {
         let mistakes = self.mistakes.into_iter().map(|mistake| {
-            let Mistake { line, column, path, message } = mistake;
+            let Diagnostic { line, column, path, message } = mistake;
             MistakeView { line, column, path, message }
         });
         Problem {
@@ -188,7 +199,7 @@ impl ApiError {
             detail: self.detail,
             code: self.code.code.to_owned(),
             request_id: request_id.to_owned(),
-            retryable: self.retryable,
+            retryable: self.is_retryable,
             mistakes: mistakes.collect(),
         }
     }
@@ -200,15 +211,15 @@ impl From<JsonRejection> for ApiError {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
             return from_status(rejection.status());
         }
-        Self::invalid(rejection.body_text())
+        Self::invalid_request(rejection.body_text())
     }
 }
 
 impl From<ProjectionError> for ApiError {
     fn from(error: ProjectionError) -> Self {
         match error {
-            ProjectionError::BadCursor(_) => Self::invalid(error.to_string()),
-            other => Self::internal(&other),
+            ProjectionError::BadCursor(_) => Self::invalid_request(error.to_string()),
+            other => Self::internal_error(&other),
         }
     }
 }
@@ -216,8 +227,8 @@ impl From<ProjectionError> for ApiError {
 impl From<LogError> for ApiError {
     fn from(error: LogError) -> Self {
         match error {
-            LogError::Unavailable(_) | LogError::Closed => Self::unavailable(&error),
-            other => Self::internal(&other),
+            LogError::Unavailable(_) | LogError::Closed => Self::log_unavailable(&error),
+            other => Self::internal_error(&other),
         }
     }
 }
@@ -231,10 +242,12 @@ impl From<AppendError> for ApiError {
             AppendError::Full => {
                 let detail = "the log's disk is full: nothing was done; make room, then send the \
                     same request again";
-                Self { retryable: true, ..Self::new(error_code::LOG_FULL, detail) }
+                Self { is_retryable: true, ..Self::new(error_code::LOG_FULL, detail) }
             }
-            AppendError::Corrupt { .. } | AppendError::CommitMismatch => Self::internal(&error),
-            other => Self::unavailable(&other),
+            AppendError::Corrupt { .. } | AppendError::CommitMismatch => {
+                Self::internal_error(&error)
+            }
+            other => Self::log_unavailable(&other),
         }
     }
 }
@@ -246,7 +259,7 @@ impl<R: Into<ApiError> + std::error::Error> From<CommitError<R>> for ApiError {
             CommitError::Conflict => {
                 let detail = "so many write to the same thing that this request did not get \
                     its turn in time: nothing was done, send the same request again";
-                Self { retryable: true, ..Self::new(error_code::REQUEST_CONFLICT, detail) }
+                Self { is_retryable: true, ..Self::new(error_code::REQUEST_CONFLICT, detail) }
             }
             CommitError::Append(error) => error.into(),
             CommitError::Log(error) => error.into(),
@@ -254,36 +267,36 @@ impl<R: Into<ApiError> + std::error::Error> From<CommitError<R>> for ApiError {
     }
 }
 
-impl From<Rejection> for ApiError {
-    fn from(rejection: Rejection) -> Self {
+impl From<RunRejection> for ApiError {
+    fn from(rejection: RunRejection) -> Self {
         let code = match rejection {
-            Rejection::NotFound | Rejection::NoSuchApproval(_) => error_code::NOT_FOUND,
-            Rejection::Imported => error_code::RUN_IMPORTED,
-            Rejection::NotInRole(..) => error_code::AUTH_FORBIDDEN,
-            Rejection::IdempotencyMismatch => error_code::IDEMPOTENCY_MISMATCH,
-            Rejection::NotResumable(_)
-            | Rejection::NotFailed(_)
-            | Rejection::NothingToRetry
-            | Rejection::NotForkable(..) => error_code::RUN_NOT_RESUMABLE,
+            RunRejection::NotFound | RunRejection::NoSuchApproval(_) => error_code::NOT_FOUND,
+            RunRejection::Imported => error_code::RUN_IMPORTED,
+            RunRejection::NotInRole(..) => error_code::AUTH_FORBIDDEN,
+            RunRejection::IdempotencyMismatch => error_code::IDEMPOTENCY_MISMATCH,
+            RunRejection::NotResumable(_)
+            | RunRejection::NotFailed(_)
+            | RunRejection::NothingToRetry
+            | RunRejection::NotForkable(..) => error_code::RUN_NOT_RESUMABLE,
             _ => error_code::REQUEST_CONFLICT,
         };
         Self::new(code, rejection.to_string())
     }
 }
 
-impl From<convergio_domain::memory::Rejection> for ApiError {
-    fn from(rejection: convergio_domain::memory::Rejection) -> Self {
+impl From<convergio_domain::memory::MemoryRejection> for ApiError {
+    fn from(rejection: convergio_domain::memory::MemoryRejection) -> Self {
         let code = match rejection {
-            convergio_domain::memory::Rejection::Full => error_code::REQUEST_CONFLICT,
+            convergio_domain::memory::MemoryRejection::Full => error_code::REQUEST_CONFLICT,
             _ => error_code::REQUEST_INVALID,
         };
         Self::new(code, rejection.to_string())
     }
 }
 
-impl From<convergio_domain::token::Rejection> for ApiError {
-    fn from(rejection: convergio_domain::token::Rejection) -> Self {
-        use convergio_domain::token::Rejection::{NotFound, NotOwner};
+impl From<convergio_domain::token::TokenRejection> for ApiError {
+    fn from(rejection: convergio_domain::token::TokenRejection) -> Self {
+        use convergio_domain::token::TokenRejection::{NotFound, NotOwner};
         let code = match rejection {
             NotOwner => error_code::AUTH_FORBIDDEN,
             NotFound => error_code::NOT_FOUND,
@@ -297,25 +310,25 @@ impl From<MemoryError> for ApiError {
     fn from(error: MemoryError) -> Self {
         match error {
             MemoryError::Log(error) => error.into(),
-            other => Self::internal(&other),
+            other => Self::internal_error(&other),
         }
     }
 }
 
-impl From<convergio_domain::request::Mismatch> for ApiError {
-    fn from(mismatch: convergio_domain::request::Mismatch) -> Self {
+impl From<convergio_domain::request::RequestMismatch> for ApiError {
+    fn from(mismatch: convergio_domain::request::RequestMismatch) -> Self {
         Self::new(error_code::IDEMPOTENCY_MISMATCH, mismatch.to_string())
     }
 }
 
-impl From<convergio_domain::agent::NoAgent> for ApiError {
-    fn from(_: convergio_domain::agent::NoAgent) -> Self {
+impl From<convergio_domain::agent::AgentNotFound> for ApiError {
+    fn from(_: convergio_domain::agent::AgentNotFound) -> Self {
         Self::not_found("agent")
     }
 }
 
-impl From<convergio_domain::graph::Never> for ApiError {
-    fn from(never: convergio_domain::graph::Never) -> Self {
-        Self::internal(&never)
+impl From<convergio_domain::graph::GraphRejection> for ApiError {
+    fn from(never: convergio_domain::graph::GraphRejection) -> Self {
+        Self::internal_error(&never)
     }
 }

@@ -4,10 +4,10 @@
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 /// Value of `Strict-Transport-Security`: browsers insist on TLS for a year.
-const TLS_FROM_NOW_ON: HeaderValue = HeaderValue::from_static("max-age=31536000");
+const STRICT_TRANSPORT_SECURITY_VALUE: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Sent with every answer, encrypted or not.
-const HEADERS: [(HeaderName, HeaderValue); 6] = [
+const SECURITY_HEADERS: [(HeaderName, HeaderValue); 6] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (
@@ -25,11 +25,11 @@ const HEADERS: [(HeaderName, HeaderValue); 6] = [
 /// Adds the security headers; `Strict-Transport-Security` only if this process terminates TLS.
 pub(crate) fn add_security_headers(headers: &mut HeaderMap, is_encrypted: bool) {
     // One allocation: headers of the answer, and one more for TLS.
-    headers.reserve(HEADERS.len() + 2);
-    for (name, value) in HEADERS {
+    headers.reserve(SECURITY_HEADERS.len() + 2);
+    for (name, value) in SECURITY_HEADERS {
         headers.insert(name, value);
     }
     if is_encrypted {
-        headers.insert(header::STRICT_TRANSPORT_SECURITY, TLS_FROM_NOW_ON);
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, STRICT_TRANSPORT_SECURITY_VALUE);
     }
 }

@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 /// Minimum time between two checks of the files.
-const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Reasons why TLS cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +55,7 @@ impl Tls {
         Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)) })
     }
 
-    pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+    pub(crate) async fn accept_tls<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: S,
     ) -> io::Result<TlsStream<S>> {
@@ -74,11 +74,11 @@ struct CertificateFiles {
 #[derive(Debug)]
 /// The certificate in use.
 struct CurrentCertificate {
-    certified: Arc<CertifiedKey>,
+    certified_key: Arc<CertifiedKey>,
     /// Modification times of certificate and key at the last check.
-    modified: [Option<SystemTime>; 2],
+    modified_times: [Option<SystemTime>; 2],
     /// Time of the last check.
-    looked: Instant,
+    checked_at: Instant,
 }
 
 impl CertificateFiles {
@@ -86,23 +86,27 @@ impl CertificateFiles {
         // Before the files are read: a change in between is found by the next check.
         let modified = [modified_time(certificate), modified_time(key)];
         let certified = Arc::new(read_certificate(certificate, key)?);
-        let current = CurrentCertificate { certified, modified, looked: Instant::now() };
+        let current = CurrentCertificate {
+            certified_key: certified,
+            modified_times: modified,
+            checked_at: Instant::now(),
+        };
         let (certificate, key) = (certificate.to_owned(), key.to_owned());
         Ok(Self { certificate, key, current: Mutex::new(current) })
     }
 
     /// Reads the files again if they changed. If they cannot be used, for instance because only one
     /// of the two is written yet, the last good certificate stays.
-    fn refresh(&self, current: &mut CurrentCertificate) {
-        current.looked = Instant::now();
+    fn refresh_certificate(&self, current: &mut CurrentCertificate) {
+        current.checked_at = Instant::now();
         let modified = [modified_time(&self.certificate), modified_time(&self.key)];
-        if modified == current.modified {
+        if modified == current.modified_times {
             return;
         }
         // Also after a failure: the same broken files are not read again until they change.
-        current.modified = modified;
+        current.modified_times = modified;
         match read_certificate(&self.certificate, &self.key) {
-            Ok(certified) => current.certified = Arc::new(certified),
+            Ok(certified) => current.certified_key = Arc::new(certified),
             Err(error) => tracing::warn!(%error, "the new certificate is not used"),
         }
     }
@@ -112,10 +116,10 @@ impl ResolvesServerCert for CertificateFiles {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         // Called for every handshake, so the files are checked at most every `CHECK_INTERVAL`.
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.looked.elapsed() >= LOOK_INTERVAL {
-            self.refresh(&mut current);
+        if current.checked_at.elapsed() >= CHECK_INTERVAL {
+            self.refresh_certificate(&mut current);
         }
-        Some(Arc::clone(&current.certified))
+        Some(Arc::clone(&current.certified_key))
     }
 }
 

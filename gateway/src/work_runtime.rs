@@ -23,7 +23,7 @@ pub(crate) async fn hand_over(
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(_) => {
             let detail = "the server is stopping: send the request again";
-            ApiError::retryable(error_code::NOT_READY, detail).into_response()
+            ApiError::retryable_error(error_code::NOT_READY, detail).into_response()
         }
     }
 }

@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
-use convergio_kernel_c::{EdgeSpec, Graph, NodeSpec, Outcome, Scheduler};
+use convergio_kernel_c::{EdgeSpec, KernelGraph, NodeOutcome, NodeSpec, Scheduler};
 use petgraph::Direction;
 use petgraph::algo::toposort;
 use petgraph::graph::{DiGraph, NodeIndex};
@@ -55,12 +55,13 @@ fn quickest<T>(mut work: impl FnMut() -> T) -> (f64, T) {
 }
 
 /// Completes all nodes in the order in which they become ready; returns how many there were.
-fn run_kernel(graph: &Arc<Graph>) -> usize {
+fn run_kernel(graph: &Arc<KernelGraph>) -> usize {
     let (mut scheduler, started) = Scheduler::start(graph).expect("memory");
     let mut queue: Vec<u32> = started.ready.iter().map(|ready| ready.node).collect();
     let mut at = 0;
     while let Some(node) = queue.get(at).copied() {
-        let delta = scheduler.complete(node, Outcome::Done { choice: None }).expect("in flight");
+        let delta =
+            scheduler.complete_node(node, NodeOutcome::Done { choice: None }).expect("in flight");
         queue.extend(delta.ready.iter().map(|ready| ready.node));
         at += 1;
     }
@@ -98,7 +99,8 @@ fn main() {
     let specs: Vec<EdgeSpec> =
         edges.iter().map(|(from, to)| EdgeSpec { from: *from, to: *to, port: None }).collect();
     let nodes = vec![NodeSpec::default(); NODES as usize];
-    let (took, graph) = quickest(|| Graph::compile(&nodes, &specs).expect("edges lead forward"));
+    let (took, graph) =
+        quickest(|| KernelGraph::compile_graph(&nodes, &specs).expect("edges lead forward"));
     report("kernel: compile", took);
     let graph = Arc::new(graph);
     let (took, completed) = quickest(|| run_kernel(&graph));

@@ -8,7 +8,7 @@ fn size_u32<T>() -> u32 {
 }
 
 /// Version and struct sizes as the wrapper was built with.
-pub(crate) fn of_caller() -> c::cvg_abi {
+pub(crate) fn caller_abi() -> c::cvg_abi {
     c::cvg_abi {
         version: c::CVG_ABI_VERSION,
         allocator_size: size_u32::<c::cvg_allocator>(),

@@ -12,8 +12,10 @@ use std::slice;
 use crate::abi;
 use crate::bindings as c;
 use crate::error::{CompileError, KernelError, NO_FAULT, check_at};
-use crate::scheduler::{Delta, RawState, Ready, RunResult};
-use crate::tools::{SchemaError, Tool, ToolError, Violation, no_violation, refused};
+use crate::scheduler::{RawNodeState, ReadyNode, RunResult, ScheduleDelta};
+use crate::tools::{
+    KernelTool, KernelToolError, SchemaError, Violation, check_schema, no_violation,
+};
 
 /// Enough for any C object on the targets we build for.
 const ALIGNMENT: usize = 16;
@@ -24,7 +26,7 @@ const ALLOCATOR: c::cvg_allocator =
 
 extern "C" fn allocate(_context: *mut c_void, size: usize) -> *mut c_void {
     #[cfg(test)]
-    if !crate::heap::grant() {
+    if !crate::heap::grant_block() {
         return ptr::null_mut();
     }
     match Layout::from_size_align(size, ALIGNMENT) {
@@ -36,7 +38,7 @@ extern "C" fn allocate(_context: *mut c_void, size: usize) -> *mut c_void {
 
 extern "C" fn release(_context: *mut c_void, block: *mut c_void, size: usize) {
     #[cfg(test)]
-    crate::heap::take_back();
+    crate::heap::return_block();
     if let Ok(layout) = Layout::from_size_align(size, ALIGNMENT) {
         // SAFETY: C gives back a block of `allocate` with the size it asked for, so `block` was
         // allocated with this very layout.
@@ -51,18 +53,18 @@ pub(crate) fn status_text(status: c::cvg_status) -> &'static str {
 
 /// Checks that library and wrapper were built from the same header.
 pub(crate) fn check_abi() -> Result<(), KernelError> {
-    let caller = abi::of_caller();
+    let caller = abi::caller_abi();
     // SAFETY: `caller` is a valid struct of the size given, read during the call only.
     KernelError::check(unsafe { c::cvg_abi_check(&raw const caller, size_of::<c::cvg_abi>()) })
 }
 
 /// Calls a C function that writes its result to its last pointer, which is valid for a write.
-fn written<T>(mut value: T, call: impl FnOnce(*mut T) -> c::cvg_status) -> Result<T, KernelError> {
+fn receive<T>(mut value: T, call: impl FnOnce(*mut T) -> c::cvg_status) -> Result<T, KernelError> {
     KernelError::check(call(&raw mut value))?;
     Ok(value)
 }
 
-fn handle<T>(written: *mut T) -> Result<NonNull<T>, KernelError> {
+fn non_null<T>(written: *mut T) -> Result<NonNull<T>, KernelError> {
     NonNull::new(written).ok_or(KernelError::AbiMismatch)
 }
 
@@ -125,7 +127,7 @@ impl RawGraph {
             )
         };
         check_at(status, fault)?;
-        Ok(Self(handle(out)?))
+        Ok(Self(non_null(out)?))
     }
 
     pub(crate) fn node_count(&self) -> u32 {
@@ -140,18 +142,18 @@ impl RawGraph {
 
     pub(crate) fn hash(&self) -> u64 {
         // SAFETY: the handle is live; nothing is null, so the call cannot fail.
-        written(0, |out| unsafe { c::cvg_graph_hash(self.0.as_ptr(), out) }).unwrap_or_default()
+        receive(0, |out| unsafe { c::cvg_graph_hash(self.0.as_ptr(), out) }).unwrap_or_default()
     }
 }
 
 impl RawDelta {
     pub(crate) fn new() -> Result<Self, KernelError> {
         // SAFETY: the allocator is valid.
-        let made = written(ptr::null_mut(), |out| unsafe { c::cvg_delta_new(&ALLOCATOR, out) });
-        Ok(Self(handle(made?)?))
+        let made = receive(ptr::null_mut(), |out| unsafe { c::cvg_delta_new(&ALLOCATOR, out) });
+        Ok(Self(non_null(made?)?))
     }
 
-    pub(crate) fn read(&self) -> Delta {
+    pub(crate) fn read(&self) -> ScheduleDelta {
         let mut view = c::cvg_delta_view {
             ready: ptr::null(),
             ready_count: 0,
@@ -169,13 +171,13 @@ impl RawDelta {
         // written, for which `&mut self` is needed.
         let (ready, skipped, cancelled) = unsafe {
             (
-                array(view.ready, view.ready_count),
-                array(view.skipped, view.skipped_count),
-                array(view.cancelled, view.cancelled_count),
+                as_slice(view.ready, view.ready_count),
+                as_slice(view.skipped, view.skipped_count),
+                as_slice(view.cancelled, view.cancelled_count),
             )
         };
-        Delta {
-            ready: ready.iter().map(Ready::from_raw).collect(),
+        ScheduleDelta {
+            ready: ready.iter().map(ReadyNode::from_raw).collect(),
             skipped: skipped.to_vec(),
             cancelled: cancelled.to_vec(),
             asking: (view.asking != c::CVG_NONE).then_some(view.asking),
@@ -188,7 +190,7 @@ impl RawDelta {
 ///
 /// # Safety
 /// Unless `count` is 0, `first` points to `count` initialised values that do not change during 'a.
-unsafe fn array<'a, T>(first: *const T, count: usize) -> &'a [T] {
+unsafe fn as_slice<'a, T>(first: *const T, count: usize) -> &'a [T] {
     if count == 0 {
         return &[];
     }
@@ -210,16 +212,16 @@ impl RawSched {
         KernelError::check(unsafe {
             c::cvg_sched_start(graph.0.as_ptr(), &ALLOCATOR, &raw mut out, delta.0.as_ptr())
         })?;
-        Ok(Self(handle(out)?))
+        Ok(Self(non_null(out)?))
     }
 
     pub(crate) fn restore(
         graph: &RawGraph,
-        states: &[RawState<'_>],
+        states: &[RawNodeState<'_>],
         delta: &mut RawDelta,
     ) -> Result<Self, CompileError> {
         let states: Vec<c::cvg_node_state> =
-            states.iter().map(RawState::to_raw).collect::<Result<_, _>>()?;
+            states.iter().map(RawNodeState::to_raw).collect::<Result<_, _>>()?;
         let mut out = ptr::null_mut();
         let mut fault = NO_FAULT;
         // SAFETY: graph and delta are live handles; the states are valid for their number, and so
@@ -237,7 +239,7 @@ impl RawSched {
             )
         };
         check_at(status, fault)?;
-        Ok(Self(handle(out)?))
+        Ok(Self(non_null(out)?))
     }
 
     /// Lets C change the scheduler. Both pointers given to `call` are live handles and, being
@@ -312,7 +314,7 @@ impl RawSched {
 
     pub(crate) fn save(&self) -> Result<Vec<u8>, KernelError> {
         // SAFETY: the handle is live; what `write` is given is valid for `room` writes.
-        fill(0, |bytes, room, size| unsafe {
+        fill_bytes(0, |bytes, room, size| unsafe {
             c::cvg_sched_save(self.0.as_ptr(), bytes, room, size)
         })
     }
@@ -338,22 +340,22 @@ impl RawSched {
             )
         };
         check_at(status, fault)?;
-        Ok(Self(handle(out)?))
+        Ok(Self(non_null(out)?))
     }
 
     pub(crate) fn hash(&self) -> u64 {
         // SAFETY: the handle is live; nothing is null, so the call cannot fail.
-        written(0, |out| unsafe { c::cvg_sched_hash(self.0.as_ptr(), out) }).unwrap_or_default()
+        receive(0, |out| unsafe { c::cvg_sched_hash(self.0.as_ptr(), out) }).unwrap_or_default()
     }
 
     pub(crate) fn node_status(&self, node: u32) -> Result<u32, KernelError> {
         // SAFETY: the handle is live.
-        written(0, |out| unsafe { c::cvg_sched_node_status(self.0.as_ptr(), node, out) })
+        receive(0, |out| unsafe { c::cvg_sched_node_status(self.0.as_ptr(), node, out) })
     }
 
     pub(crate) fn result(&self) -> u32 {
         // SAFETY: the handle is live; nothing is null, so the call cannot fail.
-        written(0, |out| unsafe { c::cvg_sched_result(self.0.as_ptr(), out) }).unwrap_or_default()
+        receive(0, |out| unsafe { c::cvg_sched_result(self.0.as_ptr(), out) }).unwrap_or_default()
     }
 }
 
@@ -361,15 +363,15 @@ impl Clone for RawSched {
     fn clone(&self) -> Self {
         // SAFETY: the handle is live.
         let made =
-            written(ptr::null_mut(), |out| unsafe { c::cvg_sched_clone(self.0.as_ptr(), out) });
-        let copy = made.and_then(handle).map(Self);
+            receive(ptr::null_mut(), |out| unsafe { c::cvg_sched_clone(self.0.as_ptr(), out) });
+        let copy = made.and_then(non_null).map(Self);
         copy.unwrap_or_else(|_| out_of_memory::<c::cvg_node_state>())
     }
 }
 
 /// Collects the bytes that a C function writes; if they exceed `room`, it is called again with
 /// enough.
-fn fill(
+fn fill_bytes(
     room: usize,
     mut write: impl FnMut(*mut u8, usize, *mut usize) -> c::cvg_status,
 ) -> Result<Vec<u8>, KernelError> {
@@ -412,7 +414,7 @@ pub(crate) fn route(
 
 pub(crate) fn complexity(features: &c::cvg_features) -> u32 {
     // SAFETY: `features` is valid and only read.
-    written(0, |out| unsafe { c::cvg_complexity(features, out) }).unwrap_or_default()
+    receive(0, |out| unsafe { c::cvg_complexity(features, out) }).unwrap_or_default()
 }
 
 /// Borrows a text for the duration of a call.
@@ -426,7 +428,7 @@ pub(crate) fn text(text: &str) -> c::cvg_text {
 /// The text is a constant of the C library, in UTF-8.
 unsafe fn constant(text: c::cvg_text) -> &'static str {
     // SAFETY: what the caller promises.
-    let bytes = unsafe { array(text.bytes.cast(), text.size) };
+    let bytes = unsafe { as_slice(text.bytes.cast(), text.size) };
     std::str::from_utf8(bytes).unwrap_or_default()
 }
 
@@ -439,8 +441,8 @@ impl RawSchema {
         let status = unsafe {
             c::cvg_schema_compile(&ALLOCATOR, text(schema), &raw mut out, &raw mut violation)
         };
-        refused(status, &violation)?;
-        Ok(Self(handle(out)?))
+        check_schema(status, &violation)?;
+        Ok(Self(non_null(out)?))
     }
 
     pub(crate) fn check(&self, value: &str) -> Result<(), SchemaError> {
@@ -450,7 +452,7 @@ impl RawSchema {
         let status = unsafe {
             c::cvg_schema_check(self.0.as_ptr(), &ALLOCATOR, text(value), &raw mut violation)
         };
-        refused(status, &violation)
+        check_schema(status, &violation)
     }
 }
 
@@ -469,7 +471,7 @@ pub(crate) fn permit(
     Ok((verdict, rule))
 }
 
-pub(crate) fn tools() -> Vec<Tool> {
+pub(crate) fn tools() -> Vec<KernelTool> {
     // SAFETY: the call has no conditions.
     let count = unsafe { c::cvg_tool_count() };
     let tool = |index| {
@@ -479,7 +481,7 @@ pub(crate) fn tools() -> Vec<Tool> {
         unsafe { c::cvg_tool_at(index, &raw mut tool) };
         // SAFETY: C fills a tool with constants.
         unsafe {
-            Tool {
+            KernelTool {
                 name: constant(tool.name),
                 description: constant(tool.description),
                 schema: constant(tool.schema),
@@ -489,24 +491,28 @@ pub(crate) fn tools() -> Vec<Tool> {
     (0..count).map(tool).collect()
 }
 
-pub(crate) fn call_tool(name: &str, arguments: &str, now_ms: i64) -> Result<String, ToolError> {
+pub(crate) fn call_tool(
+    name: &str,
+    arguments: &str,
+    now_ms: i64,
+) -> Result<String, KernelToolError> {
     let (mut violation, mut why) = (no_violation(), ptr::null());
     let room = arguments.len() + 256;
     // SAFETY: texts are read during the call; `fill` gives `room` bytes, the rest is for one write.
-    let answer = fill(room, |bytes, room, size| unsafe {
+    let answer = fill_bytes(room, |bytes, room, size| unsafe {
         let (name, arguments) = (text(name), text(arguments));
         let (wrong, why) = (&raw mut violation, &raw mut why);
         c::cvg_tool_call(&ALLOCATOR, name, arguments, now_ms, bytes, room, size, wrong, why)
     });
     let bytes = answer.map_err(|error| match error {
-        KernelError::UnknownTool => ToolError::Unknown,
+        KernelError::UnknownTool => KernelToolError::Unknown,
         KernelError::BadJson | KernelError::Mismatch => {
-            ToolError::Arguments(Violation::from_raw(&violation))
+            KernelToolError::Arguments(Violation::from_raw(&violation))
         }
         KernelError::ToolFailed => {
             // SAFETY: after this status `why` is a constant, terminated text.
             let why = unsafe { CStr::from_ptr(why) };
-            ToolError::Failed(why.to_str().unwrap_or_default())
+            KernelToolError::Failed(why.to_str().unwrap_or_default())
         }
         error => error.into(),
     })?;
@@ -517,16 +523,16 @@ impl RawMemory {
     pub(crate) fn new(dimensions: usize) -> Result<Self, KernelError> {
         check_abi()?;
         // SAFETY: the allocator is valid.
-        let made = written(ptr::null_mut(), |out| unsafe {
+        let made = receive(ptr::null_mut(), |out| unsafe {
             c::cvg_memory_new(&ALLOCATOR, dimensions, out)
         });
-        Ok(Self(handle(made?)?))
+        Ok(Self(non_null(made?)?))
     }
 
     /// The item's text is valid, and its vector has as many dimensions as the memory.
     pub(crate) fn add(&mut self, item: &c::cvg_memory_item) -> Result<u32, KernelError> {
         // SAFETY: the handle is live and not shared; the item is read during the call only.
-        written(0, |id| unsafe { c::cvg_memory_add(self.0.as_ptr(), item, id) })
+        receive(0, |id| unsafe { c::cvg_memory_add(self.0.as_ptr(), item, id) })
     }
 
     pub(crate) fn remove(&mut self, id: u32) -> Result<(), KernelError> {
@@ -578,7 +584,7 @@ pub(crate) fn quantise(vector: &[f32]) -> Result<Vec<i8>, KernelError> {
 pub(crate) fn cosine(a: &[i8], b: &[i8]) -> Result<f64, KernelError> {
     let len = a.len().min(b.len());
     // SAFETY: both vectors are valid for `len` reads.
-    written(0.0, |out| unsafe { c::cvg_cosine(a.as_ptr(), b.as_ptr(), len, out) })
+    receive(0.0, |out| unsafe { c::cvg_cosine(a.as_ptr(), b.as_ptr(), len, out) })
 }
 
 pub(crate) fn score(
@@ -589,5 +595,5 @@ pub(crate) fn score(
     importance: u32,
 ) -> Result<f64, KernelError> {
     // SAFETY: the weights are read during the call only.
-    written(0.0, |out| unsafe { c::cvg_score(weights, bm25, cosine, age_ms, importance, out) })
+    receive(0.0, |out| unsafe { c::cvg_score(weights, bm25, cosine, age_ms, importance, out) })
 }

@@ -6,7 +6,7 @@ use crate::ffi::RawGraph;
 
 /// Effect of a node's failure on the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnError {
+pub enum OnErrorSpec {
     /// The run fails; nothing more becomes ready.
     #[default]
     Fail,
@@ -25,7 +25,7 @@ pub struct NodeSpec {
     /// means all.
     pub join: u32,
     /// Effect of its failure.
-    pub on_error: OnError,
+    pub on_error: OnErrorSpec,
 }
 
 /// A dependency between two nodes.
@@ -42,7 +42,7 @@ pub struct EdgeSpec {
 /// A node with a body: a sub-graph (one iteration) or a bounded loop (several). Its body is the
 /// `body` nodes that follow it, scopes among them included; edges and fallbacks stay in a scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Scope {
+pub struct ScopeSpec {
     /// Index of the node that has the body.
     pub node: u32,
     /// Number of following nodes that are its body; at least 1.
@@ -53,16 +53,16 @@ pub struct Scope {
 
 /// A checked, compiled, immutable graph.
 #[derive(Debug)]
-pub struct Graph {
+pub struct KernelGraph {
     raw: RawGraph,
 }
 
-impl Graph {
+impl KernelGraph {
     /// Checks and compiles a graph.
     ///
     /// # Errors
     /// The first mistake found, with the node or edge it lies in.
-    pub fn compile(nodes: &[NodeSpec], edges: &[EdgeSpec]) -> Result<Self, CompileError> {
+    pub fn compile_graph(nodes: &[NodeSpec], edges: &[EdgeSpec]) -> Result<Self, CompileError> {
         Self::compile_scoped(nodes, edges, &[])
     }
 
@@ -73,7 +73,7 @@ impl Graph {
     pub fn compile_scoped(
         nodes: &[NodeSpec],
         edges: &[EdgeSpec],
-        scopes: &[Scope],
+        scopes: &[ScopeSpec],
     ) -> Result<Self, CompileError> {
         let mut nodes: Vec<c::cvg_node_spec> = nodes.iter().map(node_spec).collect();
         for scope in scopes {
@@ -108,28 +108,28 @@ impl Graph {
         self.raw.hash()
     }
 
-    pub(crate) fn raw(&self) -> &RawGraph {
+    pub(crate) fn raw_graph(&self) -> &RawGraph {
         &self.raw
     }
 }
 
 fn node_spec(node: &NodeSpec) -> c::cvg_node_spec {
     let (on_error, fallback) = match node.on_error {
-        OnError::Fail => (c::CVG_ON_ERROR_FAIL, c::CVG_NONE),
-        OnError::Skip => (c::CVG_ON_ERROR_SKIP, c::CVG_NONE),
-        OnError::Fallback(fallback) => (c::CVG_ON_ERROR_FALLBACK, fallback),
-        OnError::Ask => (c::CVG_ON_ERROR_ASK, c::CVG_NONE),
+        OnErrorSpec::Fail => (c::CVG_ON_ERROR_FAIL, c::CVG_NONE),
+        OnErrorSpec::Skip => (c::CVG_ON_ERROR_SKIP, c::CVG_NONE),
+        OnErrorSpec::Fallback(fallback) => (c::CVG_ON_ERROR_FALLBACK, fallback),
+        OnErrorSpec::Ask => (c::CVG_ON_ERROR_ASK, c::CVG_NONE),
     };
     c::cvg_node_spec { join: node.join, on_error, fallback, body: 0, max_iterations: 0 }
 }
 
 fn edge_spec((index, edge): (u32, &EdgeSpec)) -> Result<c::cvg_edge_spec, CompileError> {
-    let port = port(edge.port).map_err(|kind| CompileError::at_edge(kind, index))?;
+    let port = port_to_raw(edge.port).map_err(|kind| CompileError::at_edge(kind, index))?;
     Ok(c::cvg_edge_spec { from: edge.from, to: edge.to, port })
 }
 
 /// Converts a port or choice to C. `u32::MAX` is refused: in C it means "always" and "none".
-pub(crate) fn port(port: Option<u32>) -> Result<u32, KernelError> {
+pub(crate) fn port_to_raw(port: Option<u32>) -> Result<u32, KernelError> {
     match port {
         Some(c::CVG_NONE) => Err(KernelError::BadArgument),
         Some(port) => Ok(port),

@@ -4,34 +4,34 @@ use std::cell::Cell;
 
 thread_local! {
     /// Blocks that may still be allocated on this thread.
-    static GRANTS: Cell<usize> = const { Cell::new(usize::MAX) };
+    static GRANTS_LEFT: Cell<usize> = const { Cell::new(usize::MAX) };
     /// Blocks in use that this thread allocated.
-    static LENT: Cell<usize> = const { Cell::new(0) };
+    static BLOCKS_LENT: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Counts an allocation; false if it must fail.
-pub(crate) fn grant() -> bool {
-    let grants = GRANTS.get();
+pub(crate) fn grant_block() -> bool {
+    let grants = GRANTS_LEFT.get();
     if grants == 0 {
         return false;
     }
-    GRANTS.set(grants - 1);
-    LENT.set(LENT.get() + 1);
+    GRANTS_LEFT.set(grants - 1);
+    BLOCKS_LENT.set(BLOCKS_LENT.get() + 1);
     true
 }
 
 /// Counts a block that the kernel released.
-pub(crate) fn take_back() {
-    LENT.set(LENT.get().wrapping_sub(1));
+pub(crate) fn return_block() {
+    BLOCKS_LENT.set(BLOCKS_LENT.get().wrapping_sub(1));
 }
 
 /// Runs `work` with `grants` allocations and returns its result and the blocks still in use.
 pub(crate) fn with_grants<T>(grants: usize, work: impl FnOnce() -> T) -> (T, usize) {
-    let before = LENT.get();
-    GRANTS.set(grants);
+    let before = BLOCKS_LENT.get();
+    GRANTS_LEFT.set(grants);
     let result = work();
-    GRANTS.set(usize::MAX);
-    (result, LENT.get() - before)
+    GRANTS_LEFT.set(usize::MAX);
+    (result, BLOCKS_LENT.get() - before)
 }
 
 #[cfg(test)]
@@ -40,28 +40,28 @@ mod tests {
 
     use super::with_grants;
     use crate::{
-        CompileError, Delta, EdgeSpec, Graph, ItemState, KernelError, Memory, MemoryItem, NodeSpec,
-        NodeState, NodeStatus, Outcome, Scheduler,
+        CompileError, EdgeSpec, ItemState, KernelError, KernelGraph, MemoryIndex, MemoryItem,
+        NodeOutcome, NodeSpec, NodeState, NodeStatus, ScheduleDelta, Scheduler,
     };
 
-    const DONE: Outcome = Outcome::Done { choice: None };
+    const DONE: NodeOutcome = NodeOutcome::Done { choice: None };
 
-    fn chain() -> Result<Arc<Graph>, CompileError> {
+    fn chain() -> Result<Arc<KernelGraph>, CompileError> {
         let edges = [EdgeSpec { from: 0, to: 1, port: None }];
-        Graph::compile(&[NodeSpec::default(); 2], &edges).map(Arc::new)
+        KernelGraph::compile_graph(&[NodeSpec::default(); 2], &edges).map(Arc::new)
     }
 
     /// Everything that allocates, and gives all of it back.
-    fn live_and_restore() -> Result<Vec<Delta>, CompileError> {
+    fn live_and_restore() -> Result<Vec<ScheduleDelta>, CompileError> {
         let graph = chain()?;
         let (mut scheduler, started) = Scheduler::start(&graph)?;
-        let expanded = scheduler.expand(0, 2, 1)?;
+        let expanded = scheduler.expand_node(0, 2, 1)?;
         let next = scheduler.complete_item(0, 0, DONE)?;
         let items = vec![ItemState::Done, ItemState::Waiting];
         let states = [NodeState::Map { max_parallel: 1, items }, NodeState::Pending];
-        let (_, restored) = Scheduler::restore(&graph, &states)?;
+        let (_, restored) = Scheduler::restore_run(&graph, &states)?;
         Scheduler::load(&graph, &scheduler.save()?)?;
-        Memory::new(1)?.add(&MemoryItem {
+        MemoryIndex::new(1)?.add_item(&MemoryItem {
             text: "a word",
             vector: &[1],
             time_ms: 0,
@@ -92,14 +92,14 @@ mod tests {
     fn a_call_that_ran_out_of_memory_can_be_repeated() {
         let graph = chain().expect("a chain compiles");
         let (mut scheduler, _) = Scheduler::start(&graph).expect("memory for two nodes");
-        let wanted = scheduler.clone().expand(0, 40, 20).expect("memory for a map");
+        let wanted = scheduler.clone().expand_node(0, 40, 20).expect("memory for a map");
         let mut refusals = 0;
         let expanded = loop {
-            match with_grants(refusals, || scheduler.expand(0, 40, 20)).0 {
+            match with_grants(refusals, || scheduler.expand_node(0, 40, 20)).0 {
                 Ok(delta) => break delta,
                 Err(error) => assert_eq!(error, KernelError::NoMemory),
             }
-            assert_eq!(scheduler.status(0), Ok(NodeStatus::Ready));
+            assert_eq!(scheduler.node_status(0), Ok(NodeStatus::Ready));
             refusals += 1;
         };
         assert_eq!(expanded, wanted);

@@ -30,16 +30,20 @@ mod scheduler;
 mod tools;
 
 pub use error::{CompileError, KernelError};
-pub use graph::{EdgeSpec, Graph, NodeSpec, OnError, Scope};
-pub use recall::{Memory, MemoryItem, Query, Recalled, Weights, cosine, pack, quantise, score};
+pub use graph::{EdgeSpec, KernelGraph, NodeSpec, OnErrorSpec, ScopeSpec};
+pub use recall::{
+    MemoryIndex, MemoryItem, MemoryQuery, RankWeights, RankedItem, cosine_similarity,
+    pack_into_budget, quantise_vector, score_item,
+};
 pub use route::{
-    Candidate, Capabilities, Decision, Features, PRICE_UNKNOWN, Platform, ProviderClass, Reason,
-    Request, complexity, route,
+    Capabilities, KernelPlatform, PRICE_UNKNOWN, ProviderClass, RequestFeatures, RouteCandidate,
+    RouteDecision, RouteReason, RouteRequest, request_complexity, route_request,
 };
 pub use scheduler::{
-    Answer, Delta, ItemState, NodeState, NodeStatus, Outcome, Ready, RunResult, Scheduler,
+    ItemState, NodeAnswer, NodeOutcome, NodeState, NodeStatus, ReadyNode, RunResult, ScheduleDelta,
+    Scheduler,
 };
 pub use tools::{
-    Effects, Permission, Schema, SchemaError, Tool, ToolError, Verdict, Violation, ViolationKind,
-    call_tool, permit, tools,
+    CompiledSchema, Effects, KernelTool, KernelToolError, Permission, PermitVerdict, SchemaError,
+    Violation, ViolationKind, call_tool, kernel_tools, permit_call,
 };

@@ -6,7 +6,7 @@ use crate::ffi::{self, RawMemory};
 
 /// Weights of the parts of a score, from 0 to 1000; not all 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Weights {
+pub struct RankWeights {
     /// Weight of BM25 over the words of the query.
     pub text: u32,
     /// Weight of the cosine between item and query.
@@ -19,8 +19,8 @@ pub struct Weights {
     pub half_life_ms: i64,
 }
 
-impl Weights {
-    pub(crate) fn raw(&self) -> c::cvg_weights {
+impl RankWeights {
+    pub(crate) fn to_raw(&self) -> c::cvg_weights {
         c::cvg_weights {
             text: self.text,
             vector: self.vector,
@@ -48,7 +48,7 @@ pub struct MemoryItem<'a> {
 
 /// A query to a memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Query<'a> {
+pub struct MemoryQuery<'a> {
     /// Words that are looked for.
     pub text: &'a str,
     /// Vector of as many dimensions as the memory has.
@@ -56,12 +56,12 @@ pub struct Query<'a> {
     /// Time of the query, in milliseconds.
     pub now_ms: i64,
     /// Weights of the score's parts.
-    pub weights: Weights,
+    pub weights: RankWeights,
 }
 
 /// An item that was found.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Recalled {
+pub struct RankedItem {
     /// Score from 0 to 1.
     pub score: f64,
     /// Number that [`MemoryIndex::add_item`] returned.
@@ -72,12 +72,12 @@ pub struct Recalled {
 
 /// Items with an index over their words and vectors.
 #[derive(Debug)]
-pub struct Memory {
+pub struct MemoryIndex {
     raw: RawMemory,
     dimensions: usize,
 }
 
-impl Memory {
+impl MemoryIndex {
     /// Creates an empty memory whose vectors have `dimensions` (0: no vectors).
     ///
     /// # Errors
@@ -91,8 +91,8 @@ impl Memory {
     /// # Errors
     /// [`KernelError::BadArgument`] for a vector of other dimensions or an importance out of range,
     /// [`KernelError::TooLarge`], [`KernelError::NoMemory`].
-    pub fn add(&mut self, item: &MemoryItem<'_>) -> Result<u32, KernelError> {
-        self.check(item.vector)?;
+    pub fn add_item(&mut self, item: &MemoryItem<'_>) -> Result<u32, KernelError> {
+        self.check_dimensions(item.vector)?;
         self.raw.add(&c::cvg_memory_item {
             text: ffi::text(item.text),
             vector: item.vector.as_ptr(),
@@ -112,7 +112,7 @@ impl Memory {
 
     /// Number of items, removed ones not counted.
     #[must_use]
-    pub fn count(&self) -> u32 {
+    pub fn item_count(&self) -> u32 {
         self.raw.count()
     }
 
@@ -122,29 +122,33 @@ impl Memory {
     /// # Errors
     /// [`KernelError::BadArgument`] for weights out of range or a vector of other dimensions,
     /// [`KernelError::NoMemory`].
-    pub fn rank(&self, query: &Query<'_>, limit: usize) -> Result<Vec<Recalled>, KernelError> {
+    pub fn rank_items(
+        &self,
+        query: &MemoryQuery<'_>,
+        limit: usize,
+    ) -> Result<Vec<RankedItem>, KernelError> {
         if let Some(vector) = query.vector {
-            self.check(vector)?;
+            self.check_dimensions(vector)?;
         }
         // The buffer has a slot for each item of the limit: a huge limit must not allocate more
         // than there is.
-        let limit = limit.min(self.count() as usize);
+        let limit = limit.min(self.item_count() as usize);
         let raw = c::cvg_query {
             text: ffi::text(query.text),
             vector: query.vector.map_or(std::ptr::null(), <[i8]>::as_ptr),
             now_ms: query.now_ms,
-            weights: query.weights.raw(),
+            weights: query.weights.to_raw(),
         };
         let found = self.raw.rank(&raw, limit)?;
-        Ok(found.iter().map(Recalled::from_raw).collect())
+        Ok(found.iter().map(RankedItem::from_raw).collect())
     }
 
-    fn check(&self, vector: &[i8]) -> Result<(), KernelError> {
+    fn check_dimensions(&self, vector: &[i8]) -> Result<(), KernelError> {
         if vector.len() == self.dimensions { Ok(()) } else { Err(KernelError::BadArgument) }
     }
 }
 
-impl Recalled {
+impl RankedItem {
     fn from_raw(raw: &c::cvg_recalled) -> Self {
         Self { score: raw.score, item: raw.item, tokens: raw.tokens }
     }
@@ -153,11 +157,11 @@ impl Recalled {
 /// Keeps of a ranked list what fits into `budget` tokens: each item for which there is room after
 /// those kept before it.
 #[must_use]
-pub fn pack(ranked: &[Recalled], budget: u64) -> Vec<Recalled> {
-    let raw = |r: &Recalled| c::cvg_recalled { score: r.score, item: r.item, tokens: r.tokens };
+pub fn pack_into_budget(ranked: &[RankedItem], budget: u64) -> Vec<RankedItem> {
+    let raw = |r: &RankedItem| c::cvg_recalled { score: r.score, item: r.item, tokens: r.tokens };
     let mut list: Vec<c::cvg_recalled> = ranked.iter().map(raw).collect();
     ffi::pack(&mut list, budget);
-    list.iter().map(Recalled::from_raw).collect()
+    list.iter().map(RankedItem::from_raw).collect()
 }
 
 /// Scales a vector of floats to bytes, its largest component by magnitude to 127 or -127.
@@ -165,7 +169,7 @@ pub fn pack(ranked: &[Recalled], budget: u64) -> Vec<Recalled> {
 /// # Errors
 /// [`KernelError::BadArgument`] for a component that is not finite, [`KernelError::TooLarge`]
 /// beyond 65,536 dimensions.
-pub fn quantise(vector: &[f32]) -> Result<Vec<i8>, KernelError> {
+pub fn quantise_vector(vector: &[f32]) -> Result<Vec<i8>, KernelError> {
     ffi::quantise(vector)
 }
 
@@ -173,7 +177,7 @@ pub fn quantise(vector: &[f32]) -> Result<Vec<i8>, KernelError> {
 ///
 /// # Errors
 /// [`KernelError::BadArgument`] for vectors of different dimensions, [`KernelError::TooLarge`].
-pub fn cosine(a: &[i8], b: &[i8]) -> Result<f64, KernelError> {
+pub fn cosine_similarity(a: &[i8], b: &[i8]) -> Result<f64, KernelError> {
     if a.len() == b.len() { ffi::cosine(a, b) } else { Err(KernelError::BadArgument) }
 }
 
@@ -181,12 +185,12 @@ pub fn cosine(a: &[i8], b: &[i8]) -> Result<f64, KernelError> {
 ///
 /// # Errors
 /// [`KernelError::BadArgument`] for anything out of range.
-pub fn score(
-    weights: &Weights,
+pub fn score_item(
+    weights: &RankWeights,
     bm25: f64,
     cosine: f64,
     age_ms: i64,
     importance: u32,
 ) -> Result<f64, KernelError> {
-    ffi::score(&weights.raw(), bm25, cosine, age_ms, importance)
+    ffi::score(&weights.to_raw(), bm25, cosine, age_ms, importance)
 }

@@ -17,7 +17,7 @@ pub enum ProviderClass {
 /// Software that serves the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Platform {
+pub enum KernelPlatform {
     /// Apple MLX, on Apple silicon.
     Mlx = c::CVG_PLATFORM_MLX,
     /// Ollama's own interface.
@@ -48,11 +48,11 @@ pub struct Capabilities {
 
 /// A model that could answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Candidate {
+pub struct RouteCandidate {
     /// Location of the computation.
     pub provider_class: ProviderClass,
     /// Software that serves it.
-    pub platform: Platform,
+    pub platform: KernelPlatform,
     /// True if the operator vouches that its endpoint is local.
     pub declared_local: bool,
     /// True if it answered when it was last probed.
@@ -73,7 +73,7 @@ pub struct Candidate {
 
 /// Requirements and preferences of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Request {
+pub struct RouteRequest {
     /// True if nothing may leave the premises.
     pub require_local: bool,
     /// True if there is no network.
@@ -95,13 +95,13 @@ pub struct Request {
     /// Index of the only candidate allowed.
     pub pinned: Option<u32>,
     /// Platform that is preferred on this machine.
-    pub preferred_platform: Option<Platform>,
+    pub preferred_platform: Option<KernelPlatform>,
 }
 
 /// Reason for accepting or rejecting a candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u32)]
-pub enum Reason {
+pub enum RouteReason {
     /// Accepted: it is the one that was asked for.
     Pinned = c::CVG_REASON_PINNED,
     /// Accepted: able enough, and on the platform preferred.
@@ -138,13 +138,13 @@ pub enum Reason {
 
 /// Decision over one candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Decision {
+pub struct RouteDecision {
     /// Index of the candidate.
     pub index: u32,
     /// True if it may answer.
     pub accepted: bool,
     /// Reason of the decision.
-    pub reason: Reason,
+    pub reason: RouteReason,
     /// Worst-case cost in 1e-15 currency units; saturates at `u64::MAX`.
     pub cost: u64,
 }
@@ -155,14 +155,17 @@ pub struct Decision {
 /// # Errors
 /// [`KernelError::BadArgument`] for a pinned index, quality or complexity out of range,
 /// [`KernelError::TooLarge`] for more than 65,536 candidates.
-pub fn route(request: &Request, candidates: &[Candidate]) -> Result<Vec<Decision>, KernelError> {
+pub fn route_request(
+    request: &RouteRequest,
+    candidates: &[RouteCandidate],
+) -> Result<Vec<RouteDecision>, KernelError> {
     let request = raw_request(request)?;
     let candidates: Vec<c::cvg_candidate> = candidates.iter().map(raw_candidate).collect();
     let (decisions, accepted_count) = ffi::route(&request, &candidates)?;
-    let decide = |(place, raw): (usize, &c::cvg_decision)| Decision {
+    let decide = |(place, raw): (usize, &c::cvg_decision)| RouteDecision {
         index: raw.index,
         accepted: place < accepted_count,
-        reason: Reason::from_raw(raw.reason),
+        reason: RouteReason::from_raw(raw.reason),
         cost: raw.cost,
     };
     Ok(decisions.iter().enumerate().map(decide).collect())
@@ -170,7 +173,7 @@ pub fn route(request: &Request, candidates: &[Candidate]) -> Result<Vec<Decision
 
 /// Features of a request that are known before it is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Features {
+pub struct RequestFeatures {
     /// Tokens of the prompt.
     pub input_tokens: u64,
     /// Most tokens of the output.
@@ -190,14 +193,14 @@ pub struct Features {
 /// Returns the complexity of a request, from 0 to 1000; `include/convergio/router.h` has the
 /// formula.
 #[must_use]
-pub fn complexity(features: &Features) -> u32 {
+pub fn request_complexity(features: &RequestFeatures) -> u32 {
     ffi::complexity(&c::cvg_features {
         input_tokens: features.input_tokens,
         max_output_tokens: features.max_output_tokens,
         tools: features.tools,
         schema_properties: features.schema_properties,
         turns: features.turns,
-        flags: bits(&[
+        flags: union_of_bits(&[
             (features.reasoning, c::CVG_FEATURE_REASONING),
             (features.code, c::CVG_FEATURE_CODE),
         ]),
@@ -205,8 +208,8 @@ pub fn complexity(features: &Features) -> u32 {
 }
 
 impl Capabilities {
-    fn bits(self) -> u32 {
-        bits(&[
+    fn to_bits(self) -> u32 {
+        union_of_bits(&[
             (self.tools, c::CVG_CAPABILITY_TOOLS),
             (self.json, c::CVG_CAPABILITY_JSON),
             (self.vision, c::CVG_CAPABILITY_VISION),
@@ -215,7 +218,7 @@ impl Capabilities {
     }
 }
 
-impl Reason {
+impl RouteReason {
     fn from_raw(reason: c::cvg_reason) -> Self {
         match reason {
             c::CVG_REASON_PINNED => Self::Pinned,
@@ -239,11 +242,11 @@ impl Reason {
 }
 
 /// The union of the bits whose condition holds.
-fn bits(flags: &[(bool, u32)]) -> u32 {
+fn union_of_bits(flags: &[(bool, u32)]) -> u32 {
     flags.iter().filter(|(set, _)| *set).fold(0, |bits, (_, bit)| bits | bit)
 }
 
-fn raw_request(request: &Request) -> Result<c::cvg_route_request, KernelError> {
+fn raw_request(request: &RouteRequest) -> Result<c::cvg_route_request, KernelError> {
     // `u32::MAX` would read as "none pinned", which is the opposite of what was asked.
     if request.pinned == Some(c::CVG_NONE) {
         return Err(KernelError::BadArgument);
@@ -253,11 +256,11 @@ fn raw_request(request: &Request) -> Result<c::cvg_route_request, KernelError> {
         max_output_tokens: request.max_output_tokens,
         // The largest value is CVG_BUDGET_NONE.
         budget: request.budget.unwrap_or(u64::MAX),
-        flags: bits(&[
+        flags: union_of_bits(&[
             (request.require_local, c::CVG_REQUEST_LOCAL_ONLY),
             (request.offline, c::CVG_REQUEST_OFFLINE),
         ]),
-        capabilities: request.capabilities.bits(),
+        capabilities: request.capabilities.to_bits(),
         complexity: request.complexity,
         pinned: request.pinned.unwrap_or(c::CVG_NONE),
         preferred_platform: request.preferred_platform.map_or(c::CVG_NONE, |p| p as u32),
@@ -267,15 +270,15 @@ fn raw_request(request: &Request) -> Result<c::cvg_route_request, KernelError> {
     })
 }
 
-fn raw_candidate(candidate: &Candidate) -> c::cvg_candidate {
+fn raw_candidate(candidate: &RouteCandidate) -> c::cvg_candidate {
     c::cvg_candidate {
         price_in: candidate.price_in,
         price_out: candidate.price_out,
         context_tokens: candidate.context_tokens,
         provider_class: candidate.provider_class as u32,
         platform: candidate.platform as u32,
-        capabilities: candidate.capabilities.bits(),
-        flags: bits(&[
+        capabilities: candidate.capabilities.to_bits(),
+        flags: union_of_bits(&[
             (candidate.healthy, c::CVG_CANDIDATE_HEALTHY),
             (candidate.declared_local, c::CVG_CANDIDATE_DECLARED_LOCAL),
         ]),

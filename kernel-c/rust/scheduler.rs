@@ -5,11 +5,11 @@ use std::sync::Arc;
 use crate::bindings as c;
 use crate::error::{CompileError, KernelError};
 use crate::ffi::{RawDelta, RawSched};
-use crate::graph::{Graph, port};
+use crate::graph::{KernelGraph, port_to_raw};
 
 /// End of a node or of an item of a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum NodeOutcome {
     /// It succeeded.
     Done {
         /// Port taken, if the node chose one; ignored for an item.
@@ -41,7 +41,7 @@ pub enum NodeStatus {
 /// Decision about a node that asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Answer {
+pub enum NodeAnswer {
     /// The node is in flight again; a scope starts over.
     Retry = c::CVG_ANSWER_RETRY,
     /// The run goes on without the node and what depends on it.
@@ -117,7 +117,7 @@ pub enum RunResult {
 
 /// A node or item to be started now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ready {
+pub struct ReadyNode {
     /// Index of the node.
     pub node: u32,
     /// Index of the item if the node is a map; the iteration that is over if it is a scope; `None`
@@ -127,9 +127,9 @@ pub struct Ready {
 
 /// Changes made by one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delta {
+pub struct ScheduleDelta {
     /// Nodes and items to be started now, ascending by node, then item.
-    pub ready: Vec<Ready>,
+    pub ready: Vec<ReadyNode>,
     /// Nodes that will never start, ascending.
     pub skipped: Vec<u32>,
     /// Nodes that were in flight and are to be stopped, ascending.
@@ -149,7 +149,7 @@ pub struct Scheduler {
     // Dropped before the graph, which it refers to.
     raw: RawSched,
     delta: RawDelta,
-    graph: Arc<Graph>,
+    graph: Arc<KernelGraph>,
 }
 
 impl Scheduler {
@@ -157,10 +157,10 @@ impl Scheduler {
     ///
     /// # Errors
     /// [`KernelError::NoMemory`].
-    pub fn start(graph: &Arc<Graph>) -> Result<(Self, Delta), KernelError> {
+    pub fn start(graph: &Arc<KernelGraph>) -> Result<(Self, ScheduleDelta), KernelError> {
         let mut delta = RawDelta::new()?;
-        let raw = RawSched::start(graph.raw(), &mut delta)?;
-        Ok(Self::begin(raw, delta, graph))
+        let raw = RawSched::start(graph.raw_graph(), &mut delta)?;
+        Ok(Self::with_first_delta(raw, delta, graph))
     }
 
     /// Rebuilds the scheduler of a run from the state of each node, by index. From there on it
@@ -171,20 +171,24 @@ impl Scheduler {
     /// # Errors
     /// [`KernelError::BadState`] with the node if no run of this graph leads to these states,
     /// [`KernelError::BadArgument`] if their number is not that of the nodes.
-    pub fn restore(
-        graph: &Arc<Graph>,
+    pub fn restore_run(
+        graph: &Arc<KernelGraph>,
         states: &[NodeState],
-    ) -> Result<(Self, Delta), CompileError> {
-        let states: Vec<RawState<'_>> = (0u32..)
+    ) -> Result<(Self, ScheduleDelta), CompileError> {
+        let states: Vec<RawNodeState<'_>> = (0u32..)
             .zip(states)
             .map(|(node, state)| raw_state(state).map_err(|kind| CompileError::at_node(kind, node)))
             .collect::<Result<_, _>>()?;
         let mut delta = RawDelta::new()?;
-        let raw = RawSched::restore(graph.raw(), &states, &mut delta)?;
-        Ok(Self::begin(raw, delta, graph))
+        let raw = RawSched::restore(graph.raw_graph(), &states, &mut delta)?;
+        Ok(Self::with_first_delta(raw, delta, graph))
     }
 
-    fn begin(raw: RawSched, delta: RawDelta, graph: &Arc<Graph>) -> (Self, Delta) {
+    fn with_first_delta(
+        raw: RawSched,
+        delta: RawDelta,
+        graph: &Arc<KernelGraph>,
+    ) -> (Self, ScheduleDelta) {
         let first = delta.read();
         (Self { raw, delta, graph: Arc::clone(graph) }, first)
     }
@@ -194,7 +198,11 @@ impl Scheduler {
     ///
     /// # Errors
     /// `BadNode`, `NotReady`, `AlreadyExpanded`, `BadArgument` (choice), `NoMemory`.
-    pub fn complete(&mut self, node: u32, outcome: Outcome) -> Result<Delta, KernelError> {
+    pub fn complete_node(
+        &mut self,
+        node: u32,
+        outcome: NodeOutcome,
+    ) -> Result<ScheduleDelta, KernelError> {
         self.raw.complete(node, raw_outcome(outcome)?, &mut self.delta)?;
         Ok(self.delta.read())
     }
@@ -204,12 +212,12 @@ impl Scheduler {
     ///
     /// # Errors
     /// `BadNode`, `NotReady`, `AlreadyExpanded`, `RunEnded`, `BadArgument`, `TooLarge`, `NoMemory`.
-    pub fn expand(
+    pub fn expand_node(
         &mut self,
         node: u32,
         width: u32,
         max_parallel: u32,
-    ) -> Result<Delta, KernelError> {
+    ) -> Result<ScheduleDelta, KernelError> {
         self.raw.expand(node, width, max_parallel, &mut self.delta)?;
         Ok(self.delta.read())
     }
@@ -223,8 +231,8 @@ impl Scheduler {
         &mut self,
         node: u32,
         item: u32,
-        outcome: Outcome,
-    ) -> Result<Delta, KernelError> {
+        outcome: NodeOutcome,
+    ) -> Result<ScheduleDelta, KernelError> {
         self.raw.complete_item(node, item, raw_outcome(outcome)?, &mut self.delta)?;
         Ok(self.delta.read())
     }
@@ -235,7 +243,7 @@ impl Scheduler {
     /// # Errors
     /// `BadNode`, `NotReady`, `BadScope`, `AlreadyExpanded`, `IterationLimit`, `RunEnded`,
     /// `NoMemory`.
-    pub fn iterate(&mut self, node: u32) -> Result<Delta, KernelError> {
+    pub fn iterate_scope(&mut self, node: u32) -> Result<ScheduleDelta, KernelError> {
         self.raw.iterate(node, &mut self.delta)?;
         Ok(self.delta.read())
     }
@@ -244,7 +252,11 @@ impl Scheduler {
     ///
     /// # Errors
     /// `BadNode`, `NotAsking`, `RunEnded`, `NoMemory`.
-    pub fn answer(&mut self, node: u32, answer: Answer) -> Result<Delta, KernelError> {
+    pub fn answer_node(
+        &mut self,
+        node: u32,
+        answer: NodeAnswer,
+    ) -> Result<ScheduleDelta, KernelError> {
         self.raw.answer(node, answer as u32, &mut self.delta)?;
         Ok(self.delta.read())
     }
@@ -253,7 +265,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// `RunEnded`, `NoMemory`.
-    pub fn cancel(&mut self) -> Result<Delta, KernelError> {
+    pub fn cancel_run(&mut self) -> Result<ScheduleDelta, KernelError> {
         self.raw.cancel(&mut self.delta)?;
         Ok(self.delta.read())
     }
@@ -271,9 +283,9 @@ impl Scheduler {
     /// # Errors
     /// [`KernelError::BadBytes`] for anything else, [`KernelError::BadState`] if no run of this
     /// graph leads to the state, `NoMemory`.
-    pub fn load(graph: &Arc<Graph>, bytes: &[u8]) -> Result<Self, CompileError> {
+    pub fn load(graph: &Arc<KernelGraph>, bytes: &[u8]) -> Result<Self, CompileError> {
         let mut delta = RawDelta::new()?;
-        let raw = RawSched::load(graph.raw(), bytes, &mut delta)?;
+        let raw = RawSched::load(graph.raw_graph(), bytes, &mut delta)?;
         Ok(Self { raw, delta, graph: Arc::clone(graph) })
     }
 
@@ -287,7 +299,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// [`KernelError::BadNode`].
-    pub fn status(&self, node: u32) -> Result<NodeStatus, KernelError> {
+    pub fn node_status(&self, node: u32) -> Result<NodeStatus, KernelError> {
         Ok(match self.raw.node_status(node)? {
             c::CVG_NODE_PENDING => NodeStatus::Pending,
             c::CVG_NODE_READY => NodeStatus::Ready,
@@ -302,13 +314,13 @@ impl Scheduler {
 
     /// Status of the run as a whole.
     #[must_use]
-    pub fn result(&self) -> RunResult {
+    pub fn run_result(&self) -> RunResult {
         RunResult::from_raw(self.raw.result())
     }
 
     /// The graph that this scheduler runs.
     #[must_use]
-    pub fn graph(&self) -> &Arc<Graph> {
+    pub fn compiled_graph(&self) -> &Arc<KernelGraph> {
         &self.graph
     }
 }
@@ -324,7 +336,7 @@ impl RunResult {
     }
 }
 
-impl Ready {
+impl ReadyNode {
     pub(crate) fn from_raw(ready: &c::cvg_ready) -> Self {
         let item = (ready.item != c::CVG_NONE).then_some(ready.item);
         Self { node: ready.node, item }
@@ -332,7 +344,7 @@ impl Ready {
 }
 
 /// State of a node in C's terms, without the pointer to the items.
-pub(crate) struct RawState<'a> {
+pub(crate) struct RawNodeState<'a> {
     pub(crate) status: c::cvg_node_status,
     pub(crate) choice: u32,
     pub(crate) max_parallel: u32,
@@ -341,7 +353,7 @@ pub(crate) struct RawState<'a> {
     pub(crate) items: &'a [ItemState],
 }
 
-impl RawState<'_> {
+impl RawNodeState<'_> {
     /// Converts to C. The result points to the items, and is valid as long as they are.
     pub(crate) fn to_raw(&self) -> Result<c::cvg_node_state, KernelError> {
         Ok(c::cvg_node_state {
@@ -358,7 +370,7 @@ impl RawState<'_> {
 }
 
 impl NodeStatus {
-    fn raw(self) -> c::cvg_node_status {
+    fn to_raw(self) -> c::cvg_node_status {
         match self {
             Self::Pending => c::CVG_NODE_PENDING,
             Self::Ready => c::CVG_NODE_READY,
@@ -371,9 +383,9 @@ impl NodeStatus {
     }
 }
 
-fn raw_state(state: &NodeState) -> Result<RawState<'_>, KernelError> {
-    let plain = |status: NodeStatus| RawState {
-        status: status.raw(),
+fn raw_state(state: &NodeState) -> Result<RawNodeState<'_>, KernelError> {
+    let plain = |status: NodeStatus| RawNodeState {
+        status: status.to_raw(),
         choice: c::CVG_NONE,
         max_parallel: 0,
         iterations: 0,
@@ -384,14 +396,14 @@ fn raw_state(state: &NodeState) -> Result<RawState<'_>, KernelError> {
         NodeState::Pending => plain(NodeStatus::Pending),
         NodeState::Ready => plain(NodeStatus::Ready),
         NodeState::Done { choice } => {
-            RawState { choice: port(*choice)?, ..plain(NodeStatus::Done) }
+            RawNodeState { choice: port_to_raw(*choice)?, ..plain(NodeStatus::Done) }
         }
         NodeState::Failed => plain(NodeStatus::Failed),
         NodeState::Skipped => plain(NodeStatus::Skipped),
         NodeState::Asking => plain(NodeStatus::Asking),
         NodeState::Cancelled => plain(NodeStatus::Cancelled),
-        NodeState::Scope { status, choice, iterations, iterating } => RawState {
-            choice: port(*choice)?,
+        NodeState::Scope { status, choice, iterations, iterating } => RawNodeState {
+            choice: port_to_raw(*choice)?,
             iterations: *iterations,
             iterating: *iterating,
             ..plain(*status)
@@ -399,16 +411,16 @@ fn raw_state(state: &NodeState) -> Result<RawState<'_>, KernelError> {
         // In C, 0 means "not a map".
         NodeState::Map { max_parallel: 0, .. } => return Err(KernelError::BadArgument),
         NodeState::Map { max_parallel, items } => {
-            RawState { max_parallel: *max_parallel, items, ..plain(NodeStatus::Ready) }
+            RawNodeState { max_parallel: *max_parallel, items, ..plain(NodeStatus::Ready) }
         }
     })
 }
 
-fn raw_outcome(outcome: Outcome) -> Result<c::cvg_outcome, KernelError> {
+fn raw_outcome(outcome: NodeOutcome) -> Result<c::cvg_outcome, KernelError> {
     Ok(match outcome {
-        Outcome::Done { choice } => {
-            c::cvg_outcome { kind: c::CVG_OUTCOME_DONE, choice: port(choice)? }
+        NodeOutcome::Done { choice } => {
+            c::cvg_outcome { kind: c::CVG_OUTCOME_DONE, choice: port_to_raw(choice)? }
         }
-        Outcome::Failed => c::cvg_outcome { kind: c::CVG_OUTCOME_FAILED, choice: c::CVG_NONE },
+        NodeOutcome::Failed => c::cvg_outcome { kind: c::CVG_OUTCOME_FAILED, choice: c::CVG_NONE },
     })
 }

@@ -54,16 +54,16 @@ pub enum SchemaError {
 
 /// A compiled schema of the subset that `include/convergio/tools.h` declares.
 #[derive(Debug)]
-pub struct Schema {
+pub struct CompiledSchema {
     raw: RawSchema,
 }
 
-impl Schema {
+impl CompiledSchema {
     /// Compiles a schema.
     ///
     /// # Errors
     /// The first keyword or value that is not of the subset.
-    pub fn compile(schema: &str) -> Result<Self, SchemaError> {
+    pub fn compile_schema(schema: &str) -> Result<Self, SchemaError> {
         Ok(Self { raw: RawSchema::compile(schema)? })
     }
 
@@ -71,7 +71,7 @@ impl Schema {
     ///
     /// # Errors
     /// The first violation.
-    pub fn check(&self, value: &str) -> Result<(), SchemaError> {
+    pub fn check_value(&self, value: &str) -> Result<(), SchemaError> {
         self.raw.check(value)
     }
 }
@@ -96,7 +96,7 @@ pub struct Effects {
 /// Answer of the permission rules to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
-pub enum Verdict {
+pub enum PermitVerdict {
     /// The call is allowed.
     Allow = c::CVG_VERDICT_ALLOW,
     /// A person must decide.
@@ -114,7 +114,7 @@ pub struct Permission<'a> {
     /// Effects that the rule covers.
     pub effects: Effects,
     /// Verdict where the rule applies.
-    pub verdict: Verdict,
+    pub verdict: PermitVerdict,
 }
 
 /// Returns the verdict over a call, and the index of the rule that decided: the strictest one that
@@ -122,24 +122,24 @@ pub struct Permission<'a> {
 ///
 /// # Errors
 /// [`KernelError::BadArgument`] for 2^32 rules or more.
-pub fn permit(
+pub fn permit_call(
     rules: &[Permission<'_>],
     tool: &str,
     effects: Effects,
-) -> Result<(Verdict, Option<u32>), KernelError> {
+) -> Result<(PermitVerdict, Option<u32>), KernelError> {
     let rules: Vec<c::cvg_permission> = rules.iter().map(raw_permission).collect();
-    let (verdict, rule) = ffi::permit(&rules, tool, effects.bits())?;
+    let (verdict, rule) = ffi::permit(&rules, tool, effects.to_bits())?;
     let verdict = match verdict {
-        c::CVG_VERDICT_ALLOW => Verdict::Allow,
-        c::CVG_VERDICT_ASK => Verdict::Ask,
-        _ => Verdict::Deny,
+        c::CVG_VERDICT_ALLOW => PermitVerdict::Allow,
+        c::CVG_VERDICT_ASK => PermitVerdict::Ask,
+        _ => PermitVerdict::Deny,
     };
     Ok((verdict, (rule != c::CVG_NONE).then_some(rule)))
 }
 
 /// A tool that the kernel implements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tool {
+pub struct KernelTool {
     /// Unique name, as `text.split`.
     pub name: &'static str,
     /// Purpose in a sentence, shown to models.
@@ -150,7 +150,7 @@ pub struct Tool {
 
 /// Error of a call to a built-in tool.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ToolError {
+pub enum KernelToolError {
     /// No built-in tool has this name.
     #[error("no built-in tool has this name")]
     Unknown,
@@ -167,7 +167,7 @@ pub enum ToolError {
 
 /// Returns all tools that the kernel implements.
 #[must_use]
-pub fn tools() -> Vec<Tool> {
+pub fn kernel_tools() -> Vec<KernelTool> {
     ffi::tools()
 }
 
@@ -176,12 +176,12 @@ pub fn tools() -> Vec<Tool> {
 ///
 /// # Errors
 /// The tool is unknown, the arguments do not fit its schema, or it has no result for them.
-pub fn call_tool(name: &str, arguments: &str, now_ms: i64) -> Result<String, ToolError> {
+pub fn call_tool(name: &str, arguments: &str, now_ms: i64) -> Result<String, KernelToolError> {
     ffi::call_tool(name, arguments, now_ms)
 }
 
 impl Effects {
-    fn bits(self) -> u32 {
+    fn to_bits(self) -> u32 {
         let effects = [
             (self.read, c::CVG_EFFECT_READ),
             (self.write, c::CVG_EFFECT_WRITE),
@@ -197,7 +197,7 @@ impl Effects {
 fn raw_permission(rule: &Permission<'_>) -> c::cvg_permission {
     c::cvg_permission {
         tools: ffi::text(rule.tools),
-        effects: rule.effects.bits(),
+        effects: rule.effects.to_bits(),
         verdict: rule.verdict as u32,
     }
 }
@@ -253,7 +253,7 @@ pub(crate) fn no_violation() -> c::cvg_violation {
 }
 
 /// Maps a status: `Ok` for `CVG_OK`, else the reason why a text or a schema was refused.
-pub(crate) fn refused(
+pub(crate) fn check_schema(
     status: c::cvg_status,
     violation: &c::cvg_violation,
 ) -> Result<(), SchemaError> {

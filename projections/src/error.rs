@@ -16,7 +16,7 @@ pub enum ProjectionError {
     Log(#[from] LogError),
     /// Another projector moved the stored position: two of them write to one store.
     #[error("another projector writes to the same read models: stop one of them")]
-    NotAlone,
+    ConcurrentProjector,
     /// A file operation on the database file failed, during a rebuild or when it is opened.
     #[error("the read models' file: {0}")]
     File(#[from] std::io::Error),
@@ -29,11 +29,11 @@ impl ProjectionError {
     /// True if the same operation may succeed later: the database has no room or is busy, or the
     /// database or the log cannot be reached. Codes are SQLite's primary result codes and the
     /// classes of SQLSTATE.
-    pub(crate) fn is_passing(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Log(error) => matches!(error, LogError::Unavailable(_)),
             Self::Database(sqlx::Error::Database(error)) => {
-                error.code().is_some_and(|code| is_passing(&code))
+                error.code().is_some_and(|code| is_transient_code(&code))
             }
             // A connection that broke in the middle of an answer.
             Self::Database(error) => matches!(
@@ -49,7 +49,7 @@ impl ProjectionError {
     }
 }
 
-fn is_passing(code: &str) -> bool {
+fn is_transient_code(code: &str) -> bool {
     // An SQLSTATE has five characters, SQLite's numbers have fewer.
     if code.len() == 5 {
         // Connections, rivals (a deadlock), resources (a full disk), an operator's hand.
@@ -61,15 +61,15 @@ fn is_passing(code: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_passing;
+    use super::is_transient_code;
 
     #[test]
     fn what_passes_is_told_from_what_stays() {
         for code in ["5", "13", "778", "53100", "57P01", "08006", "40P01"] {
-            assert!(is_passing(code), "{code}");
+            assert!(is_transient_code(code), "{code}");
         }
         for code in ["1", "19", "2067", "11", "23505", "42P01"] {
-            assert!(!is_passing(code), "{code}");
+            assert!(!is_transient_code(code), "{code}");
         }
     }
 }

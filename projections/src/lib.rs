@@ -13,9 +13,9 @@
 //! No code here appends to the log, and no table holds anything that events do not say.
 
 mod apply;
+mod batch_writer;
 mod error;
 mod memory;
-mod page;
 mod projector;
 mod query;
 mod rebuild;
@@ -24,13 +24,13 @@ mod rows;
 mod store;
 
 pub use error::ProjectionError;
-pub use memory::{ITEMS_LIMIT, Memories, MemoryError};
+pub use memory::{ITEMS_LIMIT, MemoryError, MemoryIndexes};
 pub use projector::Projections;
 pub use query::{Queries, RunFamily, RunFilter, TableRow};
-pub use rebuild::rebuild;
-pub use recompute::recompute;
+pub use rebuild::rebuild_read_models;
+pub use recompute::recompute_run_rows;
 pub use rows::{
-    AgentRow, ApprovalRow, AuditRow, BalanceRow, GraphRow, LedgerRow, Listed, RunRow, StepRow,
+    AgentRow, ApprovalRow, AuditRow, BalanceRow, GraphRow, LedgerRow, RowPage, RunRow, StepRow,
     UsageRow,
 };
-pub use store::Store;
+pub use store::ReadModelStore;

@@ -8,29 +8,29 @@ use futures_util::{FutureExt, Stream, StreamExt};
 use sqlx::{AnyPool, Connection};
 use tokio::sync::{oneshot, watch};
 
+use crate::batch_writer::{BatchWriter, ensure_position};
 use crate::error::ProjectionError;
-use crate::page::{Writer, position};
 use crate::query::Queries;
-use crate::store::{Place, Store};
+use crate::store::{ReadModelStore, StoreCopy};
 
 /// Maximum records applied in one transaction.
-const PAGE: usize = 512;
+const BATCH_LIMIT: usize = 512;
 /// Pause before a projector retries, after an error or while another projector holds the store.
-const STAND_BY: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Maximum time that a record waits to be committed together with later ones, if no reader waits
 /// for it.
-const GATHER: Duration = Duration::from_millis(50);
+const GATHER_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// Records that the tail has ready, at most [`BATCH_LIMIT`].
-type Chunk = Vec<Result<Arc<Record>, LogError>>;
+type RecordChunk = Vec<Result<Arc<Record>, LogError>>;
 
 /// The read models of one store, and the projector that keeps them current.
 pub struct Projections {
-    place: Place,
+    store_copy: StoreCopy,
     readers: AnyPool,
-    applied: watch::Sender<Position>,
+    applied_position: watch::Sender<Position>,
     /// Highest position that a reader waits for.
-    wanted: watch::Sender<Position>,
+    awaited_position: watch::Sender<Position>,
     health: ComponentHealth,
 }
 
@@ -39,33 +39,40 @@ impl Projections {
     ///
     /// # Errors
     /// The store cannot be used.
-    pub async fn open(store: impl Into<Store>) -> Result<Self, ProjectionError> {
-        Self::open_at(Place::in_use(store.into())).await
+    pub async fn open(store: impl Into<ReadModelStore>) -> Result<Self, ProjectionError> {
+        Self::open_at(StoreCopy::in_use(store.into())).await
     }
 
-    pub(crate) async fn open_at(place: Place) -> Result<Self, ProjectionError> {
+    pub(crate) async fn open_at(store_copy: StoreCopy) -> Result<Self, ProjectionError> {
         // Migrations run on a connection of their own and are committed before anything reads.
-        let mut first = place.open().await?;
-        let position = position(&mut first).await?;
+        let mut connection = store_copy.open().await?;
+        let position = ensure_position(&mut connection).await?;
         // Readers are opened only now: the tables must exist before.
-        first.close().await?;
-        let readers = place.readers().await?;
+        connection.close().await?;
+        let readers = store_copy.connect_readers().await?;
         let (applied, _) = watch::channel(position);
         let (wanted, _) = watch::channel(Position::START);
-        Ok(Self { place, readers, applied, wanted, health: ComponentHealth::default() })
+        Ok(Self {
+            store_copy,
+            readers,
+            applied_position: applied,
+            awaited_position: wanted,
+            health: ComponentHealth::default(),
+        })
     }
 
     /// Reports to `health` from now on whether the store can be written.
     #[must_use]
-    pub fn reporting_to(self, health: ComponentHealth) -> Self {
+    pub fn with_health(self, health: ComponentHealth) -> Self {
         Self { health, ..self }
     }
 
     /// A handle that queries these read models.
-    pub fn queries(&self) -> Queries {
-        let is_shared = self.place.store.is_shared();
-        let (applied, wanted) = (self.applied.subscribe(), self.wanted.clone());
-        Queries::new(self.readers.clone(), applied, wanted, is_shared)
+    pub fn query_handle(&self) -> Queries {
+        let is_shared = self.store_copy.store.is_shared();
+        let (applied_position, awaited_position) =
+            (self.applied_position.subscribe(), self.awaited_position.clone());
+        Queries::new(self.readers.clone(), applied_position, awaited_position, is_shared)
     }
 
     /// Applies what is in the log and tails it until `stop` is fired or dropped. On a shared store
@@ -80,15 +87,15 @@ impl Projections {
         mut stop: oneshot::Receiver<()>,
     ) -> Result<(), ProjectionError> {
         loop {
-            match self.follow(&log, &mut stop).await {
+            match self.follow_log(&log, &mut stop).await {
                 Ok(()) => return Ok(()),
                 // Standing by is normal operation, not a failure.
-                Err(ProjectionError::NotAlone) if self.place.store.is_shared() => {
+                Err(ProjectionError::ConcurrentProjector) if self.store_copy.store.is_shared() => {
                     self.health.report_success();
                 }
                 Err(error) => {
                     self.health.report_failure(&error);
-                    if !error.is_passing() {
+                    if !error.is_transient() {
                         return Err(error);
                     }
                     tracing::error!(%error, "the read models fall behind for now");
@@ -96,33 +103,33 @@ impl Projections {
             }
             tokio::select! {
                 _ = &mut stop => return Ok(()),
-                () = tokio::time::sleep(STAND_BY) => {}
+                () = tokio::time::sleep(RETRY_PAUSE) => {}
             }
         }
     }
 
     /// Tails the log from the stored position on a connection of its own, until `stop`.
-    async fn follow(
+    async fn follow_log(
         &self,
         log: &Arc<dyn EventLog>,
         stop: &mut oneshot::Receiver<()>,
     ) -> Result<(), ProjectionError> {
-        let mut writer = Writer::open(&self.place).await?;
+        let mut writer = BatchWriter::open(&self.store_copy).await?;
         // An empty rest means that the store is current: healthy although no batch was written yet.
-        if log.read_all(writer.at(), 1).await?.records.is_empty() {
+        if log.read_all(writer.position(), 1).await?.records.is_empty() {
             self.health.report_success();
         }
-        let mut tail = log.tail(writer.at()).ready_chunks(PAGE);
+        let mut tail = log.tail_all(writer.position()).ready_chunks(BATCH_LIMIT);
         loop {
             let chunk = tokio::select! {
                 _ = &mut *stop => None,
-                chunk = self.gather(writer.at(), &mut tail) => chunk,
+                chunk = self.gather_records(writer.position(), &mut tail) => chunk,
             };
             let Some(chunk) = chunk else { return writer.close().await };
             // Errors of the tail end the attempt: records after a gap must not be applied.
             let records = chunk.into_iter().collect::<Result<Vec<_>, _>>()?;
             writer = writer.apply(&records).await?;
-            self.applied.send_replace(writer.at());
+            self.applied_position.send_replace(writer.position());
             self.health.report_success();
         }
     }
@@ -130,17 +137,17 @@ impl Projections {
     /// The next records, or `None` when the tail has ended. A small chunk waits for more records
     /// unless a reader waits for it; at a shared store readers of other processes are not known, so
     /// it never waits.
-    async fn gather(
+    async fn gather_records(
         &self,
-        at: Position,
-        tail: &mut (impl Stream<Item = Chunk> + Unpin),
-    ) -> Option<Chunk> {
+        position: Position,
+        tail: &mut (impl Stream<Item = RecordChunk> + Unpin),
+    ) -> Option<RecordChunk> {
         let mut chunk = tail.next().await?;
-        if chunk.len() < PAGE / 2 && !self.place.store.is_shared() {
-            let mut wanted = self.wanted.subscribe();
-            let wanted = wanted.wait_for(|wanted| *wanted > at);
+        if chunk.len() < BATCH_LIMIT / 2 && !self.store_copy.store.is_shared() {
+            let mut awaited_position = self.awaited_position.subscribe();
+            let wanted = awaited_position.wait_for(|wanted| *wanted > position);
             // Timeout or a waiting reader: either way the chunk is written now.
-            let _waited = tokio::time::timeout(GATHER, wanted).await;
+            let _waited = tokio::time::timeout(GATHER_TIMEOUT, wanted).await;
             chunk.extend(tail.next().now_or_never().flatten().into_iter().flatten());
         }
         Some(chunk)
@@ -156,22 +163,22 @@ impl Projections {
         log: &dyn EventLog,
         mut progress: impl FnMut(Position, Position) + Send,
     ) -> Result<(), ProjectionError> {
-        let mut writer = Writer::open(&self.place).await?;
+        let mut writer = BatchWriter::open(&self.store_copy).await?;
         // A batch at a time, since a whole log does not fit into memory.
         loop {
-            let page = log.read_all(writer.at(), PAGE).await?;
+            let page = log.read_all(writer.position(), BATCH_LIMIT).await?;
             if page.records.is_empty() {
                 return writer.close().await;
             }
             writer = writer.apply(&page.records).await?;
-            self.applied.send_replace(writer.at());
-            progress(writer.at(), page.tail);
+            self.applied_position.send_replace(writer.position());
+            progress(writer.position(), page.tail);
         }
     }
 
     /// Opens a connection that writes.
-    pub(crate) async fn writer(&self) -> Result<Writer, ProjectionError> {
-        Writer::open(&self.place).await
+    pub(crate) async fn open_writer(&self) -> Result<BatchWriter, ProjectionError> {
+        BatchWriter::open(&self.store_copy).await
     }
 
     /// Closes the readers' connections.

@@ -10,19 +10,19 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyPool, Column, FromRow, Row};
 use tokio::sync::watch;
 
-use crate::apply::signed;
+use crate::apply::to_column;
+use crate::batch_writer::load_position;
 use crate::error::ProjectionError;
-use crate::page::written_position;
 use crate::rows::{
-    AgentRow, ApprovalRow, AuditRow, BalanceRow, GraphRow, LedgerRow, Listed, RunRow, StepRow,
+    AgentRow, ApprovalRow, AuditRow, BalanceRow, GraphRow, LedgerRow, RowPage, RunRow, StepRow,
     UsageRow,
 };
 
 /// Maximum rows of one page.
-const PAGE_LIMIT: usize = 1000;
+const PAGE_ROWS_LIMIT: usize = 1000;
 
 /// Interval at which the position of a shared store is polled while a reader waits for it.
-const LOOK: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Every table, in the order of a dump.
 const TABLES: [&str; 11] = [
@@ -40,7 +40,7 @@ const TABLES: [&str; 11] = [
 ];
 
 /// Tables with rows of a run, and the column that names the run.
-const OF_RUN: [(&str, &str); 6] = [
+const RUN_TABLES: [(&str, &str); 6] = [
     ("run_status", "run"),
     ("step", "run"),
     ("usage_line", "run"),
@@ -63,7 +63,7 @@ pub struct TableRow {
 pub enum RunFamily {
     /// Only runs without a parent.
     #[default]
-    Top,
+    TopLevel,
     /// Only direct children of this run.
     ChildrenOf(String),
     /// Runs at every depth.
@@ -72,20 +72,20 @@ pub enum RunFamily {
 
 impl RunFamily {
     /// SQL condition of this family; parameter `$3` is the parent run.
-    fn condition(&self) -> &'static str {
+    fn sql_condition(&self) -> &'static str {
         match self {
             // PostgreSQL infers a parameter's type from its use: an unused one must be mentioned
             // with a cast.
-            Self::Top => "r.parent IS NULL AND CAST($3 AS TEXT) IS NULL",
+            Self::TopLevel => "r.parent IS NULL AND CAST($3 AS TEXT) IS NULL",
             Self::ChildrenOf(_) => "r.parent = $3",
             Self::All => "CAST($3 AS TEXT) IS NULL",
         }
     }
 
-    fn run(&self) -> Option<&str> {
+    fn parent_run(&self) -> Option<&str> {
         match self {
             Self::ChildrenOf(run) => Some(run),
-            Self::Top | Self::All => None,
+            Self::TopLevel | Self::All => None,
         }
     }
 }
@@ -107,9 +107,9 @@ pub struct RunFilter {
 #[derive(Clone)]
 pub struct Queries {
     pool: AnyPool,
-    applied: watch::Receiver<Position>,
+    applied_position: watch::Receiver<Position>,
     /// Highest position that a reader waits for; the projector writes at once up to there.
-    wanted: watch::Sender<Position>,
+    awaited_position: watch::Sender<Position>,
     is_shared: bool,
 }
 
@@ -118,16 +118,16 @@ type Result<T> = std::result::Result<T, ProjectionError>;
 impl Queries {
     pub(crate) fn new(
         pool: AnyPool,
-        applied: watch::Receiver<Position>,
-        wanted: watch::Sender<Position>,
+        applied_position: watch::Receiver<Position>,
+        awaited_position: watch::Sender<Position>,
         is_shared: bool,
     ) -> Self {
-        Self { pool, applied, wanted, is_shared }
+        Self { pool, applied_position, awaited_position, is_shared }
     }
 
     /// Position that this process's projector has applied.
-    pub fn applied(&self) -> Position {
-        *self.applied.borrow()
+    pub fn applied_position(&self) -> Position {
+        *self.applied_position.borrow()
     }
 
     /// Position stored in the database, whichever process wrote it.
@@ -135,34 +135,34 @@ impl Queries {
     /// # Errors
     /// The database cannot be read.
     pub async fn read_position(&self) -> Result<Position> {
-        written_position(&self.pool).await
+        load_position(&self.pool).await
     }
 
     /// Waits until the read models have reached a position. Returns false after `timeout`, or when
     /// the projector or the database is gone.
-    pub async fn wait_for(&self, position: Position, timeout: Duration) -> bool {
-        let mut applied = self.applied.clone();
+    pub async fn wait_for_position(&self, position: Position, timeout: Duration) -> bool {
+        let mut applied_position = self.applied_position.clone();
         // The projector is woken only by a later position than it knows of already.
-        self.wanted.send_if_modified(|wanted| {
+        self.awaited_position.send_if_modified(|wanted| {
             let is_later = position > *wanted;
             *wanted = position.max(*wanted);
             is_later
         });
-        let reached = async {
+        let reach_position = async {
             if self.is_shared {
-                return self.looks_for(position).await;
+                return self.poll_for_position(position).await;
             }
-            applied.wait_for(|at| *at >= position).await.is_ok()
+            applied_position.wait_for(|at| *at >= position).await.is_ok()
         };
-        tokio::time::timeout(timeout, reached).await.unwrap_or(false)
+        tokio::time::timeout(timeout, reach_position).await.unwrap_or(false)
     }
 
     /// Polls the database for a position: another process may be the one that writes.
-    async fn looks_for(&self, position: Position) -> bool {
+    async fn poll_for_position(&self, position: Position) -> bool {
         loop {
-            match written_position(&self.pool).await {
+            match load_position(&self.pool).await {
                 Ok(at) if at >= position => return true,
-                Ok(_) => tokio::time::sleep(LOOK).await,
+                Ok(_) => tokio::time::sleep(POLL_INTERVAL).await,
                 Err(_) => return false,
             }
         }
@@ -172,24 +172,27 @@ impl Queries {
     ///
     /// # Errors
     /// The database fails, or the cursor is not from this query.
-    pub async fn graphs(
+    pub async fn list_graphs(
         &self,
         tenant: &str,
         cursor: Option<&str>,
         limit: usize,
-    ) -> Result<Listed<GraphRow>> {
+    ) -> Result<RowPage<GraphRow>> {
         let sql = "SELECT * FROM graph_version WHERE tenant = $1 AND pos < $2 AND derived = 0 \
             ORDER BY pos DESC LIMIT $3";
-        let before = before(cursor)?;
-        let rows = sqlx::query_as(sql).bind(tenant).bind(before).bind(more(limit));
-        Ok(listed(rows.fetch_all(&self.pool).await?, limit, |row: &GraphRow| row.pos.to_string()))
+        let before_pos = parse_descending_cursor(cursor)?;
+        let rows =
+            sqlx::query_as(sql).bind(tenant).bind(before_pos).bind(limit_with_lookahead(limit));
+        Ok(page_from_rows(rows.fetch_all(&self.pool).await?, limit, |row: &GraphRow| {
+            row.pos.to_string()
+        }))
     }
 
     /// Lists at most 100 versions of one graph, the newest first.
     ///
     /// # Errors
     /// The database fails.
-    pub async fn graph(&self, tenant: &str, graph: &str) -> Result<Vec<GraphRow>> {
+    pub async fn list_graph_versions(&self, tenant: &str, graph: &str) -> Result<Vec<GraphRow>> {
         let sql = "SELECT * FROM graph_version WHERE tenant = $1 AND graph = $2 \
             AND derived = 0 ORDER BY pos DESC LIMIT 100";
         Ok(sqlx::query_as(sql).bind(tenant).bind(graph).fetch_all(&self.pool).await?)
@@ -199,13 +202,13 @@ impl Queries {
     ///
     /// # Errors
     /// The database fails, or the cursor is not from this query.
-    pub async fn runs(
+    pub async fn list_runs(
         &self,
         tenant: &str,
         filter: &RunFilter,
         cursor: Option<&str>,
         limit: usize,
-    ) -> Result<Listed<RunRow>> {
+    ) -> Result<RowPage<RunRow>> {
         // All filters are in one statement, unused ones as NULL, so that each form is prepared
         // once.
         let sql = format!(
@@ -214,26 +217,26 @@ impl Queries {
             WHERE r.tenant = $1 AND r.created_pos < $2 AND {} AND ($4 IS NULL OR r.graph = $4) \
             AND ($5 IS NULL OR r.status = $5) AND ($6 IS NULL OR r.actor = $6) \
             ORDER BY r.created_pos DESC LIMIT $7",
-            filter.family.condition()
+            filter.family.sql_condition()
         );
         let rows = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(tenant)
-            .bind(before(cursor)?)
-            .bind(filter.family.run())
+            .bind(parse_descending_cursor(cursor)?)
+            .bind(filter.family.parent_run())
             .bind(filter.graph.as_deref())
             .bind(filter.status.as_deref())
             .bind(filter.actor.as_deref())
-            .bind(more(limit))
+            .bind(limit_with_lookahead(limit))
             .fetch_all(&self.pool)
             .await?;
-        Ok(listed(rows, limit, |row: &RunRow| row.created_pos.to_string()))
+        Ok(page_from_rows(rows, limit, |row: &RunRow| row.created_pos.to_string()))
     }
 
     /// Finds one run.
     ///
     /// # Errors
     /// The database fails.
-    pub async fn run(&self, tenant: &str, run: &str) -> Result<Option<RunRow>> {
+    pub async fn find_run(&self, tenant: &str, run: &str) -> Result<Option<RunRow>> {
         let sql = "SELECT r.*, g.name FROM run_status r LEFT JOIN graph_version g ON \
             g.tenant = r.tenant AND g.graph = r.graph AND g.version = r.version \
             WHERE r.tenant = $1 AND r.run = $2";
@@ -255,7 +258,7 @@ impl Queries {
     ///
     /// # Errors
     /// The database fails.
-    pub async fn steps(&self, tenant: &str, run: &str) -> Result<Vec<StepRow>> {
+    pub async fn list_steps(&self, tenant: &str, run: &str) -> Result<Vec<StepRow>> {
         let sql = "SELECT * FROM step WHERE tenant = $1 AND run = $2 \
             ORDER BY first_seq, node, item LIMIT 20000";
         Ok(sqlx::query_as(sql).bind(tenant).bind(run).fetch_all(&self.pool).await?)
@@ -265,45 +268,45 @@ impl Queries {
     ///
     /// # Errors
     /// The database fails, or the cursor is not from this query.
-    pub async fn usage(
+    pub async fn list_usage_lines(
         &self,
         tenant: &str,
         run: Option<&str>,
         cursor: Option<&str>,
         limit: usize,
-    ) -> Result<Listed<UsageRow>> {
+    ) -> Result<RowPage<UsageRow>> {
         let sql = "SELECT * FROM usage_line WHERE tenant = $1 AND ($2 IS NULL OR run = $2) AND \
             (pos > $3 OR (pos = $3 AND usage_id > $4)) ORDER BY pos, usage_id LIMIT $5";
-        let (pos, id) = after(cursor)?;
+        let (pos, id) = parse_ascending_cursor(cursor)?;
         let rows = sqlx::query_as(sql).bind(tenant).bind(run).bind(pos).bind(id);
-        let rows = rows.bind(more(limit)).fetch_all(&self.pool).await?;
-        Ok(listed(rows, limit, |row: &UsageRow| format!("{}.{}", row.pos, row.usage_id)))
+        let rows = rows.bind(limit_with_lookahead(limit)).fetch_all(&self.pool).await?;
+        Ok(page_from_rows(rows, limit, |row: &UsageRow| format!("{}.{}", row.pos, row.usage_id)))
     }
 
     /// Lists ledger entries, the oldest first; of one run if `run` is given.
     ///
     /// # Errors
     /// The database fails, or the cursor is not from this query.
-    pub async fn ledger(
+    pub async fn list_ledger_entries(
         &self,
         tenant: &str,
         run: Option<&str>,
         cursor: Option<&str>,
         limit: usize,
-    ) -> Result<Listed<LedgerRow>> {
+    ) -> Result<RowPage<LedgerRow>> {
         let sql = "SELECT * FROM ledger_entry WHERE tenant = $1 AND ($2 IS NULL OR run = $2) AND \
             (pos > $3 OR (pos = $3 AND entry > $4)) ORDER BY pos, entry LIMIT $5";
-        let (pos, id) = after(cursor)?;
+        let (pos, id) = parse_ascending_cursor(cursor)?;
         let rows = sqlx::query_as(sql).bind(tenant).bind(run).bind(pos).bind(id);
-        let rows = rows.bind(more(limit)).fetch_all(&self.pool).await?;
-        Ok(listed(rows, limit, |row: &LedgerRow| format!("{}.{}", row.pos, row.entry)))
+        let rows = rows.bind(limit_with_lookahead(limit)).fetch_all(&self.pool).await?;
+        Ok(page_from_rows(rows, limit, |row: &LedgerRow| format!("{}.{}", row.pos, row.entry)))
     }
 
     /// Lists the balances of all accounts. They sum to zero in each currency.
     ///
     /// # Errors
     /// The database fails.
-    pub async fn balances(&self, tenant: &str) -> Result<Vec<BalanceRow>> {
+    pub async fn list_balances(&self, tenant: &str) -> Result<Vec<BalanceRow>> {
         let sql = "SELECT account, currency, amount FROM ledger_balance WHERE tenant = $1 \
             ORDER BY account, currency";
         Ok(sqlx::query_as(sql).bind(tenant).fetch_all(&self.pool).await?)
@@ -313,7 +316,7 @@ impl Queries {
     ///
     /// # Errors
     /// The database fails.
-    pub async fn unpriced(&self, tenant: &str) -> Result<i64> {
+    pub async fn count_unpriced_usage(&self, tenant: &str) -> Result<i64> {
         let sql = "SELECT count(*) FROM usage_line WHERE tenant = $1 AND amount IS NULL";
         Ok(sqlx::query_scalar(sql).bind(tenant).fetch_one(&self.pool).await?)
     }
@@ -322,47 +325,52 @@ impl Queries {
     ///
     /// # Errors
     /// The database fails, or the cursor is not from this query.
-    pub async fn audit(
+    pub async fn list_audit_events(
         &self,
         tenant: &str,
         filter: [Option<&str>; 3],
         cursor: Option<&str>,
         limit: usize,
-    ) -> Result<Listed<AuditRow>> {
+    ) -> Result<RowPage<AuditRow>> {
         let [stream, actor, kind] = filter;
         let sql = "SELECT * FROM audit WHERE tenant = $1 AND ($2 IS NULL OR stream = $2) AND \
             ($3 IS NULL OR actor = $3) AND ($4 IS NULL OR type = $4) AND \
             (pos > $5 OR (pos = $5 AND idx > $6)) ORDER BY pos, idx LIMIT $7";
-        let (pos, index) = after(cursor)?;
+        let (pos, index) = parse_ascending_cursor(cursor)?;
         // Index 0 is a real index, so a list without a cursor starts below it.
         let index: i64 = match cursor {
             None => -1,
             Some(cursor) => index.parse().map_err(|_| bad_cursor(cursor))?,
         };
         let rows = sqlx::query_as(sql).bind(tenant).bind(stream).bind(actor).bind(kind);
-        let rows = rows.bind(pos).bind(index).bind(more(limit)).fetch_all(&self.pool).await?;
-        Ok(listed(rows, limit, |row: &AuditRow| format!("{}.{}", row.pos, row.idx)))
+        let rows = rows
+            .bind(pos)
+            .bind(index)
+            .bind(limit_with_lookahead(limit))
+            .fetch_all(&self.pool)
+            .await?;
+        Ok(page_from_rows(rows, limit, |row: &AuditRow| format!("{}.{}", row.pos, row.idx)))
     }
 
     /// Lists approvals, the oldest first; of one run and in one state if these are given.
     ///
     /// # Errors
     /// The database fails, or the cursor is not from this query.
-    pub async fn approvals(
+    pub async fn list_approvals(
         &self,
         tenant: &str,
         [run, state]: [Option<&str>; 2],
         cursor: Option<&str>,
         limit: usize,
-    ) -> Result<Listed<ApprovalRow>> {
+    ) -> Result<RowPage<ApprovalRow>> {
         // Positions may repeat within a record, so the key completes the order.
         let sql = "SELECT * FROM approval WHERE tenant = $1 AND ($2 IS NULL OR run = $2) AND \
             ($3 IS NULL OR state = $3) AND (pos > $4 OR (pos = $4 AND approval > $5)) \
             ORDER BY pos, approval LIMIT $6";
-        let (pos, id) = after(cursor)?;
+        let (pos, id) = parse_ascending_cursor(cursor)?;
         let rows = sqlx::query_as(sql).bind(tenant).bind(run).bind(state).bind(pos).bind(id);
-        let rows = rows.bind(more(limit)).fetch_all(&self.pool).await?;
-        Ok(listed(rows, limit, |row: &ApprovalRow| format!("{}.{}", row.pos, row.approval)))
+        let rows = rows.bind(limit_with_lookahead(limit)).fetch_all(&self.pool).await?;
+        Ok(page_from_rows(rows, limit, |row: &ApprovalRow| format!("{}.{}", row.pos, row.approval)))
     }
 
     /// Finds one approval. A copy of its run may have been imported under another id, with the same
@@ -370,7 +378,7 @@ impl Queries {
     ///
     /// # Errors
     /// The database fails.
-    pub async fn approval(&self, tenant: &str, approval: &str) -> Result<Option<ApprovalRow>> {
+    pub async fn find_approval(&self, tenant: &str, approval: &str) -> Result<Option<ApprovalRow>> {
         let sql = "SELECT * FROM approval WHERE tenant = $1 AND approval = $2 \
             ORDER BY pos LIMIT 1";
         Ok(sqlx::query_as(sql).bind(tenant).bind(approval).fetch_optional(&self.pool).await?)
@@ -380,25 +388,26 @@ impl Queries {
     ///
     /// # Errors
     /// The database fails, or the cursor is not from this query.
-    pub async fn agents(
+    pub async fn list_agents(
         &self,
         tenant: &str,
         status: Option<&str>,
         cursor: Option<&str>,
         limit: usize,
-    ) -> Result<Listed<AgentRow>> {
+    ) -> Result<RowPage<AgentRow>> {
         let sql = "SELECT * FROM agent_directory WHERE tenant = $1 AND \
             ($2 IS NULL OR status = $2) AND pos < $3 ORDER BY pos DESC LIMIT $4";
-        let rows = sqlx::query_as(sql).bind(tenant).bind(status).bind(before(cursor)?);
-        let rows = rows.bind(more(limit)).fetch_all(&self.pool).await?;
-        Ok(listed(rows, limit, |row: &AgentRow| row.pos.to_string()))
+        let rows =
+            sqlx::query_as(sql).bind(tenant).bind(status).bind(parse_descending_cursor(cursor)?);
+        let rows = rows.bind(limit_with_lookahead(limit)).fetch_all(&self.pool).await?;
+        Ok(page_from_rows(rows, limit, |row: &AgentRow| row.pos.to_string()))
     }
 
     /// Finds one agent.
     ///
     /// # Errors
     /// The database fails.
-    pub async fn agent(&self, tenant: &str, agent: &str) -> Result<Option<AgentRow>> {
+    pub async fn find_agent(&self, tenant: &str, agent: &str) -> Result<Option<AgentRow>> {
         let sql = "SELECT * FROM agent_directory WHERE tenant = $1 AND agent = $2";
         Ok(sqlx::query_as(sql).bind(tenant).bind(agent).fetch_optional(&self.pool).await?)
     }
@@ -407,13 +416,13 @@ impl Queries {
     ///
     /// # Errors
     /// The database fails.
-    pub async fn dump(&self) -> Result<String> {
+    pub async fn dump_tables(&self) -> Result<String> {
         let mut dump = String::new();
         for table in TABLES {
             dump.push_str(&format!("-- {table}\n"));
             let sql = sqlx::AssertSqlSafe(format!("SELECT * FROM {table}"));
             let rows = sqlx::query(sql).fetch_all(&self.pool).await?;
-            let mut lines = rows.iter().map(line).collect::<Result<Vec<_>>>()?;
+            let mut lines = rows.iter().map(row_text).collect::<Result<Vec<_>>>()?;
             // Collations differ between databases, so rows are sorted here.
             lines.sort_unstable();
             dump.extend(lines.into_iter().map(|line| line + "\n"));
@@ -427,14 +436,14 @@ impl Queries {
     ///
     /// # Errors
     /// The database fails.
-    pub async fn rows_of(&self, run: &StreamKey) -> Result<Vec<TableRow>> {
+    pub async fn list_run_rows(&self, run: &StreamKey) -> Result<Vec<TableRow>> {
         let mut found = Vec::new();
-        for (table, column) in OF_RUN {
-            let name = if column == "stream" { run.name() } else { run.id.to_string() };
+        for (table, column) in RUN_TABLES {
+            let name = if column == "stream" { run.stream_name() } else { run.id.to_string() };
             let sql = format!("SELECT * FROM {table} WHERE tenant = $1 AND {column} = $2");
             let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(run.tenant.as_str()).bind(name);
             for row in rows.fetch_all(&self.pool).await? {
-                found.push(TableRow { table, row: line(&row)? });
+                found.push(TableRow { table, row: row_text(&row)? });
             }
         }
         found.sort_unstable();
@@ -443,8 +452,8 @@ impl Queries {
 }
 
 /// Columns of a row as JSON values joined by `|`.
-fn line(row: &AnyRow) -> Result<String> {
-    let value = |index: usize| -> Result<String> {
+fn row_text(row: &AnyRow) -> Result<String> {
+    let column_text = |index: usize| -> Result<String> {
         // The tables have no other types than these two.
         if let Ok(number) = row.try_get::<Option<i64>, _>(index) {
             return Ok(number.map_or_else(|| "null".to_owned(), |number| number.to_string()));
@@ -452,43 +461,43 @@ fn line(row: &AnyRow) -> Result<String> {
         let text: Option<String> = row.try_get(index)?;
         Ok(serde_json::Value::from(text).to_string())
     };
-    let columns = row.columns().iter().map(|column| value(column.ordinal()));
+    let columns = row.columns().iter().map(|column| column_text(column.ordinal()));
     Ok(columns.collect::<Result<Vec<_>>>()?.join("|"))
 }
 
 /// SQL limit of a page: one row more than asked for, which shows whether there is another page.
-fn more(limit: usize) -> i64 {
-    signed(limit.clamp(1, PAGE_LIMIT) as u64 + 1)
+fn limit_with_lookahead(limit: usize) -> i64 {
+    to_column(limit.clamp(1, PAGE_ROWS_LIMIT) as u64 + 1)
 }
 
 /// Cuts the row of lookahead off and makes the next page's cursor from the last row that is left.
-fn listed<T>(mut rows: Vec<T>, limit: usize, cursor: impl Fn(&T) -> String) -> Listed<T>
+fn page_from_rows<T>(mut rows: Vec<T>, limit: usize, cursor_of: impl Fn(&T) -> String) -> RowPage<T>
 where
     T: for<'r> FromRow<'r, AnyRow>,
 {
-    let limit = limit.clamp(1, PAGE_LIMIT);
+    let limit = limit.clamp(1, PAGE_ROWS_LIMIT);
     let has_more = rows.len() > limit;
     rows.truncate(limit);
-    let next_cursor = rows.last().filter(|_| has_more).map(cursor);
-    Listed { items: rows, next_cursor }
+    let next_cursor = rows.last().filter(|_| has_more).map(cursor_of);
+    RowPage { items: rows, next_cursor }
 }
 
 /// Position below which the next page of a descending list starts.
-fn before(cursor: Option<&str>) -> Result<i64> {
+fn parse_descending_cursor(cursor: Option<&str>) -> Result<i64> {
     let Some(cursor) = cursor else { return Ok(i64::MAX) };
-    position(cursor).ok_or_else(|| bad_cursor(cursor))
+    parse_position(cursor).ok_or_else(|| bad_cursor(cursor))
 }
 
 /// Position and key after which the next page of an ascending list starts.
-fn after(cursor: Option<&str>) -> Result<(i64, String)> {
+fn parse_ascending_cursor(cursor: Option<&str>) -> Result<(i64, String)> {
     let Some(cursor) = cursor else { return Ok((0, String::new())) };
     let (pos, key) = cursor.split_once('.').ok_or_else(|| bad_cursor(cursor))?;
-    let pos = position(pos).ok_or_else(|| bad_cursor(cursor))?;
+    let pos = parse_position(pos).ok_or_else(|| bad_cursor(cursor))?;
     Ok((pos, key.to_owned()))
 }
 
 /// Parses a log position. Positions start at 1.
-fn position(text: &str) -> Option<i64> {
+fn parse_position(text: &str) -> Option<i64> {
     text.parse().ok().filter(|pos| *pos > 0)
 }
 

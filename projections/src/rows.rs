@@ -4,7 +4,7 @@ use serde::Serialize;
 
 /// One page of rows with the cursor of the next.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Listed<T> {
+pub struct RowPage<T> {
     /// Rows of this page, in the query's order.
     pub items: Vec<T>,
     /// Opaque cursor; `None` on the last page.

@@ -12,9 +12,9 @@ use crate::error::ProjectionError;
 /// PostgreSQL schema of the copy in use.
 const SCHEMA: &str = "convergio";
 /// PostgreSQL schema of the copy that a rebuild writes.
-const FRESH: &str = "convergio_fresh";
+const FRESH_SCHEMA: &str = "convergio_fresh";
 /// Maximum connections of the readers' pool.
-const READERS: u32 = 4;
+const READERS_LIMIT: u32 = 4;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 
@@ -26,26 +26,26 @@ const FILE_SETTINGS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NOR
 
 /// A database for read models.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Store {
+pub enum ReadModelStore {
     /// An SQLite file, written by one process.
     File(PathBuf),
     /// URL of a PostgreSQL server, shared by several processes.
     Server(String),
 }
 
-impl From<&Path> for Store {
+impl From<&Path> for ReadModelStore {
     fn from(file: &Path) -> Self {
         Self::File(file.to_owned())
     }
 }
 
-impl From<&PathBuf> for Store {
+impl From<&PathBuf> for ReadModelStore {
     fn from(file: &PathBuf) -> Self {
         Self::File(file.clone())
     }
 }
 
-impl Store {
+impl ReadModelStore {
     /// True if other processes may write here too.
     pub(crate) fn is_shared(&self) -> bool {
         matches!(self, Self::Server(_))
@@ -54,67 +54,69 @@ impl Store {
 
 /// A store and which of its two copies is meant: the one in use or the one being rebuilt.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
-    pub(crate) store: Store,
+pub(crate) struct StoreCopy {
+    pub(crate) store: ReadModelStore,
     pub(crate) is_fresh: bool,
 }
 
-impl Place {
-    pub(crate) fn in_use(store: Store) -> Self {
+impl StoreCopy {
+    pub(crate) fn in_use(store: ReadModelStore) -> Self {
         Self { store, is_fresh: false }
     }
 
     /// Opens a writing connection; creates and migrates the tables.
     pub(crate) async fn open(&self) -> Result<AnyConnection, ProjectionError> {
-        if let Store::File(_) = self.store {
+        if let ReadModelStore::File(_) = self.store {
             // SQLite would create the file with the mode that the umask leaves.
-            make_private(&self.file())?;
+            make_private(&self.file_path())?;
         }
-        let mut connection = self.options("rwc")?.connect().await?;
+        let mut connection = self.connect_options("rwc")?.connect().await?;
         // The schema must exist before `search_path` can name it.
-        if let Store::Server(_) = self.store {
-            let sql = format!("CREATE SCHEMA IF NOT EXISTS {}", self.schema());
+        if let ReadModelStore::Server(_) = self.store {
+            let sql = format!("CREATE SCHEMA IF NOT EXISTS {}", self.schema_name());
             connection.execute(sqlx::AssertSqlSafe(sql)).await?;
         }
         // Migrations are applied by the first process that opens the store; sqlx locks against
         // others.
-        connection.execute(sqlx::AssertSqlSafe(self.settings())).await?;
+        connection.execute(sqlx::AssertSqlSafe(self.connection_settings())).await?;
         MIGRATIONS.run_direct(None, &mut connection, false).await?;
         Ok(connection)
     }
 
     /// Opens a writing connection to tables that exist.
-    pub(crate) async fn connect(&self) -> Result<AnyConnection, ProjectionError> {
-        let mut connection = self.options("rw")?.connect().await?;
-        connection.execute(sqlx::AssertSqlSafe(self.settings())).await?;
+    pub(crate) async fn connect_writer(&self) -> Result<AnyConnection, ProjectionError> {
+        let mut connection = self.connect_options("rw")?.connect().await?;
+        connection.execute(sqlx::AssertSqlSafe(self.connection_settings())).await?;
         Ok(connection)
     }
 
     /// Opens a pool of read-only connections.
-    pub(crate) async fn readers(&self) -> Result<AnyPool, ProjectionError> {
+    pub(crate) async fn connect_readers(&self) -> Result<AnyPool, ProjectionError> {
         let settings = match self.store {
-            Store::File(_) => "PRAGMA query_only = ON; PRAGMA busy_timeout = 10000".to_owned(),
-            Store::Server(_) => self.settings(),
+            ReadModelStore::File(_) => {
+                "PRAGMA query_only = ON; PRAGMA busy_timeout = 10000".to_owned()
+            }
+            ReadModelStore::Server(_) => self.connection_settings(),
         };
         // SQLite allows many readers beside one writer in WAL mode; more connections would not be
         // faster.
-        let options = AnyPoolOptions::new().max_connections(READERS);
+        let options = AnyPoolOptions::new().max_connections(READERS_LIMIT);
         let options = options.after_connect(move |connection, _| {
             let settings = settings.clone();
             Box::pin(
                 async move { connection.execute(sqlx::AssertSqlSafe(settings)).await.map(drop) },
             )
         });
-        Ok(options.connect_with(self.options("rw")?).await?)
+        Ok(options.connect_with(self.connect_options("rw")?).await?)
     }
 
     /// Deletes whatever the fresh copy's location holds.
-    pub(crate) async fn clear(&self) -> Result<(), ProjectionError> {
+    pub(crate) async fn clear_fresh_copy(&self) -> Result<(), ProjectionError> {
         match &self.store {
-            Store::File(_) => Ok(remove(&self.file())?),
-            Store::Server(_) => {
-                let mut connection = self.options("rw")?.connect().await?;
-                let sql = format!("DROP SCHEMA IF EXISTS {} CASCADE", self.schema());
+            ReadModelStore::File(_) => Ok(remove_database_files(&self.file_path())?),
+            ReadModelStore::Server(_) => {
+                let mut connection = self.connect_options("rw")?.connect().await?;
+                let sql = format!("DROP SCHEMA IF EXISTS {} CASCADE", self.schema_name());
                 connection.execute(sqlx::AssertSqlSafe(sql)).await?;
                 Ok(connection.close().await?)
             }
@@ -122,28 +124,28 @@ impl Place {
     }
 
     /// Replaces the copy in use by the fresh copy, which must have no open connections.
-    pub(crate) async fn swap(&self) -> Result<(), ProjectionError> {
+    pub(crate) async fn swap_into_use(&self) -> Result<(), ProjectionError> {
         match &self.store {
-            Store::File(file) => {
-                let mut last = self.connect().await?;
+            ReadModelStore::File(file) => {
+                let mut connection = self.connect_writer().await?;
                 // After a full checkpoint the file alone is the database, and a rename moves all of
                 // it.
-                last.execute("PRAGMA wal_checkpoint(TRUNCATE)").await?;
-                last.close().await?;
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").await?;
+                connection.close().await?;
                 // The old journals go with the old file, or SQLite would replay them into the new
                 // one.
-                remove(file)?;
-                std::fs::rename(self.file(), file)?;
-                Ok(remove(&self.file())?)
+                remove_database_files(file)?;
+                std::fs::rename(self.file_path(), file)?;
+                Ok(remove_database_files(&self.file_path())?)
             }
-            Store::Server(_) => {
-                let mut connection = self.options("rw")?.connect().await?;
+            ReadModelStore::Server(_) => {
+                let mut connection = self.connect_options("rw")?.connect().await?;
                 // Both statements in one transaction: readers see the old schema or the new one,
                 // never none.
                 let mut transaction = connection.begin().await?;
                 let sql = format!(
                     "DROP SCHEMA IF EXISTS {SCHEMA} CASCADE; \
-                     ALTER SCHEMA {FRESH} RENAME TO {SCHEMA}"
+                     ALTER SCHEMA {FRESH_SCHEMA} RENAME TO {SCHEMA}"
                 );
                 transaction.execute(sqlx::AssertSqlSafe(sql)).await?;
                 transaction.commit().await?;
@@ -152,32 +154,34 @@ impl Place {
         }
     }
 
-    fn schema(&self) -> &'static str {
-        if self.is_fresh { FRESH } else { SCHEMA }
+    fn schema_name(&self) -> &'static str {
+        if self.is_fresh { FRESH_SCHEMA } else { SCHEMA }
     }
 
     /// Path of this copy's file; empty on a server.
-    fn file(&self) -> PathBuf {
+    fn file_path(&self) -> PathBuf {
         match &self.store {
-            Store::File(file) if self.is_fresh => file.with_extension("rebuild"),
-            Store::File(file) => file.clone(),
-            Store::Server(_) => PathBuf::new(),
+            ReadModelStore::File(file) if self.is_fresh => file.with_extension("rebuild"),
+            ReadModelStore::File(file) => file.clone(),
+            ReadModelStore::Server(_) => PathBuf::new(),
         }
     }
 
-    fn settings(&self) -> String {
+    fn connection_settings(&self) -> String {
         match self.store {
-            Store::File(_) => FILE_SETTINGS.to_owned(),
-            Store::Server(_) => format!("SET search_path TO {}", self.schema()),
+            ReadModelStore::File(_) => FILE_SETTINGS.to_owned(),
+            ReadModelStore::Server(_) => format!("SET search_path TO {}", self.schema_name()),
         }
     }
 
-    fn options(&self, mode: &str) -> Result<AnyConnectOptions, ProjectionError> {
+    fn connect_options(&self, mode: &str) -> Result<AnyConnectOptions, ProjectionError> {
         static DRIVERS: Once = Once::new();
         DRIVERS.call_once(sqlx::any::install_default_drivers);
         let url = match &self.store {
-            Store::File(_) => format!("sqlite://{}?mode={mode}", encoded(&self.file())),
-            Store::Server(url) => url.clone(),
+            ReadModelStore::File(_) => {
+                format!("sqlite://{}?mode={mode}", percent_encode(&self.file_path()))
+            }
+            ReadModelStore::Server(url) => url.clone(),
         };
         Ok(url.parse::<AnyConnectOptions>()?.disable_statement_logging())
     }
@@ -192,18 +196,18 @@ fn make_private(file: &Path) -> std::io::Result<()> {
 }
 
 /// Percent-encodes a path for an `sqlite:` URL.
-fn encoded(path: &Path) -> String {
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-_.".contains(byte);
+fn percent_encode(path: &Path) -> String {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-_.".contains(byte);
     let bytes = path.as_os_str().as_encoded_bytes();
-    let letter = |byte: &u8| match plain(byte) {
+    let encode_byte = |byte: &u8| match is_plain(byte) {
         true => char::from(*byte).to_string(),
         false => format!("%{byte:02X}"),
     };
-    bytes.iter().map(letter).collect()
+    bytes.iter().map(encode_byte).collect()
 }
 
 /// Removes an SQLite database with its journals; files that do not exist are no error.
-pub(crate) fn remove(file: &Path) -> std::io::Result<()> {
+pub(crate) fn remove_database_files(file: &Path) -> std::io::Result<()> {
     for suffix in ["", "-wal", "-shm"] {
         match std::fs::remove_file(format!("{}{suffix}", file.display())) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use convergio_domain::graph::parse;
+use convergio_domain::graph::parse_manifest;
 use convergio_executor::tool;
 
 #[test]
@@ -13,7 +13,8 @@ fn every_example_is_valid() {
         let path = entry.expect("readable").path();
         if path.extension().is_some_and(|ending| ending == "yaml") {
             let text = std::fs::read_to_string(&path).expect("text");
-            let parsed = parse(&text, &tool::catalog()).unwrap_or_else(|m| panic!("{m:#?}"));
+            let parsed = parse_manifest(&text, &tool::builtin_catalog())
+                .unwrap_or_else(|m| panic!("{m:#?}"));
             assert_eq!(parsed.warnings, [], "{}", path.display());
             count += 1;
         }

@@ -88,6 +88,6 @@ codes! {
 }
 
 /// The code of this name.
-pub fn find(code: &str) -> Option<ErrorCode> {
+pub fn find_code(code: &str) -> Option<ErrorCode> {
     ALL.iter().find(|known| known.code == code).copied()
 }

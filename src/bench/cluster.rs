@@ -15,8 +15,8 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::raw::micros;
-use crate::log_place::ClusterPlace;
+use super::raw::elapsed_us;
+use crate::log_location::ClusterLocation;
 
 /// Maximum bytes of the log, and of the raw stream beside it.
 const LOG_BYTES: u64 = 4 << 30;
@@ -24,14 +24,14 @@ const PAYLOAD_BYTES: u64 = 1 << 30;
 const PARTS: [&str; 3] = ["LOG", "PAYLOAD", "DERIVED"];
 
 /// Messages per subject of a raw writer: as many as a writer of the log appends to one stream.
-const SUBJECT_MESSAGES: usize = 20;
+const MESSAGES_PER_SUBJECT: usize = 20;
 /// Maximum attempts to move a stream's leader, and the pause after each.
-const LEADER_TRIES: usize = 20;
-const LEADER_WAIT: Duration = Duration::from_millis(250);
+const LEADER_ATTEMPTS: usize = 20;
+const LEADER_PAUSE: Duration = Duration::from_millis(250);
 
 /// Kind of a raw publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Raw {
+pub(super) enum RawPublish {
     /// Stored without a condition.
     Plain,
     /// Stored only if the last message of its subject is the one that the writer expects.
@@ -50,16 +50,19 @@ impl BenchCluster {
     ///
     /// # Errors
     /// The cluster cannot be reached, or refuses.
-    pub(super) async fn make(place: &ClusterPlace, replicas: usize) -> anyhow::Result<Self> {
-        let mut config = place.config([7; 32]);
+    pub(super) async fn create_streams(
+        place: &ClusterLocation,
+        replicas: usize,
+    ) -> anyhow::Result<Self> {
+        let mut config = place.to_config([7; 32]);
         let id = Uuid::now_v7().simple().to_string().to_ascii_uppercase();
         config.address.name = format!("BENCH_{}", &id[20..28]);
         let name = config.address.name.clone();
         let context = jetstream::new(connect_client(&config).await?);
         // The cluster under measurement need not be durable: its settings are part of the result.
-        config.require = Durability::Process;
+        config.required_durability = Durability::Process;
         let layout = Layout { replicas, log_bytes: LOG_BYTES, payload_bytes: PAYLOAD_BYTES };
-        JetStreamLog::create(&config, &layout).await?;
+        JetStreamLog::create_log(&config, &layout).await?;
         let of_log = context.get_stream(format!("{name}_{}", PARTS[0])).await?;
         let raw = stream::Config {
             name: format!("RAW_{name}"),
@@ -67,7 +70,7 @@ impl BenchCluster {
             ..of_log.cached_info().config.clone()
         };
         let raw = context.create_stream(raw).await?;
-        lead_where(&context, &raw, &of_log).await?;
+        move_leader(&context, &raw, &of_log).await?;
         let log = Arc::new(JetStreamLog::open(&config).await?);
         Ok(Self { log, context, name })
     }
@@ -76,7 +79,7 @@ impl BenchCluster {
     /// its own acknowledgement.
     pub(super) async fn raw_publish_us(
         &self,
-        raw: Raw,
+        raw: RawPublish,
         writers: usize,
         bytes: usize,
         span: Duration,
@@ -85,18 +88,18 @@ impl BenchCluster {
         let mut tasks = JoinSet::new();
         for _ in 0..writers {
             let (context, prefix) = (self.context.clone(), format!("raw.{}", self.name));
-            tasks.spawn(raw_writer(context, prefix, raw, bytes, begun + span));
+            tasks.spawn(publish_until(context, prefix, raw, bytes, begun + span));
         }
-        let mut all = Vec::new();
+        let mut latencies_us = Vec::new();
         while let Some(times) = tasks.join_next().await {
-            all.extend(times??);
+            latencies_us.extend(times??);
         }
-        all.sort_unstable();
-        Ok(all)
+        latencies_us.sort_unstable();
+        Ok(latencies_us)
     }
 
     /// Messages of the log, and bytes of the log and its payloads, in one replica.
-    pub(super) async fn stored(&self) -> anyhow::Result<(u64, u64)> {
+    pub(super) async fn stored_messages_and_bytes(&self) -> anyhow::Result<(u64, u64)> {
         let (mut messages, mut bytes) = (0, 0);
         for part in &PARTS[..2] {
             let stream = self.context.get_stream(format!("{}_{part}", self.name)).await?;
@@ -108,7 +111,7 @@ impl BenchCluster {
     }
 
     /// Removes all streams of the measurement.
-    pub(super) async fn remove(self) -> anyhow::Result<()> {
+    pub(super) async fn remove_streams(self) -> anyhow::Result<()> {
         self.log.close().await?;
         self.context.delete_stream(format!("RAW_{}", self.name)).await?;
         for part in PARTS {
@@ -120,7 +123,7 @@ impl BenchCluster {
 
 /// Moves a stream's leader to the server that leads another stream: the distance between leader and
 /// client decides how long a publish takes.
-async fn lead_where(
+async fn move_leader(
     context: &jetstream::Context,
     stream: &stream::Stream,
     other: &stream::Stream,
@@ -128,37 +131,37 @@ async fn lead_where(
     let leader = |stream: &stream::Stream| stream.cached_info().cluster.clone()?.leader;
     let Some(wanted) = leader(other) else { return Ok(()) };
     let name = &stream.cached_info().config.name;
-    for _ in 0..LEADER_TRIES {
+    for _ in 0..LEADER_ATTEMPTS {
         if leader(&context.get_stream(name).await?).as_ref() == Some(&wanted) {
             return Ok(());
         }
         let call = format!("STREAM.LEADER.STEPDOWN.{name}");
         let request = json!({"placement": {"preferred": wanted}});
         let _answer: serde_json::Value = context.request(call, &request).await?;
-        tokio::time::sleep(LEADER_WAIT).await;
+        tokio::time::sleep(LEADER_PAUSE).await;
     }
     anyhow::bail!("the server {wanted} does not lead {name}")
 }
 
 /// Publishes until an instant; returns the latency of each publish in microseconds.
-async fn raw_writer(
+async fn publish_until(
     context: jetstream::Context,
     prefix: String,
-    raw: Raw,
+    raw: RawPublish,
     bytes: usize,
     until: Instant,
 ) -> anyhow::Result<Vec<u64>> {
     let (mut times, mut subject, mut last) = (Vec::new(), String::new(), 0);
     while Instant::now() < until {
         // A new subject now and then, as new runs begin new streams.
-        if times.len() % SUBJECT_MESSAGES == 0 {
+        if times.len() % MESSAGES_PER_SUBJECT == 0 {
             (subject, last) = (format!("{prefix}.{}", Uuid::now_v7()), 0);
         }
         let body = vec![7; bytes].into();
         let start = Instant::now();
         let sent = match raw {
-            Raw::Plain => context.publish(subject.clone(), body).await?,
-            Raw::Checked => {
+            RawPublish::Plain => context.publish(subject.clone(), body).await?,
+            RawPublish::Checked => {
                 let mut headers = HeaderMap::new();
                 headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, last.to_string());
                 context.publish_with_headers(subject.clone(), headers, body).await?
@@ -166,16 +169,16 @@ async fn raw_writer(
         };
         match sent.await {
             Ok(stored) => last = stored.sequence,
-            Err(error) if is_too_early(&error) => continue,
+            Err(error) if is_premature_refusal(&error) => continue,
             Err(error) => return Err(error.into()),
         }
-        times.push(micros(start));
+        times.push(elapsed_us(start));
     }
     Ok(times)
 }
 
 /// True if the server refused a correct version because it was still applying the previous message.
-fn is_too_early(error: &PublishError) -> bool {
+fn is_premature_refusal(error: &PublishError) -> bool {
     let source = error.source().and_then(|source| source.downcast_ref::<jetstream::Error>());
     let code = source.map(jetstream::Error::error_code);
     code == Some(ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT)

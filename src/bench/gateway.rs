@@ -20,18 +20,18 @@ use reqwest::Client;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::raw::{append_sync_us, micros, percentile};
-use convergio_projections::Store;
+use super::raw::{append_sync_us, elapsed_us, value_at_percentile};
+use convergio_projections::ReadModelStore;
 
-use crate::cli::{DoorOptions, EvaluationLimits, ListenOptions, ModelCallLimits, Role};
+use crate::cli::{DoorOptions, EvaluationLimits, ListenOptions, ModelCallLimits, ServerRole};
 use crate::data_dir::DataDir;
 use crate::front_runtime::FrontRuntime;
-use crate::log_place::LogPlace;
-use crate::server::{Server, ServerConfig};
+use crate::log_location::LogLocation;
+use crate::server::{InProcessServer, ServerConfig};
 use crate::terminal;
 
 /// Pieces of a streamed answer of the mock server.
-const PIECES: usize = 32;
+const ANSWER_PIECES: usize = 32;
 /// Calls a second of others at a concurrency of 64, JSON and streams, with neither a log nor
 /// budgets: LiteLLM 1.108.7 with one worker, and TensorZero 2026.6.0, which is written in Rust.
 /// Measured on 2026-11-21 on two cores shared with the load and the model server, as here.
@@ -58,7 +58,7 @@ pub(crate) struct GatewayArgs {
 /// Form of the requested answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Form {
+enum AnswerForm {
     Json,
     Stream,
 }
@@ -66,9 +66,9 @@ enum Form {
 /// One measurement. Times are microseconds. CPU is one call's share of the whole process, including
 /// clients and mock server, minus the same call's CPU without the platform.
 #[derive(Debug, Serialize)]
-struct Row {
+struct GatewayBenchRow {
     bench: &'static str,
-    form: Form,
+    form: AnswerForm,
     concurrency: usize,
     calls: usize,
     calls_per_s: u64,
@@ -94,21 +94,21 @@ struct Row {
 pub(crate) async fn run(args: GatewayArgs, json: bool) -> anyhow::Result<()> {
     let folder = args.dir.join(format!("bench-{}", uuid::Uuid::now_v7()));
     std::fs::create_dir_all(&folder)?;
-    let measured = measure(&folder, &args, json).await;
+    let measured = measure_gateway(&folder, &args, json).await;
     std::fs::remove_dir_all(&folder)?;
     measured
 }
 
-async fn measure(folder: &Path, args: &GatewayArgs, json: bool) -> anyhow::Result<()> {
-    let mock = mock().await?;
-    let data = DataDir::named(folder);
-    let server = Server::start(ServerConfig {
-        listen: ListenOptions::local(),
-        model_urls: vec![format!("http://{mock}/v1")],
-        read_models: Store::File(data.read_models()),
-        place: LogPlace::Folder,
+async fn measure_gateway(folder: &Path, args: &GatewayArgs, json: bool) -> anyhow::Result<()> {
+    let mock_address = start_mock_server().await?;
+    let data = DataDir::from_path(folder);
+    let server = InProcessServer::start_server(ServerConfig {
+        listen: ListenOptions::loopback(),
+        model_urls: vec![format!("http://{mock_address}/v1")],
+        read_models: ReadModelStore::File(data.read_models_file()),
+        log_location: LogLocation::Folder,
         folder_patience: std::time::Duration::ZERO,
-        role: Role::All,
+        role: ServerRole::All,
         model_calls: ModelCallLimits::default(),
         doors: DoorOptions::default(),
         front_runtime: FrontRuntime::start()?,
@@ -116,8 +116,9 @@ async fn measure(folder: &Path, args: &GatewayArgs, json: bool) -> anyhow::Resul
         data,
     })
     .await?;
-    let direct = Target::new(&format!("http://{mock}/v1"), "", "mock")?;
-    let through = Target::new(&format!("{}/openai/v1", server.url), &server.token, "local/mock")?;
+    let direct = BenchEndpoint::new(&format!("http://{mock_address}/v1"), "", "mock")?;
+    let through =
+        BenchEndpoint::new(&format!("{}/openai/v1", server.url), &server.token, "local/mock")?;
     if !json {
         out_line!(
             "{:>6} {:>11} {:>8} {:>8} {:>8} {:>8} {:>10} {:>9} {:>10} {:>8} {:>9} {:>7}",
@@ -135,53 +136,72 @@ async fn measure(folder: &Path, args: &GatewayArgs, json: bool) -> anyhow::Resul
             "MiB"
         );
     }
-    for form in [Form::Json, Form::Stream] {
+    for form in [AnswerForm::Json, AnswerForm::Stream] {
         for concurrency in &args.concurrency {
             let raw = append_sync_us(folder)?;
             let span = Duration::from_secs(args.seconds);
-            let base = load(&direct, form, *concurrency, span).await?;
-            let load = load(&through, form, *concurrency, span).await?;
-            let row = row(form, *concurrency, &base, &load, percentile(&raw, 50));
-            if json { terminal::print_json_line(&row)? } else { print(&row) }
+            let direct_load = measure_load(&direct, form, *concurrency, span).await?;
+            let door_load = measure_load(&through, form, *concurrency, span).await?;
+            let row = build_row(
+                form,
+                *concurrency,
+                &direct_load,
+                &door_load,
+                value_at_percentile(&raw, 50),
+            );
+            if json { terminal::print_json_line(&row)? } else { print_row(&row) }
         }
     }
-    server.shutdown().await
+    server.shutdown_server().await
 }
 
-fn row(form: Form, concurrency: usize, base: &Load, load: &Load, raw_sync_p50_us: u64) -> Row {
-    let (p50_us, direct_p50_us) = (percentile(&load.times, 50), percentile(&base.times, 50));
+fn build_row(
+    form: AnswerForm,
+    concurrency: usize,
+    direct_load: &LoadMeasurement,
+    door_load: &LoadMeasurement,
+    raw_sync_p50_us: u64,
+) -> GatewayBenchRow {
+    let (p50_us, direct_p50_us) = (
+        value_at_percentile(&door_load.latencies_us, 50),
+        value_at_percentile(&direct_load.latencies_us, 50),
+    );
     let added_p50_us = p50_us.saturating_sub(direct_p50_us);
-    Row {
+    GatewayBenchRow {
         bench: "gateway",
         form,
         concurrency,
-        calls: load.times.len(),
-        calls_per_s: load.calls_per_s(),
+        calls: door_load.latencies_us.len(),
+        calls_per_s: door_load.calls_per_s(),
         p50_us,
-        p99_us: percentile(&load.times, 99),
-        direct_calls_per_s: base.calls_per_s(),
+        p99_us: value_at_percentile(&door_load.latencies_us, 99),
+        direct_calls_per_s: direct_load.calls_per_s(),
         direct_p50_us,
         added_p50_us,
         // CPU of clients and mock server is in both measurements and cancels out.
-        added_cpu_us: load.cpu_us().saturating_sub(base.cpu_us()),
+        added_cpu_us: door_load.cpu_us().saturating_sub(direct_load.cpu_us()),
         raw_sync_p50_us,
         over_sync_p50_us: added_p50_us.saturating_sub(raw_sync_p50_us),
-        memory_mib: memory_mib(),
-        times: if concurrency == OTHERS_CONCURRENCY { times(form, load) } else { Vec::new() },
+        memory_mib: resident_memory_mib(),
+        times: if concurrency == OTHERS_CONCURRENCY {
+            relative_rates(form, door_load)
+        } else {
+            Vec::new()
+        },
     }
 }
 
-fn times(form: Form, load: &Load) -> Vec<(&'static str, f64)> {
-    let rate = load.times.len() as f64 / load.elapsed.as_secs_f64();
+fn relative_rates(form: AnswerForm, load: &LoadMeasurement) -> Vec<(&'static str, f64)> {
+    let rate = load.latencies_us.len() as f64 / load.elapsed.as_secs_f64();
     let others = OTHERS.into_iter().map(|(name, json, stream)| {
-        let theirs = if form == Form::Json { json } else { stream };
+        let theirs = if form == AnswerForm::Json { json } else { stream };
         (name, (rate / theirs as f64 * 100.0).round() / 100.0)
     });
     others.collect()
 }
 
-fn print(row: &Row) {
-    let form = if row.form == Form::Json { "json" } else { "stream" };
+fn print_row(row: &GatewayBenchRow) {
+    let form = if row.form == AnswerForm::Json { "json" } else { "stream" };
     out_line!(
         "{form:>6} {:>11} {:>8} {:>8} {:>8} {:>8} {:>10} {:>9} {:>10} {:>8} {:>9} {:>7}",
         row.concurrency,
@@ -203,14 +223,14 @@ fn print(row: &Row) {
 
 /// Endpoint that the clients call, directly or through the door.
 #[derive(Clone)]
-struct Target {
+struct BenchEndpoint {
     http: Client,
     url: String,
     token: String,
     model: String,
 }
 
-impl Target {
+impl BenchEndpoint {
     fn new(base_url: &str, token: &str, model: &str) -> anyhow::Result<Self> {
         let http = convergio_executor::model::http_client()?;
         let (token, model) = (token.to_owned(), model.to_owned());
@@ -218,15 +238,15 @@ impl Target {
     }
 
     /// Sends one call and reads its answer to the end.
-    async fn ask(&self, form: Form) -> anyhow::Result<()> {
-        let body = json!({"model": self.model, "stream": form == Form::Stream, "max_tokens": 64,
+    async fn send_call(&self, form: AnswerForm) -> anyhow::Result<()> {
+        let body = json!({"model": self.model, "stream": form == AnswerForm::Stream, "max_tokens": 64,
             "messages": [{"role": "user", "content": "Which city is the capital of France?"}]});
         let request = self.http.post(&self.url).bearer_auth(&self.token).json(&body);
         let response = request.send().await?.error_for_status()?;
         let answer = response.text().await?;
         let is_whole = match form {
-            Form::Json => answer.contains("\"usage\""),
-            Form::Stream => answer.ends_with("data: [DONE]\n\n"),
+            AnswerForm::Json => answer.contains("\"usage\""),
+            AnswerForm::Stream => answer.ends_with("data: [DONE]\n\n"),
         };
         anyhow::ensure!(is_whole, "an answer is not whole: {answer}");
         Ok(())
@@ -234,33 +254,33 @@ impl Target {
 }
 
 /// Latencies and CPU time of one measurement.
-struct Load {
+struct LoadMeasurement {
     /// Sorted latencies of all calls in microseconds.
-    times: Vec<u64>,
+    latencies_us: Vec<u64>,
     elapsed: Duration,
     cpu_ticks: u64,
 }
 
-impl Load {
+impl LoadMeasurement {
     fn calls_per_s(&self) -> u64 {
-        (self.times.len() as f64 / self.elapsed.as_secs_f64()) as u64
+        (self.latencies_us.len() as f64 / self.elapsed.as_secs_f64()) as u64
     }
 
     /// CPU time per call in microseconds.
     fn cpu_us(&self) -> u64 {
-        self.cpu_ticks * TICK_US / self.times.len().max(1) as u64
+        self.cpu_ticks * TICK_US / self.latencies_us.len().max(1) as u64
     }
 }
 
-async fn load(
-    target: &Target,
-    form: Form,
+async fn measure_load(
+    target: &BenchEndpoint,
+    form: AnswerForm,
     concurrency: usize,
     span: Duration,
-) -> anyhow::Result<Load> {
+) -> anyhow::Result<LoadMeasurement> {
     // Warm-up: connections, caches and the price book are ready before the clock starts.
     for _ in 0..20 {
-        target.ask(form).await?;
+        target.send_call(form).await?;
     }
     let (begun, ticks) = (Instant::now(), cpu_ticks());
     let stop = Arc::new(AtomicBool::new(false));
@@ -271,8 +291,8 @@ async fn load(
             let mut times = Vec::new();
             while !stop.load(Ordering::Relaxed) {
                 let asked = Instant::now();
-                target.ask(form).await?;
-                times.push(micros(asked));
+                target.send_call(form).await?;
+                times.push(elapsed_us(asked));
             }
             anyhow::Ok(times)
         })
@@ -285,7 +305,11 @@ async fn load(
         times.extend(client.await??);
     }
     times.sort_unstable();
-    Ok(Load { times, elapsed: begun.elapsed(), cpu_ticks: cpu_ticks() - ticks })
+    Ok(LoadMeasurement {
+        latencies_us: times,
+        elapsed: begun.elapsed(),
+        cpu_ticks: cpu_ticks() - ticks,
+    })
 }
 
 /// CPU ticks of this process so far; 0 where the system does not report them.
@@ -298,7 +322,7 @@ fn cpu_ticks() -> u64 {
 }
 
 /// Resident memory in MiB; 0 where the system does not report it.
-fn memory_mib() -> u64 {
+fn resident_memory_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
@@ -306,15 +330,15 @@ fn memory_mib() -> u64 {
 }
 
 /// Starts a model server that answers at once.
-async fn mock() -> anyhow::Result<SocketAddr> {
-    let stream: Arc<str> = streamed().into();
+async fn start_mock_server() -> anyhow::Result<SocketAddr> {
+    let stream: Arc<str> = mock_stream().into();
     let app = Router::new()
         .route("/v1/models", get(async || Json(json!({"data": [{"id": "mock"}]}))))
         .route(
             "/v1/chat/completions",
             post(move |Json(request): Json<Value>| {
                 let stream = Arc::clone(&stream);
-                async move { answer(&request, &stream) }
+                async move { mock_answer(&request, &stream) }
             }),
         );
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
@@ -323,29 +347,29 @@ async fn mock() -> anyhow::Result<SocketAddr> {
     Ok(address)
 }
 
-fn answer(request: &Value, stream: &str) -> Response {
+fn mock_answer(request: &Value, stream: &str) -> Response {
     if request["stream"] == true {
         let stream = stream.to_owned();
         return ([(header::CONTENT_TYPE, "text/event-stream")], stream).into_response();
     }
     let message = json!({"role": "assistant", "content": "The capital of France is Paris."});
-    Json(json!({"model": "mock", "usage": usage(),
+    Json(json!({"model": "mock", "usage": mock_usage(),
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}))
     .into_response()
 }
 
-fn usage() -> Value {
-    json!({"prompt_tokens": 12, "completion_tokens": PIECES, "total_tokens": 12 + PIECES})
+fn mock_usage() -> Value {
+    json!({"prompt_tokens": 12, "completion_tokens": ANSWER_PIECES, "total_tokens": 12 + ANSWER_PIECES})
 }
 
-fn streamed() -> String {
+fn mock_stream() -> String {
     let piece = |delta: Value, finish: Value| {
         json!({"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": "mock",
             "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
     };
-    let mut events = vec![piece(json!({"content": " Paris"}), Value::Null); PIECES];
+    let mut events = vec![piece(json!({"content": " Paris"}), Value::Null); ANSWER_PIECES];
     events.push(piece(json!({}), json!("stop")));
-    events.push(json!({"model": "mock", "choices": [], "usage": usage()}));
+    events.push(json!({"model": "mock", "choices": [], "usage": mock_usage()}));
     let lines = events.iter().map(|event| format!("data: {event}\n\n"));
     lines.collect::<String>() + "data: [DONE]\n\n"
 }

@@ -8,12 +8,12 @@ use convergio_eventstore::EventLog;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use super::log::{step_commit, stream};
-use super::raw::{micros, percentile};
+use super::log::{new_stream, step_commit};
+use super::raw::{elapsed_us, value_at_percentile};
 use crate::terminal;
 
 /// Commits of each run.
-const COMMITS: usize = 2;
+const COMMITS_PER_RUN: usize = 2;
 /// Concurrent writers that fill the log.
 const WRITERS: usize = 64;
 /// Appends and loads measured at each size.
@@ -21,7 +21,7 @@ const SAMPLES: usize = 300;
 
 /// Measurement at one size of the log.
 #[derive(Debug, Serialize)]
-struct Row {
+struct GrowthBenchRow {
     bench: &'static str,
     provider: &'static str,
     /// Number of runs in the log.
@@ -40,7 +40,7 @@ struct Row {
 ///
 /// # Errors
 /// The log fails.
-pub(super) async fn measure(
+pub(super) async fn measure_growth(
     provider: &'static str,
     log: &Arc<dyn EventLog>,
     sizes: &[usize],
@@ -50,22 +50,22 @@ pub(super) async fn measure(
     let (mut runs, mut sample) = (0, Vec::new());
     for size in sizes {
         let begun = Instant::now();
-        let filled = fill(log, size.saturating_sub(runs)).await?;
-        let commits = (size.saturating_sub(runs) * COMMITS) as f64;
+        let filled = add_runs(log, size.saturating_sub(runs)).await?;
+        let commits = (size.saturating_sub(runs) * COMMITS_PER_RUN) as f64;
         let fill_per_s = (commits / begun.elapsed().as_secs_f64()) as u64;
         runs = *size;
         sample.extend(filled);
-        let (appends, loads) = (appends(log).await?, loads(log, &sample).await?);
-        let row = Row {
+        let (appends, loads) = (measure_appends(log).await?, measure_loads(log, &sample).await?);
+        let row = GrowthBenchRow {
             bench: "log_growth",
             provider,
             runs,
             fill_per_s,
-            append_p50_us: percentile(&appends, 50),
-            append_p99_us: percentile(&appends, 99),
-            load_p50_us: percentile(&loads, 50),
-            load_p99_us: percentile(&loads, 99),
-            memory_mib: memory_mib(),
+            append_p50_us: value_at_percentile(&appends, 50),
+            append_p99_us: value_at_percentile(&appends, 99),
+            load_p50_us: value_at_percentile(&loads, 50),
+            load_p99_us: value_at_percentile(&loads, 99),
+            memory_mib: resident_memory_mib(),
         };
         match json {
             true => terminal::print_json_line(&row)?,
@@ -84,15 +84,15 @@ pub(super) async fn measure(
 }
 
 /// Adds runs; returns a sample of them.
-async fn fill(log: &Arc<dyn EventLog>, runs: usize) -> anyhow::Result<Vec<StreamKey>> {
+async fn add_runs(log: &Arc<dyn EventLog>, runs: usize) -> anyhow::Result<Vec<StreamKey>> {
     let mut tasks = JoinSet::new();
     for writer in 0..WRITERS {
         let log = Arc::clone(log);
         tasks.spawn(async move {
             let mut some = Vec::new();
             for number in (writer..runs).step_by(WRITERS) {
-                let (at, mut head) = (stream(), None);
-                for _ in 0..COMMITS {
+                let (at, mut head) = (new_stream(), None);
+                for _ in 0..COMMITS_PER_RUN {
                     head = Some(log.append(step_commit(&at, head)?).await?);
                 }
                 // A sample of constant size, however large the log becomes.
@@ -111,33 +111,33 @@ async fn fill(log: &Arc<dyn EventLog>, runs: usize) -> anyhow::Result<Vec<Stream
 }
 
 /// Sorted latencies in microseconds of appends by one writer, each to a new run.
-async fn appends(log: &Arc<dyn EventLog>) -> anyhow::Result<Vec<u64>> {
+async fn measure_appends(log: &Arc<dyn EventLog>) -> anyhow::Result<Vec<u64>> {
     let mut times = Vec::with_capacity(SAMPLES);
     for _ in 0..SAMPLES {
-        let commit = step_commit(&stream(), None)?;
+        let commit = step_commit(&new_stream(), None)?;
         let start = Instant::now();
         log.append(commit).await?;
-        times.push(micros(start));
+        times.push(elapsed_us(start));
     }
     times.sort_unstable();
     Ok(times)
 }
 
 /// Sorted latencies in microseconds of loads of whole runs, spread over the log's age.
-async fn loads(log: &Arc<dyn EventLog>, runs: &[StreamKey]) -> anyhow::Result<Vec<u64>> {
+async fn measure_loads(log: &Arc<dyn EventLog>, runs: &[StreamKey]) -> anyhow::Result<Vec<u64>> {
     let mut times = Vec::with_capacity(SAMPLES);
     for at in runs.iter().step_by(runs.len() / SAMPLES + 1) {
         let start = Instant::now();
         let records = log.read_stream(at, Seq(0), 256).await?;
-        times.push(micros(start));
-        anyhow::ensure!(records.len() == COMMITS, "{} records", records.len());
+        times.push(elapsed_us(start));
+        anyhow::ensure!(records.len() == COMMITS_PER_RUN, "{} records", records.len());
     }
     times.sort_unstable();
     Ok(times)
 }
 
 /// Resident memory of this process in MiB; 0 where the system does not report it.
-fn memory_mib() -> u64 {
+fn resident_memory_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));
     let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());

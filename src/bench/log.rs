@@ -12,22 +12,22 @@ use convergio_domain::event::{Event, request};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::embedded::{self, EmbeddedLog};
-use convergio_eventstore::{Commit, EventLog, Head, MemoryLog, Position, Scan};
+use convergio_eventstore::{Commit, EventLog, MemoryLog, Position, RawScan, StreamHead};
 use serde::Serialize;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::cluster::{BenchCluster, Raw};
+use super::cluster::{BenchCluster, RawPublish};
 use super::growth;
-use super::raw::{group_commit_per_s, micros, percentile};
-use crate::cli::Global;
-use crate::log_place::ClusterPlace;
+use super::raw::{elapsed_us, group_commit_per_s, value_at_percentile};
+use crate::cli::GlobalOptions;
+use crate::log_location::ClusterLocation;
 use crate::terminal;
 
 /// Characters in an event; with the rest of its record about 600 bytes.
 const TEXT_BYTES: usize = 330;
 /// Number of distinct texts that are appended in turn.
-const TEXTS: usize = 256;
+const TEXTS_COUNT: usize = 256;
 /// Bytes of a raw record for comparison.
 const RECORD_BYTES: usize = 600;
 /// Events of a run that is loaded, and number of such runs that grow concurrently.
@@ -39,7 +39,7 @@ const STEP_TEXT_BYTES: usize = 60;
 /// Number of such commits that are replayed.
 const STEP_COMMITS: usize = 30_000;
 /// Records read at once.
-const PAGE: usize = 4000;
+const PAGE_RECORDS: usize = 4000;
 
 /// What to measure.
 #[derive(Debug, Args)]
@@ -68,7 +68,7 @@ pub(crate) struct LogArgs {
 
 /// Measurement of one operation on one provider.
 #[derive(Debug, Serialize)]
-struct Row {
+struct LogBenchRow {
     bench: &'static str,
     provider: &'static str,
     operation: &'static str,
@@ -83,8 +83,8 @@ struct Row {
     raw_checked_ops_per_s: Option<u64>,
 }
 
-impl Row {
-    fn print(&self, json: bool) -> anyhow::Result<()> {
+impl LogBenchRow {
+    fn print_row(&self, json: bool) -> anyhow::Result<()> {
         if json {
             terminal::print_json_line(self)?;
             return Ok(());
@@ -104,7 +104,7 @@ impl Row {
 ///
 /// # Errors
 /// The folder or the cluster cannot be used, or the log fails.
-pub(crate) async fn run(args: LogArgs, global: &Global) -> anyhow::Result<()> {
+pub(crate) async fn run(args: LogArgs, global: &GlobalOptions) -> anyhow::Result<()> {
     let json = global.json;
     if !json && args.growth.is_empty() {
         out_line!(
@@ -121,44 +121,46 @@ pub(crate) async fn run(args: LogArgs, global: &Global) -> anyhow::Result<()> {
     }
     let span = Duration::from_secs(args.seconds);
     if args.growth.is_empty() {
-        memory(&args, span, json).await?;
+        measure_memory(&args, span, json).await?;
     }
-    embedded(&args, span, json).await?;
+    measure_embedded(&args, span, json).await?;
     if let Some(url) = &args.nats {
-        let cluster = BenchCluster::make(&ClusterPlace::parse(url, global)?, args.replicas).await?;
+        let cluster =
+            BenchCluster::create_streams(&ClusterLocation::parse_url(url, global)?, args.replicas)
+                .await?;
         measure_cluster(&args, cluster, span, json).await?;
     }
     Ok(())
 }
 
 /// Measures the log in memory: the cost of our own code, without a device.
-async fn memory(args: &LogArgs, span: Duration, json: bool) -> anyhow::Result<()> {
+async fn measure_memory(args: &LogArgs, span: Duration, json: bool) -> anyhow::Result<()> {
     for writers in &args.writers {
         let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
-        append("memory", &log, *writers, span, 0).await?.print(json)?;
+        measure_appends("memory", &log, *writers, span, 0).await?.print_row(json)?;
     }
-    for row in reads("memory", &(Arc::new(MemoryLog::new()) as Arc<dyn EventLog>)).await? {
-        row.print(json)?;
+    for row in measure_reads("memory", &(Arc::new(MemoryLog::new()) as Arc<dyn EventLog>)).await? {
+        row.print_row(json)?;
     }
     Ok(())
 }
 
-async fn embedded(args: &LogArgs, span: Duration, json: bool) -> anyhow::Result<()> {
+async fn measure_embedded(args: &LogArgs, span: Duration, json: bool) -> anyhow::Result<()> {
     let folder = args.dir.join(format!("convergio-bench-{}", Uuid::now_v7()));
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot create {}", folder.display()))?;
     let log: Arc<dyn EventLog> =
-        Arc::new(EmbeddedLog::open(&embedded::Config::new(folder.join("log")))?);
+        Arc::new(EmbeddedLog::open(&embedded::EmbeddedConfig::new(folder.join("log")))?);
     if args.growth.is_empty() {
         for writers in &args.writers {
             let raw = group_commit_per_s(&folder, *writers, RECORD_BYTES, span).await?;
-            append("embedded", &log, *writers, span, raw).await?.print(json)?;
+            measure_appends("embedded", &log, *writers, span, raw).await?.print_row(json)?;
         }
-        for row in reads("embedded", &log).await? {
-            row.print(json)?;
+        for row in measure_reads("embedded", &log).await? {
+            row.print_row(json)?;
         }
     } else {
-        growth::measure("embedded", &log, &args.growth, json).await?;
+        growth::measure_growth("embedded", &log, &args.growth, json).await?;
     }
     log.close().await?;
     std::fs::remove_dir_all(&folder)?;
@@ -175,23 +177,23 @@ async fn measure_cluster(
     if args.growth.is_empty() {
         for writers in &args.writers {
             // Raw publishes run just before the appends, under the same load of the machine.
-            let raw = raw_per_s(&cluster, Raw::Plain, *writers, span).await?;
-            let checked = raw_per_s(&cluster, Raw::Checked, *writers, span).await?;
-            let row = append("jetstream", &log, *writers, span, raw).await?;
-            Row { raw_checked_ops_per_s: Some(checked), ..row }.print(json)?;
+            let raw = raw_publish_rate(&cluster, RawPublish::Plain, *writers, span).await?;
+            let checked = raw_publish_rate(&cluster, RawPublish::Checked, *writers, span).await?;
+            let row = measure_appends("jetstream", &log, *writers, span, raw).await?;
+            LogBenchRow { raw_checked_ops_per_s: Some(checked), ..row }.print_row(json)?;
         }
-        for row in reads("jetstream", &log).await? {
-            row.print(json)?;
+        for row in measure_reads("jetstream", &log).await? {
+            row.print_row(json)?;
         }
     } else {
-        growth::measure("jetstream", &log, &args.growth, json).await?;
+        growth::measure_growth("jetstream", &log, &args.growth, json).await?;
     }
-    cluster.remove().await
+    cluster.remove_streams().await
 }
 
-async fn raw_per_s(
+async fn raw_publish_rate(
     cluster: &BenchCluster,
-    raw: Raw,
+    raw: RawPublish,
     writers: usize,
     span: Duration,
 ) -> anyhow::Result<u64> {
@@ -200,30 +202,31 @@ async fn raw_per_s(
 }
 
 /// Measures appends of concurrent writers, each alone on streams of 20 commits.
-async fn append(
+async fn measure_appends(
     provider: &'static str,
     log: &Arc<dyn EventLog>,
     writers: usize,
     span: Duration,
     raw_ops_per_s: u64,
-) -> anyhow::Result<Row> {
+) -> anyhow::Result<LogBenchRow> {
     // Created before the clock starts: random bytes are not the log's work.
-    let texts: Arc<[String]> = (0..TEXTS).map(|_| text(TEXT_BYTES)).collect::<Result<_, _>>()?;
+    let texts: Arc<[String]> =
+        (0..TEXTS_COUNT).map(|_| random_text(TEXT_BYTES)).collect::<Result<_, _>>()?;
     let begun = Instant::now();
     let mut tasks = JoinSet::new();
     for writer in 0..writers {
         let (log, texts) = (Arc::clone(log), Arc::clone(&texts));
         tasks.spawn(async move {
-            let (mut times, mut at, mut head) = (Vec::new(), stream(), None);
+            let (mut times, mut stream, mut head) = (Vec::new(), new_stream(), None);
             while begun.elapsed() < span {
                 if times.len() % 20 == 0 {
-                    (at, head) = (stream(), None);
+                    (stream, head) = (new_stream(), None);
                 }
-                let text = texts[(writer + times.len()) % TEXTS].clone();
-                let commit = commit_of(&at, head, vec![text])?;
+                let text = texts[(writer + times.len()) % TEXTS_COUNT].clone();
+                let commit = build_commit(&stream, head, vec![text])?;
                 let start = Instant::now();
                 head = Some(log.append(commit).await?);
-                times.push(micros(start));
+                times.push(elapsed_us(start));
             }
             anyhow::Ok(times)
         });
@@ -233,18 +236,21 @@ async fn append(
         times.extend(of_one??);
     }
     let elapsed = begun.elapsed();
-    Ok(row(provider, "append", writers, times, elapsed, raw_ops_per_s))
+    Ok(build_row(provider, "append", writers, times, elapsed, raw_ops_per_s))
 }
 
 /// Measures loads of runs that grew concurrently, and replays of the whole log, decoded and raw.
 /// Then the same for a log with commits as steps write them.
-async fn reads(provider: &'static str, log: &Arc<dyn EventLog>) -> anyhow::Result<Vec<Row>> {
-    let streams: Vec<StreamKey> = (0..RUNS).map(|_| stream()).collect();
-    let mut heads: Vec<Option<Head>> = vec![None; RUNS];
+async fn measure_reads(
+    provider: &'static str,
+    log: &Arc<dyn EventLog>,
+) -> anyhow::Result<Vec<LogBenchRow>> {
+    let streams: Vec<StreamKey> = (0..RUNS).map(|_| new_stream()).collect();
+    let mut heads: Vec<Option<StreamHead>> = vec![None; RUNS];
     for _ in 0..RUN_EVENTS {
         // Runs grow in turns, so that their records are scattered over the log as in real use.
         for (at, head) in streams.iter().zip(&mut heads) {
-            *head = Some(log.append(commit(at, *head)?).await?);
+            *head = Some(log.append(text_commit(at, *head)?).await?);
         }
     }
     let (begun, mut times) = (Instant::now(), Vec::new());
@@ -252,29 +258,33 @@ async fn reads(provider: &'static str, log: &Arc<dyn EventLog>) -> anyhow::Resul
         let start = Instant::now();
         let records = log.read_stream(at, Seq(0), 256).await?;
         anyhow::ensure!(records.len() == RUN_EVENTS, "{} records", records.len());
-        times.push(micros(start));
+        times.push(elapsed_us(start));
     }
-    let mut rows = vec![row(provider, "load", 1, times, begun.elapsed(), 0)];
+    let mut rows = vec![build_row(provider, "load", 1, times, begun.elapsed(), 0)];
     // The tail now separates the next records from those measured above.
     let end = log.read_all(Position::START, 0).await?.tail;
-    rows.push(replay(provider, "replay", log, Position::START).await?);
-    rows.push(replay_raw(provider, "replay_raw", log, Position::START, 1).await?);
-    steps(log, STEP_COMMITS, RUNS * 3).await?;
-    rows.push(replay(provider, "replay_steps", log, end).await?);
-    rows.push(replay_raw(provider, "replay_steps_raw", log, end, STEP_EVENTS).await?);
+    rows.push(measure_replay(provider, "replay", log, Position::START).await?);
+    rows.push(measure_raw_replay(provider, "replay_raw", log, Position::START, 1).await?);
+    append_step_commits(log, STEP_COMMITS, RUNS * 3).await?;
+    rows.push(measure_replay(provider, "replay_steps", log, end).await?);
+    rows.push(measure_raw_replay(provider, "replay_steps_raw", log, end, STEP_EVENTS).await?);
     Ok(rows)
 }
 
 /// Appends commits as steps write them, by writers each alone on its streams.
-async fn steps(log: &Arc<dyn EventLog>, commits: usize, writers: usize) -> anyhow::Result<()> {
+async fn append_step_commits(
+    log: &Arc<dyn EventLog>,
+    commits: usize,
+    writers: usize,
+) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
     for _ in 0..writers {
         let log = Arc::clone(log);
         tasks.spawn(async move {
-            let (mut at, mut head) = (stream(), None);
+            let (mut at, mut head) = (new_stream(), None);
             for number in 0..commits / writers {
                 if number % 20 == 0 {
-                    (at, head) = (stream(), None);
+                    (at, head) = (new_stream(), None);
                 }
                 head = Some(log.append(step_commit(&at, head)?).await?);
             }
@@ -288,100 +298,103 @@ async fn steps(log: &Arc<dyn EventLog>, commits: usize, writers: usize) -> anyho
 }
 
 /// Measures events per second, decoded and verified; latencies are per page.
-async fn replay(
+async fn measure_replay(
     provider: &'static str,
     operation: &'static str,
     log: &Arc<dyn EventLog>,
     mut at: Position,
-) -> anyhow::Result<Row> {
+) -> anyhow::Result<LogBenchRow> {
     let (begun, mut events, mut times) = (Instant::now(), 0_usize, Vec::new());
     loop {
         let start = Instant::now();
-        let page = log.read_all(at, PAGE).await?;
+        let page = log.read_all(at, PAGE_RECORDS).await?;
         if page.records.is_empty() {
             break;
         }
-        times.push(micros(start));
+        times.push(elapsed_us(start));
         events += page.records.iter().map(|record| record.body.events.len()).sum::<usize>();
         at = page.next;
     }
-    Ok(per_s(row(provider, operation, 1, times, begun.elapsed(), 0), events, begun))
+    Ok(with_event_rate(build_row(provider, operation, 1, times, begun.elapsed(), 0), events, begun))
 }
 
 /// Measures events per second of raw records, with their hashes verified.
-async fn replay_raw(
+async fn measure_raw_replay(
     provider: &'static str,
     operation: &'static str,
     log: &Arc<dyn EventLog>,
     mut at: Position,
     events_a_record: usize,
-) -> anyhow::Result<Row> {
+) -> anyhow::Result<LogBenchRow> {
     let (begun, mut records, mut times) = (Instant::now(), 0_usize, Vec::new());
     loop {
         let start = Instant::now();
-        let page = log.read_raw(Scan::All(at), PAGE).await?;
+        let page = log.read_raw(RawScan::All(at), PAGE_RECORDS).await?;
         let Some(last) = page.last() else { break };
-        times.push(micros(start));
+        times.push(elapsed_us(start));
         records += page.len();
         at = last.position;
     }
-    let row = row(provider, operation, 1, times, begun.elapsed(), 0);
-    Ok(per_s(row, records * events_a_record, begun))
+    let row = build_row(provider, operation, 1, times, begun.elapsed(), 0);
+    Ok(with_event_rate(row, records * events_a_record, begun))
 }
 
-fn per_s(row: Row, events: usize, begun: Instant) -> Row {
-    Row { ops_per_s: (events as f64 / begun.elapsed().as_secs_f64()) as u64, ..row }
+fn with_event_rate(row: LogBenchRow, events: usize, begun: Instant) -> LogBenchRow {
+    LogBenchRow { ops_per_s: (events as f64 / begun.elapsed().as_secs_f64()) as u64, ..row }
 }
 
-fn row(
+fn build_row(
     provider: &'static str,
     operation: &'static str,
     writers: usize,
     mut times: Vec<u64>,
     elapsed: Duration,
     raw_ops_per_s: u64,
-) -> Row {
+) -> LogBenchRow {
     times.sort_unstable();
-    Row {
+    LogBenchRow {
         bench: "log",
         provider,
         operation,
         writers,
         ops_per_s: (times.len() as f64 / elapsed.as_secs_f64()) as u64,
-        p50_us: percentile(&times, 50),
-        p99_us: percentile(&times, 99),
+        p50_us: value_at_percentile(&times, 50),
+        p99_us: value_at_percentile(&times, 99),
         raw_ops_per_s,
         raw_checked_ops_per_s: None,
     }
 }
 
-pub(super) fn stream() -> StreamKey {
-    StreamKey::request("bench".parse().expect("`bench` is a valid name"), Uuid::now_v7())
+pub(super) fn new_stream() -> StreamKey {
+    StreamKey::for_request("bench".parse().expect("`bench` is a valid name"), Uuid::now_v7())
 }
 
-fn commit(stream: &StreamKey, expected: Option<Head>) -> anyhow::Result<Commit> {
-    commit_of(stream, expected, vec![text(TEXT_BYTES)?])
+fn text_commit(stream: &StreamKey, expected: Option<StreamHead>) -> anyhow::Result<Commit> {
+    build_commit(stream, expected, vec![random_text(TEXT_BYTES)?])
 }
 
 /// A commit with the short events of one step.
-pub(super) fn step_commit(stream: &StreamKey, expected: Option<Head>) -> anyhow::Result<Commit> {
-    let texts = (0..STEP_EVENTS).map(|_| text(STEP_TEXT_BYTES)).collect::<Result<_, _>>()?;
-    commit_of(stream, expected, texts)
+pub(super) fn step_commit(
+    stream: &StreamKey,
+    expected: Option<StreamHead>,
+) -> anyhow::Result<Commit> {
+    let texts = (0..STEP_EVENTS).map(|_| random_text(STEP_TEXT_BYTES)).collect::<Result<_, _>>()?;
+    build_commit(stream, expected, texts)
 }
 
 /// Text of random lower-case letters.
-fn text(letters: usize) -> anyhow::Result<String> {
+fn random_text(letters: usize) -> anyhow::Result<String> {
     let mut random = vec![0_u8; letters];
     getrandom::fill(&mut random)?;
     Ok(random.iter().map(|byte| char::from(b'a' + byte % 26)).collect())
 }
 
-fn commit_of(
+fn build_commit(
     stream: &StreamKey,
-    expected: Option<Head>,
+    expected: Option<StreamHead>,
     texts: Vec<String>,
 ) -> anyhow::Result<Commit> {
-    let event = |text| Event::RequestAccepted(request::Accepted { request_hash: text });
+    let event = |text| Event::RequestAccepted(request::RequestAccepted { request_hash: text });
     Ok(Commit {
         stream: stream.clone(),
         id: Uuid::now_v7(),
@@ -389,9 +402,9 @@ fn commit_of(
         time: Timestamp(1),
         actor: "bench".parse()?,
         events: texts.into_iter().map(event).collect(),
-        fold: None,
+        fingerprint: None,
         payloads: Vec::new(),
-        reuse: Vec::new(),
+        deltas: Vec::new(),
         wake: Wake::Done,
         is_continued: false,
     })

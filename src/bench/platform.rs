@@ -7,14 +7,14 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use bytes::Bytes;
 use convergio_domain::chat::Privacy;
-use convergio_domain::decider::Context;
-use convergio_domain::graph::{self, GraphNoun, Register};
+use convergio_domain::decider::DecisionContext;
+use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
 use convergio_domain::id::{ExecutorId, GraphId, RunId, TenantId};
 use convergio_domain::metering::PriceBook;
-use convergio_domain::payload::{PayloadSlot, Purpose};
-use convergio_domain::run::{Budget, CreateRun, Lineage, Run, RunCommand, RunState};
+use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
+use convergio_domain::run::{Budget, CreateRun, Provenance, Run, RunCommand, RunState};
 use convergio_domain::stream::{Seq, StreamKey};
-use convergio_eventstore::embedded::{Config, EmbeddedLog};
+use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
 use convergio_eventstore::{EventLog, LiveHub, Payload, Repository, SystemClock};
 use convergio_executor::model::ModelCatalog;
 use convergio_executor::{Executor, ExecutorConfig, tool};
@@ -42,9 +42,9 @@ impl BenchPlatform {
         let folder = parent.join(format!("convergio-bench-{}", Uuid::now_v7()));
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;
-        let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&Config::new(&folder))?);
+        let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(&folder))?);
         let repository = Repository::new(log, Arc::new(SystemClock));
-        let prices = Arc::new(PriceBook::parse("[]")?);
+        let prices = Arc::new(PriceBook::parse_book("[]")?);
         let models = Arc::new(ModelCatalog::new(Vec::new(), Arc::clone(&prices))?);
         let mut config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
         configure(&mut config);
@@ -53,50 +53,51 @@ impl BenchPlatform {
     }
 
     /// Stops the executor and removes the folder.
-    pub(super) async fn remove(self) -> anyhow::Result<()> {
-        self.executor.shutdown().await?;
-        self.repository.log().close().await?;
+    pub(super) async fn stop_and_remove(self) -> anyhow::Result<()> {
+        self.executor.shut_down().await?;
+        self.repository.event_log().close().await?;
         Ok(std::fs::remove_dir_all(&self.folder)?)
     }
 
     /// Registers the graph of a manifest.
-    pub(super) async fn register_graph(&self, manifest: &str) -> anyhow::Result<Register> {
-        let parsed = graph::parse(manifest, &tool::catalog());
+    pub(super) async fn register_graph(&self, manifest: &str) -> anyhow::Result<RegisterGraph> {
+        let parsed = graph::parse_manifest(manifest, &tool::builtin_catalog());
         let graph = parsed.map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?.graph;
-        let register = Register {
+        let register = RegisterGraph {
             name: graph.name.clone(),
-            version: graph.version(),
+            version: graph.compute_version(),
             nodes: u32::try_from(graph.nodes.len())?,
             manifest: PayloadSlot(0),
             is_derived: false,
         };
-        let stream = StreamKey::graph(tenant(), graph::graph_id(&tenant(), &graph.name));
-        let manifest = vec![json_payload(graph.canonical(), Purpose::Manifest)];
+        let stream =
+            StreamKey::for_graph(bench_tenant(), graph::graph_id(&bench_tenant(), &graph.name));
+        let manifest = vec![json_payload(graph.canonical_manifest(), PayloadPurpose::Manifest)];
         let command = |_: &_, _| (register.clone(), manifest.clone());
-        self.repository.execute::<GraphNoun>(&stream, &self.context(), command).await?;
+        self.repository.execute::<GraphNoun>(&stream, &self.command_context(), command).await?;
         Ok(register)
     }
 
     /// Creates a run without limits on tokens and time.
     pub(super) async fn create_run(
         &self,
-        graph: &Register,
+        graph: &RegisterGraph,
         inputs: &Value,
     ) -> anyhow::Result<StreamKey> {
-        let GraphId(id) = graph::graph_id(&tenant(), &graph.name);
+        let GraphId(id) = graph::graph_id(&bench_tenant(), &graph.name);
         let create = CreateRun {
             graph: GraphId(id),
             version: graph.version.clone(),
             input: PayloadSlot(0),
             budget: Budget { tokens: None, wall: None, ..Budget::default() },
             privacy: Privacy::Any,
-            lineage: Lineage::default(),
+            provenance: Provenance::default(),
             request_hash: String::new(),
         };
-        let stream = StreamKey::run(tenant(), RunId(Uuid::now_v7()));
-        let input = vec![json_payload(serde_json::to_vec(inputs)?, Purpose::Input)];
+        let stream = StreamKey::for_run(bench_tenant(), RunId(Uuid::now_v7()));
+        let input = vec![json_payload(serde_json::to_vec(inputs)?, PayloadPurpose::Input)];
         let command = |_: &_, _| (RunCommand::Create(create.clone()), input.clone());
-        self.repository.execute::<Run>(&stream, &self.context(), command).await?;
+        self.repository.execute::<Run>(&stream, &self.command_context(), command).await?;
         Ok(stream)
     }
 
@@ -107,7 +108,7 @@ impl BenchPlatform {
 
     /// Waits until a run has ended; returns the number of events in its largest record.
     pub(super) async fn wait_for_end(&self, stream: &StreamKey) -> anyhow::Result<usize> {
-        let mut records = self.repository.log().tail_stream(stream, Seq(0));
+        let mut records = self.repository.event_log().tail_stream(stream, Seq(0));
         let mut largest = 0;
         while let Some(record) = records.next().await {
             let record = record?;
@@ -124,19 +125,19 @@ impl BenchPlatform {
     }
 
     /// Context of a command that the bench sends now.
-    pub(super) fn context(&self) -> Context {
+    pub(super) fn command_context(&self) -> DecisionContext {
         let actor = "bench".parse().expect("`bench` is a valid name");
-        Context { now: self.repository.clock().now(), actor }
+        DecisionContext { now: self.repository.clock().now(), actor }
     }
 }
 
 /// Tenant of all benches.
-pub(super) fn tenant() -> TenantId {
+pub(super) fn bench_tenant() -> TenantId {
     "bench".parse().expect("`bench` is a valid name")
 }
 
 /// A payload of JSON without a subject.
-pub(super) fn json_payload(bytes: Vec<u8>, purpose: Purpose) -> Payload {
+pub(super) fn json_payload(bytes: Vec<u8>, purpose: PayloadPurpose) -> Payload {
     let media_type = "application/json".into();
     Payload { bytes: Bytes::from(bytes), media_type, purpose, subject: None }
 }

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 /// Bytes of one append, about those of a small commit.
 const APPEND_BYTES: usize = 512;
 /// Number of appends in one measurement.
-const APPENDS: usize = 300;
+const APPENDS_COUNT: usize = 300;
 
 /// Sorted latencies in microseconds of appends with fdatasync.
 ///
@@ -21,12 +21,12 @@ pub(super) fn append_sync_us(folder: &Path) -> std::io::Result<Vec<u64>> {
     let path = folder.join("raw.bench");
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).open(&path)?;
     let bytes = [7_u8; APPEND_BYTES];
-    let mut times = Vec::with_capacity(APPENDS);
-    for _ in 0..APPENDS {
+    let mut times = Vec::with_capacity(APPENDS_COUNT);
+    for _ in 0..APPENDS_COUNT {
         let begun = Instant::now();
         file.write_all(&bytes)?;
         file.sync_data()?;
-        times.push(micros(begun));
+        times.push(elapsed_us(begun));
     }
     std::fs::remove_file(path)?;
     times.sort_unstable();
@@ -34,18 +34,18 @@ pub(super) fn append_sync_us(folder: &Path) -> std::io::Result<Vec<u64>> {
 }
 
 /// Microseconds that have passed since `start`.
-pub(super) fn micros(start: Instant) -> u64 {
+pub(super) fn elapsed_us(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Value at a percentile of sorted values; 0 if there are none.
-pub(super) fn percentile(sorted: &[u64], percent: usize) -> u64 {
+pub(super) fn value_at_percentile(sorted: &[u64], percent: usize) -> u64 {
     let last = sorted.len().saturating_sub(1);
     sorted.get(last * percent / 100).copied().unwrap_or(0)
 }
 
 /// A record that waits for the writing thread.
-struct Waiting {
+struct PendingRecord {
     bytes: Vec<u8>,
     written: oneshot::Sender<()>,
 }
@@ -63,7 +63,7 @@ pub(super) async fn group_commit_per_s(
 ) -> std::io::Result<u64> {
     let path = folder.join("segment.bench");
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).open(&path)?;
-    let (queue, mut waiting) = mpsc::channel::<Waiting>(1024);
+    let (queue, mut waiting) = mpsc::channel::<PendingRecord>(1024);
     let thread = std::thread::spawn(move || -> std::io::Result<()> {
         let mut group = Vec::new();
         // Everything that waits goes into one write and one sync, as the log's writer does it.
@@ -86,7 +86,7 @@ pub(super) async fn group_commit_per_s(
             let mut count = 0_u64;
             while begun.elapsed() < span {
                 let (written, done) = oneshot::channel();
-                let sent = queue.send(Waiting { bytes: vec![7; bytes], written }).await;
+                let sent = queue.send(PendingRecord { bytes: vec![7; bytes], written }).await;
                 if sent.is_err() || done.await.is_err() {
                     break;
                 }

@@ -12,15 +12,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::Args;
-use convergio_domain::decider::{Context, Decider};
+use convergio_domain::decider::{Decider, DecisionContext};
 use convergio_domain::graph::manifest::Graph;
-use convergio_domain::graph::{self, GraphNoun, Register};
+use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
 use convergio_domain::id::{ExecutorId, RunId, TenantId};
 use convergio_domain::metering::PriceBook;
-use convergio_domain::payload::{PayloadSlot, Purpose};
-use convergio_domain::run::{Budget, CreateRun, Phase, Run, RunCommand, RunState};
+use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
+use convergio_domain::run::{Budget, CreateRun, Run, RunCommand, RunPhase, RunState};
 use convergio_domain::stream::{Seq, StreamKey};
-use convergio_eventstore::embedded::{Config, EmbeddedLog};
+use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
 use convergio_eventstore::{EventLog, LiveHub, Payload, Record, Repository, SystemClock};
 use convergio_executor::model::ModelCatalog;
 use convergio_executor::replay::Replay;
@@ -31,17 +31,17 @@ use uuid::Uuid;
 use crate::terminal;
 
 /// Items of each map.
-const ITEMS: u64 = 5000;
+const ITEMS_PER_MAP: u64 = 5000;
 /// Events of each item: its start and its end.
-const PER_ITEM: u64 = 2;
+const EVENTS_PER_ITEM: u64 = 2;
 /// Records read at once.
-const PAGE: usize = 1024;
+const PAGE_RECORDS: usize = 1024;
 /// Interval at which the end of the run is polled.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What to measure.
 #[derive(Debug, Args)]
-pub(crate) struct ReplayArgs {
+pub(crate) struct BenchReplayArgs {
     /// Events of the run, at least.
     #[arg(long, default_value_t = 300_000)]
     events: u64,
@@ -52,7 +52,7 @@ pub(crate) struct ReplayArgs {
 
 /// Measurement of one way to replay.
 #[derive(Debug, Serialize)]
-struct Row {
+struct ReplayBenchRow {
     bench: &'static str,
     what: &'static str,
     events: u64,
@@ -66,10 +66,10 @@ struct Row {
 ///
 /// # Errors
 /// The folder cannot be used, the log fails, or the replay differs from what was written.
-pub(crate) async fn run(args: ReplayArgs, json: bool) -> anyhow::Result<()> {
+pub(crate) async fn run(args: BenchReplayArgs, json: bool) -> anyhow::Result<()> {
     let folder = args.dir.join(format!("convergio-bench-{}", Uuid::now_v7()));
     std::fs::create_dir_all(&folder)?;
-    let measured = measure(&folder, args.events).await;
+    let measured = measure_replay(&folder, args.events).await;
     std::fs::remove_dir_all(&folder)?;
     let rows = measured?;
     if !json {
@@ -88,7 +88,7 @@ pub(crate) async fn run(args: ReplayArgs, json: bool) -> anyhow::Result<()> {
             terminal::print_json_line(&row)?;
             continue;
         }
-        let Row { what, events, commits, decisions, seconds, events_per_s, .. } = row;
+        let ReplayBenchRow { what, events, commits, decisions, seconds, events_per_s, .. } = row;
         out_line!(
             "{what:>26} {events:>9} {commits:>9} {decisions:>9} {seconds:>9.2} {events_per_s:>11}"
         );
@@ -96,35 +96,38 @@ pub(crate) async fn run(args: ReplayArgs, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn measure(folder: &Path, events: u64) -> anyhow::Result<Vec<Row>> {
-    let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&Config::new(folder))?);
+async fn measure_replay(folder: &Path, events: u64) -> anyhow::Result<Vec<ReplayBenchRow>> {
+    let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(folder))?);
     let repository = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
-    let maps = events.div_ceil(ITEMS * PER_ITEM).max(1);
-    let graph = graph::parse(&manifest(maps), &tool::catalog());
+    let maps = events.div_ceil(ITEMS_PER_MAP * EVENTS_PER_ITEM).max(1);
+    let graph = graph::parse_manifest(&maps_manifest(maps), &tool::builtin_catalog());
     let graph = graph.map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?.graph;
-    let run = made(&repository, &graph).await?;
-    let records = read(&log, &run).await?;
-    let mut rows = vec![folded(&records), replayed("state and decisions", &graph, &records)?];
+    let run = complete_run(&repository, &graph).await?;
+    let records = read_records(&log, &run).await?;
+    let mut rows = vec![
+        measure_fold(&records),
+        measure_replay_in_memory("state and decisions", &graph, &records)?,
+    ];
     let begun = Instant::now();
-    let mut replay = begin(&graph)?;
+    let mut replay = new_replay(&graph)?;
     let mut after = Seq(0);
     loop {
-        let page = log.read_stream(&run, after, PAGE).await?;
+        let page = log.read_stream(&run, after, PAGE_RECORDS).await?;
         for record in &page {
-            step(&mut replay, record)?;
+            replay_record(&mut replay, record)?;
             after = record.last_seq();
         }
-        if page.len() < PAGE {
+        if page.len() < PAGE_RECORDS {
             break;
         }
     }
-    rows.push(row("the same, read from disk", &replay, begun));
+    rows.push(build_row("the same, read from disk", &replay, begun));
     log.close().await?;
     Ok(rows)
 }
 
 /// Manifest of maps one after the other, each over a list of numbers.
-fn manifest(maps: u64) -> String {
+fn maps_manifest(maps: u64) -> String {
     let mut nodes = String::new();
     let mut needs = String::new();
     for number in 0..maps {
@@ -137,20 +140,20 @@ fn manifest(maps: u64) -> String {
 }
 
 /// Registers the graph, creates a run of it, and lets an executor complete it.
-async fn made(repository: &Repository, graph: &Graph) -> anyhow::Result<StreamKey> {
+async fn complete_run(repository: &Repository, graph: &Graph) -> anyhow::Result<StreamKey> {
     let tenant: TenantId = "bench".parse()?;
-    let context = Context { now: repository.clock().now(), actor: "bench".parse()? };
+    let context = DecisionContext { now: repository.clock().now(), actor: "bench".parse()? };
     let id = graph::graph_id(&tenant, &graph.name);
-    let register = Register {
+    let register = RegisterGraph {
         name: graph.name.clone(),
-        version: graph.version(),
+        version: graph.compute_version(),
         nodes: u32::try_from(graph.nodes.len())?,
         manifest: PayloadSlot(0),
         is_derived: false,
     };
-    let manifest = vec![payload(graph.canonical(), Purpose::Manifest)];
+    let manifest = vec![json_payload(graph.canonical_manifest(), PayloadPurpose::Manifest)];
     let command = |_: &_, _| (register.clone(), manifest.clone());
-    let stream = StreamKey::graph(tenant.clone(), id);
+    let stream = StreamKey::for_graph(tenant.clone(), id);
     repository.execute::<GraphNoun>(&stream, &context, command).await?;
     let create = CreateRun {
         graph: id,
@@ -159,35 +162,38 @@ async fn made(repository: &Repository, graph: &Graph) -> anyhow::Result<StreamKe
         budget: Budget { wall: None, ..Budget::default() },
         request_hash: String::new(),
         privacy: convergio_domain::chat::Privacy::Any,
-        lineage: convergio_domain::run::Lineage::default(),
+        provenance: convergio_domain::run::Provenance::default(),
     };
-    let list: Vec<u64> = (0..ITEMS).collect();
+    let list: Vec<u64> = (0..ITEMS_PER_MAP).collect();
     let input = serde_json::to_vec(&serde_json::json!({ "list": list }))?;
-    let input = vec![payload(input, Purpose::Input)];
+    let input = vec![json_payload(input, PayloadPurpose::Input)];
     let command = |_: &_, _| (RunCommand::Create(create.clone()), input.clone());
-    let run = StreamKey::run(tenant, RunId(Uuid::now_v7()));
+    let run = StreamKey::for_run(tenant, RunId(Uuid::now_v7()));
     repository.execute::<Run>(&run, &context, command).await?;
-    let prices = Arc::new(PriceBook::parse("[]")?);
+    let prices = Arc::new(PriceBook::parse_book("[]")?);
     let models = Arc::new(ModelCatalog::new(Vec::new(), Arc::clone(&prices))?);
     let config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
     let executor = Executor::start(config, repository.clone(), models, LiveHub::new(), prices);
-    let log = repository.log();
+    let log = repository.event_log();
     // No stream is due any more when the run has ended and its last obligations are settled.
-    while !log.due(convergio_domain::time::Timestamp(i64::MAX), 1).await?.is_empty() {
-        tokio::time::sleep(LOOK).await;
+    while !log.due_streams(convergio_domain::time::Timestamp(i64::MAX), 1).await?.is_empty() {
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
-    executor.shutdown().await?;
+    executor.shut_down().await?;
     let RunState { phase, error, .. } = repository.load::<Run>(&run).await?.state;
-    anyhow::ensure!(phase == Phase::Completed, "the run is {phase:?}: {error:?}");
+    anyhow::ensure!(phase == RunPhase::Completed, "the run is {phase:?}: {error:?}");
     Ok(run)
 }
 
-async fn read(log: &Arc<dyn EventLog>, run: &StreamKey) -> anyhow::Result<Vec<Arc<Record>>> {
+async fn read_records(
+    log: &Arc<dyn EventLog>,
+    run: &StreamKey,
+) -> anyhow::Result<Vec<Arc<Record>>> {
     let mut records: Vec<Arc<Record>> = Vec::new();
     loop {
         let after = records.last().map_or(Seq(0), |record| record.last_seq());
-        let page = log.read_stream(run, after, PAGE).await?;
-        let is_last = page.len() < PAGE;
+        let page = log.read_stream(run, after, PAGE_RECORDS).await?;
+        let is_last = page.len() < PAGE_RECORDS;
         records.extend(page);
         if is_last {
             return Ok(records);
@@ -196,15 +202,15 @@ async fn read(log: &Arc<dyn EventLog>, run: &StreamKey) -> anyhow::Result<Vec<Ar
 }
 
 /// Folds the state only.
-fn folded(records: &[Arc<Record>]) -> Row {
+fn measure_fold(records: &[Arc<Record>]) -> ReplayBenchRow {
     let begun = Instant::now();
     let mut state = RunState::default();
-    for recorded in records.iter().flat_map(|record| record.events()) {
+    for recorded in records.iter().flat_map(|record| record.recorded_events()) {
         Run::evolve(&mut state, recorded);
     }
     let seconds = begun.elapsed().as_secs_f64();
     let (events, commits) = (state.seq.0, records.len() as u64);
-    Row {
+    ReplayBenchRow {
         bench: "replay",
         what: "state",
         events,
@@ -215,26 +221,30 @@ fn folded(records: &[Arc<Record>]) -> Row {
     }
 }
 
-fn replayed(what: &'static str, graph: &Graph, records: &[Arc<Record>]) -> anyhow::Result<Row> {
+fn measure_replay_in_memory(
+    what: &'static str,
+    graph: &Graph,
+    records: &[Arc<Record>],
+) -> anyhow::Result<ReplayBenchRow> {
     let begun = Instant::now();
-    let mut replay = begin(graph)?;
+    let mut replay = new_replay(graph)?;
     for record in records {
-        step(&mut replay, record)?;
+        replay_record(&mut replay, record)?;
     }
-    Ok(row(what, &replay, begun))
+    Ok(build_row(what, &replay, begun))
 }
 
-fn begin(graph: &Graph) -> anyhow::Result<Replay> {
+fn new_replay(graph: &Graph) -> anyhow::Result<Replay> {
     Ok(Replay::new(graph.clone())?)
 }
 
-fn step(replay: &mut Replay, record: &Arc<Record>) -> anyhow::Result<()> {
-    replay.commit(record, None).map_err(|found| anyhow::anyhow!("it diverges: {found:?}"))
+fn replay_record(replay: &mut Replay, record: &Arc<Record>) -> anyhow::Result<()> {
+    replay.replay_commit(record, None).map_err(|found| anyhow::anyhow!("it diverges: {found:?}"))
 }
 
-fn row(what: &'static str, replay: &Replay, begun: Instant) -> Row {
+fn build_row(what: &'static str, replay: &Replay, begun: Instant) -> ReplayBenchRow {
     let seconds = begun.elapsed().as_secs_f64();
-    Row {
+    ReplayBenchRow {
         bench: "replay",
         what,
         events: replay.events,
@@ -245,7 +255,7 @@ fn row(what: &'static str, replay: &Replay, begun: Instant) -> Row {
     }
 }
 
-fn payload(bytes: Vec<u8>, purpose: Purpose) -> Payload {
+fn json_payload(bytes: Vec<u8>, purpose: PayloadPurpose) -> Payload {
     let media_type = "application/json".into();
     Payload { bytes: Bytes::from(bytes), media_type, purpose, subject: None }
 }

@@ -12,27 +12,27 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
 use convergio_domain::chat::Privacy;
-use convergio_domain::decider::Context;
+use convergio_domain::decider::DecisionContext;
 use convergio_domain::id::{ExecutorId, GraphId, GraphVersion, NodeId, RunId, StepId, TenantId};
-use convergio_domain::payload::{PayloadSlot, Purpose};
+use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::run::{
-    Advance, Budget, CreateRun, ForkRun, Intent, Lineage, Outcome, Run, RunCommand, Start,
-    StepResult,
+    AdvanceRun, Budget, CreateRun, ForkRun, Provenance, Run, RunCommand, StepIntent, StepOutcome,
+    StepResult, StepStart,
 };
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
-use convergio_eventstore::embedded::{Config, EmbeddedLog};
+use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
 use convergio_eventstore::{
-    CheckpointFolder, Checkpoints, EventLog, Loaded, Payload, Repository, SystemClock,
+    CheckpointFolder, CheckpointStore, EventLog, LoadedStream, Payload, Repository, SystemClock,
 };
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::raw::{micros, percentile};
+use super::raw::{elapsed_us, value_at_percentile};
 use crate::terminal;
 
 /// Maximum steps per commit.
-const WIDTH: u32 = 256;
+const STEPS_PER_COMMIT: u32 = 256;
 /// Repetitions of each measurement.
 const ROUNDS: usize = 21;
 
@@ -48,7 +48,7 @@ pub(crate) struct ResumeArgs {
 
 /// Measurement of one shape and size.
 #[derive(Debug, Serialize)]
-struct Row {
+struct ResumeBenchRow {
     bench: &'static str,
     shape: &'static str,
     events: u64,
@@ -81,20 +81,20 @@ pub(crate) async fn run(args: ResumeArgs, json: bool) -> anyhow::Result<()> {
             "last bytes"
         );
     }
-    for shape in [Shape::Long, Shape::Wide] {
+    for shape in [RunShape::Long, RunShape::Wide] {
         for events in &args.events {
             let folder = args.dir.join(format!("convergio-bench-{}", Uuid::now_v7()));
             std::fs::create_dir_all(&folder)
                 .with_context(|| format!("cannot create {}", folder.display()))?;
-            let row = measure(&folder, shape, *events).await;
+            let row = measure_resume(&folder, shape, *events).await;
             std::fs::remove_dir_all(&folder)?;
-            print(&row?, json)?;
+            print_row(&row?, json)?;
         }
     }
     Ok(())
 }
 
-fn print(row: &Row, json: bool) -> anyhow::Result<()> {
+fn print_row(row: &ResumeBenchRow, json: bool) -> anyhow::Result<()> {
     if json {
         terminal::print_json_line(row)?;
         return Ok(());
@@ -114,78 +114,86 @@ fn print(row: &Row, json: bool) -> anyhow::Result<()> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shape {
+enum RunShape {
     Long,
     Wide,
 }
 
-async fn measure(folder: &Path, shape: Shape, events: u64) -> anyhow::Result<Row> {
-    let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&Config::new(folder))?);
+async fn measure_resume(
+    folder: &Path,
+    shape: RunShape,
+    events: u64,
+) -> anyhow::Result<ResumeBenchRow> {
+    let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(folder))?);
     // One repository with checkpoints and one without, on the same log.
     let checkpoints = Arc::new(CheckpointFolder::new(&folder.join("checkpoints")));
     let plain = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
     let repository = plain.clone().with_checkpoints(checkpoints.clone());
-    let stream = fill(&repository, shape, events).await?;
+    let stream = create_long_run(&repository, shape, events).await?;
     let mut resumes = Vec::new();
     for _ in 0..ROUNDS {
         let begun = Instant::now();
         repository.load::<Run>(&stream).await?;
-        resumes.push(micros(begun));
+        resumes.push(elapsed_us(begun));
     }
     let at = Seq(events * 2 / 5);
     let mut forks = Vec::new();
     for _ in 0..ROUNDS {
         let begun = Instant::now();
-        fork(&repository, &stream, at).await?;
-        forks.push(micros(begun));
+        fork_run(&repository, &stream, at).await?;
+        forks.push(elapsed_us(begun));
     }
     let begun = Instant::now();
     let steps = plain.load::<Run>(&stream).await?.state.steps.len();
-    let fold_ms = micros(begun) / 1000;
-    let last = checkpoints.last(&stream, Seq(u64::MAX));
+    let fold_ms = elapsed_us(begun) / 1000;
+    let last = checkpoints.last_checkpoint(&stream, Seq(u64::MAX));
     resumes.sort_unstable();
     forks.sort_unstable();
     log.close().await?;
-    Ok(Row {
+    Ok(ResumeBenchRow {
         bench: "resume",
-        shape: if shape == Shape::Long { "long" } else { "wide" },
+        shape: if shape == RunShape::Long { "long" } else { "wide" },
         events,
         steps,
-        resume_p50_us: percentile(&resumes, 50),
+        resume_p50_us: value_at_percentile(&resumes, 50),
         fold_ms,
-        fork_p50_us: percentile(&forks, 50),
-        checkpoints: checkpoints.list(&stream).len(),
+        fork_p50_us: value_at_percentile(&forks, 50),
+        checkpoints: checkpoints.list_seqs(&stream).len(),
         last_checkpoint_bytes: last.map_or(0, |last| last.state.len()),
     })
 }
 
 /// Creates a run of `events` events.
-async fn fill(repository: &Repository, shape: Shape, events: u64) -> anyhow::Result<StreamKey> {
-    let stream = StreamKey::run(tenant(), RunId(Uuid::now_v7()));
-    let mut run = Loaded::<Run>::new(stream.clone());
+async fn create_long_run(
+    repository: &Repository,
+    shape: RunShape,
+    events: u64,
+) -> anyhow::Result<StreamKey> {
+    let stream = StreamKey::for_run(bench_tenant(), RunId(Uuid::now_v7()));
+    let mut run = LoadedStream::<Run>::new(stream.clone());
     let create = CreateRun {
         graph: GraphId(Uuid::nil()),
-        version: GraphVersion::of(b"bench"),
+        version: GraphVersion::from_manifest(b"bench"),
         input: PayloadSlot(0),
         budget: Budget::UNBOUND,
         privacy: Privacy::Any,
-        lineage: Lineage::default(),
+        provenance: Provenance::default(),
         request_hash: String::new(),
     };
     let media_type = "application/json".into();
     let bytes = Bytes::from_static(b"{}");
-    let input = Payload { bytes, media_type, purpose: Purpose::Input, subject: None };
-    let context = context(repository);
+    let input = Payload { bytes, media_type, purpose: PayloadPurpose::Input, subject: None };
+    let context = bench_context(repository);
     repository.commit(&mut run, RunCommand::Create(create), vec![input], &context).await?;
     let mut round = 0;
     while run.state.seq.0 < events {
         // Each step adds two events at most, so the last commit is narrower and ends at the number
         // that was asked for.
-        let width = u32::try_from((events - run.state.seq.0).div_ceil(2))?.min(WIDTH);
+        let width = u32::try_from((events - run.state.seq.0).div_ceil(2))?.min(STEPS_PER_COMMIT);
         let advance = match shape {
-            Shape::Long if round % 2 == 1 => tried(&run, width),
-            Shape::Long => advance(Vec::new(), starts(0, width)),
-            Shape::Wide => wide(round, width),
+            RunShape::Long if round % 2 == 1 => retry_steps(&run, width),
+            RunShape::Long => advance_command(Vec::new(), step_starts(0, width)),
+            RunShape::Wide => complete_and_start(round, width),
         };
         round += 1;
         let command = RunCommand::Advance(advance);
@@ -195,40 +203,55 @@ async fn fill(repository: &Repository, shape: Shape, events: u64) -> anyhow::Res
 }
 
 /// Ends steps under way with an unknown outcome, so that they are retried.
-fn tried(run: &Loaded<Run>, width: u32) -> Advance {
+fn retry_steps(run: &LoadedStream<Run>, width: u32) -> AdvanceRun {
     let steps = run.state.steps.iter().take(width as usize);
     let outcomes = steps.map(|(id, step)| {
         let result = StepResult::Unknown { retry_at: Some(Timestamp(0)) };
-        outcome(id.clone(), step.attempt, result)
+        step_outcome(id.clone(), step.attempt, result)
     });
-    advance(outcomes.collect(), Vec::new())
+    advance_command(outcomes.collect(), Vec::new())
 }
 
 /// Completes the steps of the previous round and starts others.
-fn wide(round: u32, width: u32) -> Advance {
+fn complete_and_start(round: u32, width: u32) -> AdvanceRun {
     let done = |item| {
         let result = StepResult::Completed { output: None, case: None };
-        outcome(StepId::item(node(), (round - 1) * WIDTH + item), 1, result)
+        step_outcome(
+            StepId::for_map_item(work_node(), (round - 1) * STEPS_PER_COMMIT + item),
+            1,
+            result,
+        )
     };
     let outcomes = if round == 0 { Vec::new() } else { (0..width).map(done).collect() };
-    advance(outcomes, starts(round * WIDTH, width))
+    advance_command(outcomes, step_starts(round * STEPS_PER_COMMIT, width))
 }
 
-fn outcome(step: StepId, attempt: u32, result: StepResult) -> Outcome {
-    Outcome { step, attempt, result, call: None, skipped: Vec::new() }
+fn step_outcome(step: StepId, attempt: u32, result: StepResult) -> StepOutcome {
+    StepOutcome { step, attempt, result, call: None, skipped: Vec::new() }
 }
 
-fn starts(first: u32, width: u32) -> Vec<Start> {
-    let start = |item| Start { step: StepId::item(node(), first + item), intent: Intent::Compute };
+fn step_starts(first: u32, width: u32) -> Vec<StepStart> {
+    let start = |item| StepStart {
+        step: StepId::for_map_item(work_node(), first + item),
+        intent: StepIntent::Compute,
+    };
     (0..width).map(start).collect()
 }
 
-fn advance(outcomes: Vec<Outcome>, starts: Vec<Start>) -> Advance {
+fn advance_command(outcomes: Vec<StepOutcome>, starts: Vec<StepStart>) -> AdvanceRun {
     let (executor, instant) = (ExecutorId(Uuid::nil()), Vec::new());
-    Advance { executor, moves: Vec::new(), outcomes, instant, ready: Vec::new(), starts, end: None }
+    AdvanceRun {
+        executor,
+        turn_updates: Vec::new(),
+        outcomes,
+        instant_outcomes: instant,
+        ready_steps: Vec::new(),
+        starts,
+        end: None,
+    }
 }
 
-async fn fork(repository: &Repository, parent: &StreamKey, at: Seq) -> anyhow::Result<()> {
+async fn fork_run(repository: &Repository, parent: &StreamKey, at: Seq) -> anyhow::Result<()> {
     let loaded = repository.load_at::<Run>(parent, at, true).await?;
     let mut loaded = loaded.context("the run has the event")?;
     let head = loaded.head.context("the run has events")?;
@@ -237,30 +260,30 @@ async fn fork(repository: &Repository, parent: &StreamKey, at: Seq) -> anyhow::R
         parent: RunId(parent.id),
         seq: head.seq,
         hash: String::new(),
-        fold: loaded.state.fingerprint(),
+        fingerprint: loaded.state.refresh_fingerprint(),
         graph,
         version,
         input: None,
         budget: loaded.state.budget,
         changes: Vec::new(),
         request_hash: String::new(),
-        of_import: false,
+        is_parent_imported: false,
     };
-    let fork = StreamKey::run(tenant(), RunId(Uuid::now_v7()));
+    let fork = StreamKey::for_run(bench_tenant(), RunId(Uuid::now_v7()));
     let commands = |_: &_, _| (RunCommand::Fork(command.clone()), Vec::new());
-    repository.execute_from(loaded, &fork, &context(repository), commands).await?;
+    repository.execute_from(loaded, &fork, &bench_context(repository), commands).await?;
     Ok(())
 }
 
-fn node() -> NodeId {
+fn work_node() -> NodeId {
     "work".parse().expect("`work` is a valid name")
 }
 
-fn tenant() -> TenantId {
+fn bench_tenant() -> TenantId {
     "bench".parse().expect("`bench` is a valid name")
 }
 
-fn context(repository: &Repository) -> Context {
+fn bench_context(repository: &Repository) -> DecisionContext {
     let actor = "bench".parse().expect("`bench` is a valid name");
-    Context { now: repository.clock().now(), actor }
+    DecisionContext { now: repository.clock().now(), actor }
 }

@@ -13,15 +13,15 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
 use convergio_domain::chat::Privacy;
-use convergio_domain::decider::Context;
+use convergio_domain::decider::DecisionContext;
 use convergio_domain::event::Event;
-use convergio_domain::graph::{self, GraphNoun, Register};
+use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
 use convergio_domain::id::{ExecutorId, RunId, TenantId};
 use convergio_domain::metering::PriceBook;
-use convergio_domain::payload::{PayloadSlot, Purpose};
+use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::run::{CreateRun, Run, RunCommand};
 use convergio_domain::stream::StreamKey;
-use convergio_eventstore::embedded::{Config, EmbeddedLog};
+use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
 use convergio_eventstore::{EventLog, LiveHub, Payload, Position, Repository, SystemClock};
 use convergio_executor::model::ModelCatalog;
 use convergio_executor::{Executor, ExecutorConfig, tool};
@@ -30,10 +30,10 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use super::cluster::{BenchCluster, Raw};
-use super::raw::{append_sync_us, micros, percentile};
-use crate::cli::Global;
-use crate::log_place::ClusterPlace;
+use super::cluster::{BenchCluster, RawPublish};
+use super::raw::{append_sync_us, elapsed_us, value_at_percentile};
+use crate::cli::GlobalOptions;
+use crate::log_location::ClusterLocation;
 use crate::terminal;
 
 /// Bytes of a raw publish, about those of a step's commit and payload, and the time of the
@@ -70,7 +70,7 @@ pub(crate) struct StepsArgs {
 
 /// Measurement at one concurrency.
 #[derive(Debug, Serialize)]
-struct Row {
+struct StepsBenchRow {
     bench: &'static str,
     provider: &'static str,
     concurrency: usize,
@@ -85,13 +85,13 @@ struct Row {
 }
 
 /// A log under measurement, with counters of its work.
-enum Place {
+enum MeasuredLog {
     Embedded(Arc<EmbeddedLog>),
     Cluster(Box<BenchCluster>),
 }
 
-impl Place {
-    fn log(&self) -> Arc<dyn EventLog> {
+impl MeasuredLog {
+    fn event_log(&self) -> Arc<dyn EventLog> {
         match self {
             Self::Embedded(log) => Arc::clone(log) as Arc<dyn EventLog>,
             Self::Cluster(cluster) => Arc::clone(&cluster.log),
@@ -99,10 +99,10 @@ impl Place {
     }
 
     /// Syncs and bytes of the log so far.
-    async fn counts(&self) -> anyhow::Result<(u64, u64)> {
+    async fn syncs_and_bytes(&self) -> anyhow::Result<(u64, u64)> {
         match self {
-            Self::Embedded(log) => Ok((log.stats().syncs, log.bytes().await?)),
-            Self::Cluster(cluster) => cluster.stored().await,
+            Self::Embedded(log) => Ok((log.writer_stats().syncs, log.database_bytes().await?)),
+            Self::Cluster(cluster) => cluster.stored_messages_and_bytes().await,
         }
     }
 }
@@ -111,7 +111,7 @@ impl Place {
 ///
 /// # Errors
 /// The folder cannot be used, or the log fails.
-pub(crate) async fn run(args: StepsArgs, global: &Global) -> anyhow::Result<()> {
+pub(crate) async fn run(args: StepsArgs, global: &GlobalOptions) -> anyhow::Result<()> {
     let json = global.json;
     if !json {
         out_line!(
@@ -126,7 +126,7 @@ pub(crate) async fn run(args: StepsArgs, global: &Global) -> anyhow::Result<()> 
         );
     }
     for concurrency in &args.concurrency {
-        let row = measure(&args, global, *concurrency).await?;
+        let row = measure_steps(&args, global, *concurrency).await?;
         if json {
             terminal::print_json_line(&row)?;
         } else {
@@ -145,14 +145,20 @@ pub(crate) async fn run(args: StepsArgs, global: &Global) -> anyhow::Result<()> 
     Ok(())
 }
 
-async fn measure(args: &StepsArgs, global: &Global, concurrency: usize) -> anyhow::Result<Row> {
+async fn measure_steps(
+    args: &StepsArgs,
+    global: &GlobalOptions,
+    concurrency: usize,
+) -> anyhow::Result<StepsBenchRow> {
     if let Some(url) = &args.nats {
-        let cluster = BenchCluster::make(&ClusterPlace::parse(url, global)?, args.replicas).await?;
-        let raw = cluster.raw_publish_us(Raw::Plain, 1, RAW_BYTES, RAW_SPAN).await?;
-        let place = Place::Cluster(Box::new(cluster));
-        let row = row(&place, args, concurrency, &raw).await;
-        if let Place::Cluster(cluster) = place {
-            cluster.remove().await?;
+        let cluster =
+            BenchCluster::create_streams(&ClusterLocation::parse_url(url, global)?, args.replicas)
+                .await?;
+        let raw = cluster.raw_publish_us(RawPublish::Plain, 1, RAW_BYTES, RAW_SPAN).await?;
+        let measured_log = MeasuredLog::Cluster(Box::new(cluster));
+        let row = measure_row(&measured_log, args, concurrency, &raw).await;
+        if let MeasuredLog::Cluster(cluster) = measured_log {
+            cluster.remove_streams().await?;
         }
         return row;
     }
@@ -160,92 +166,94 @@ async fn measure(args: &StepsArgs, global: &Global, concurrency: usize) -> anyho
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot create {}", folder.display()))?;
     let raw = append_sync_us(&folder)?;
-    let place = Place::Embedded(Arc::new(EmbeddedLog::open(&Config::new(&folder))?));
-    let row = row(&place, args, concurrency, &raw).await;
-    place.log().close().await?;
+    let measured_log =
+        MeasuredLog::Embedded(Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(&folder))?));
+    let row = measure_row(&measured_log, args, concurrency, &raw).await;
+    measured_log.event_log().close().await?;
     std::fs::remove_dir_all(&folder)?;
     row
 }
 
-async fn row(
-    place: &Place,
+async fn measure_row(
+    measured_log: &MeasuredLog,
     args: &StepsArgs,
     concurrency: usize,
-    raw: &[u64],
-) -> anyhow::Result<Row> {
-    let bench = Bench::start(place.log(), args).await?;
-    let before = place.counts().await?;
+    raw_latencies_us: &[u64],
+) -> anyhow::Result<StepsBenchRow> {
+    let bench = StepsBench::start(measured_log.event_log(), args).await?;
+    let before = measured_log.syncs_and_bytes().await?;
     let begun = Instant::now();
-    let watch = Watch::follow(bench.repository.log());
+    let watch = StepWatcher::start_watcher(bench.repository.event_log());
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> =
-        (0..concurrency).map(|_| tokio::spawn(bench.client(&watch, &stop))).collect();
+        (0..concurrency).map(|_| tokio::spawn(bench.run_client(&watch, &stop))).collect();
     tokio::time::sleep(Duration::from_secs(args.seconds)).await;
     stop.store(true, Ordering::Relaxed);
     for client in clients {
         client.await??;
     }
     let elapsed = begun.elapsed();
-    bench.executor.shutdown().await?;
+    bench.executor.shut_down().await?;
     // Read after the executor has stopped, so that all its commits are counted.
-    let after = place.counts().await?;
-    let mut times = watch.finish().await?;
+    let after = measured_log.syncs_and_bytes().await?;
+    let mut times = watch.finish_times().await?;
     times.sort_unstable();
     let steps = times.len().max(1) as f64;
-    Ok(Row {
+    Ok(StepsBenchRow {
         bench: "steps",
-        provider: match place {
-            Place::Embedded(_) => "embedded",
-            Place::Cluster(_) => "jetstream",
+        provider: match measured_log {
+            MeasuredLog::Embedded(_) => "embedded",
+            MeasuredLog::Cluster(_) => "jetstream",
         },
         concurrency,
         steps_per_s: (steps / elapsed.as_secs_f64()) as u64,
-        step_p50_us: percentile(&times, 50),
-        step_p99_us: percentile(&times, 99),
+        step_p50_us: value_at_percentile(&times, 50),
+        step_p99_us: value_at_percentile(&times, 99),
         syncs_per_step: (after.0 - before.0) as f64 / steps,
         bytes_per_step: (after.1 - before.1) as f64 / steps,
-        raw_sync_p50_us: percentile(raw, 50),
+        raw_sync_p50_us: value_at_percentile(raw_latencies_us, 50),
     })
 }
 
 /// Platform under measurement: an executor on the log, with one registered graph.
-struct Bench {
+struct StepsBench {
     repository: Repository,
     executor: Executor,
-    graph: Register,
+    graph: RegisterGraph,
     stream: StreamKey,
     input: Payload,
 }
 
-impl Bench {
+impl StepsBench {
     async fn start(log: Arc<dyn EventLog>, args: &StepsArgs) -> anyhow::Result<Self> {
         let repository = Repository::new(log, Arc::new(SystemClock));
-        let parsed = graph::parse(&manifest(args.steps), &tool::catalog());
+        let parsed = graph::parse_manifest(&chain_manifest(args.steps), &tool::builtin_catalog());
         let graph = parsed.map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?.graph;
-        let register = Register {
+        let register = RegisterGraph {
             name: graph.name.clone(),
-            version: graph.version(),
+            version: graph.compute_version(),
             nodes: u32::try_from(graph.nodes.len())?,
             manifest: PayloadSlot(0),
             is_derived: false,
         };
-        let stream = StreamKey::graph(tenant(), graph::graph_id(&tenant(), &graph.name));
-        let manifest = vec![payload(graph.canonical(), Purpose::Manifest)];
+        let stream =
+            StreamKey::for_graph(bench_tenant(), graph::graph_id(&bench_tenant(), &graph.name));
+        let manifest = vec![json_payload(graph.canonical_manifest(), PayloadPurpose::Manifest)];
         let command = |_: &_, _| (register.clone(), manifest.clone());
-        repository.execute::<GraphNoun>(&stream, &context(&repository), command).await?;
-        let prices = Arc::new(PriceBook::parse("[]")?);
+        repository.execute::<GraphNoun>(&stream, &bench_context(&repository), command).await?;
+        let prices = Arc::new(PriceBook::parse_book("[]")?);
         let models = Arc::new(ModelCatalog::new(Vec::new(), Arc::clone(&prices))?);
         let config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
         let executor = Executor::start(config, repository.clone(), models, LiveHub::new(), prices);
-        let text = serde_json::json!({ "text": text(args.payload)? });
-        let input = payload(serde_json::to_vec(&text)?, Purpose::Input);
+        let text = serde_json::json!({ "text": random_text(args.payload)? });
+        let input = json_payload(serde_json::to_vec(&text)?, PayloadPurpose::Input);
         Ok(Self { repository, executor, graph: register, stream, input })
     }
 
     /// One client's loop: creates a run, waits for its end, and starts again until `stop`.
-    fn client(
+    fn run_client(
         &self,
-        watch: &Watch,
+        watch: &StepWatcher,
         stop: &Arc<AtomicBool>,
     ) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
         let (repository, input) = (self.repository.clone(), self.input.clone());
@@ -256,16 +264,16 @@ impl Bench {
             input: PayloadSlot(0),
             budget: convergio_domain::run::Budget::default(),
             request_hash: String::new(),
-            lineage: convergio_domain::run::Lineage::default(),
+            provenance: convergio_domain::run::Provenance::default(),
         };
         let (waiters, stop) = (watch.waiters.clone(), Arc::clone(stop));
         async move {
             while !stop.load(Ordering::Relaxed) {
-                let stream = StreamKey::run(tenant(), RunId(Uuid::now_v7()));
+                let stream = StreamKey::for_run(bench_tenant(), RunId(Uuid::now_v7()));
                 let (ended, end) = oneshot::channel();
                 waiters.send((stream.clone(), ended))?;
                 let command = |_: &_, _| (RunCommand::Create(create.clone()), vec![input.clone()]);
-                repository.execute::<Run>(&stream, &context(&repository), command).await?;
+                repository.execute::<Run>(&stream, &bench_context(&repository), command).await?;
                 end.await?;
             }
             Ok(())
@@ -274,16 +282,16 @@ impl Bench {
 }
 
 /// Tails the log: measures the time of each step, and notifies clients of the ends of runs.
-struct Watch {
+struct StepWatcher {
     waiters: mpsc::UnboundedSender<(StreamKey, oneshot::Sender<()>)>,
     task: tokio::task::JoinHandle<anyhow::Result<Vec<u64>>>,
 }
 
-impl Watch {
-    fn follow(log: Arc<dyn EventLog>) -> Self {
+impl StepWatcher {
+    fn start_watcher(log: Arc<dyn EventLog>) -> Self {
         let (waiters, mut waiting) = mpsc::unbounded_channel();
         let task = tokio::spawn(async move {
-            let mut tail = log.tail(Position::START);
+            let mut tail = log.tail_all(Position::START);
             let mut open: HashMap<StreamKey, oneshot::Sender<()>> = HashMap::new();
             let mut last: HashMap<StreamKey, Instant> = HashMap::new();
             let mut times = Vec::new();
@@ -301,7 +309,7 @@ impl Watch {
                         let before = last.insert(record.stream.clone(), now);
                         for event in &record.body.events {
                             if let (Event::StepCompleted(_), Some(before)) = (event, before) {
-                                times.push(micros(before));
+                                times.push(elapsed_us(before));
                             }
                             if matches!(event, Event::RunCompleted(_) | Event::RunFailed(_)) {
                                 last.remove(&record.stream);
@@ -315,14 +323,14 @@ impl Watch {
         Self { waiters, task }
     }
 
-    async fn finish(self) -> anyhow::Result<Vec<u64>> {
+    async fn finish_times(self) -> anyhow::Result<Vec<u64>> {
         drop(self.waiters);
         self.task.await?
     }
 }
 
 /// Manifest of a chain of steps, each of which returns its input.
-fn manifest(steps: usize) -> String {
+fn chain_manifest(steps: usize) -> String {
     let mut nodes = String::new();
     let mut from = "inputs.text".to_owned();
     for number in 0..steps {
@@ -335,22 +343,22 @@ fn manifest(steps: usize) -> String {
 }
 
 /// Random letters, which compress no better than their entropy allows, like prose.
-fn text(bytes: usize) -> anyhow::Result<String> {
+fn random_text(bytes: usize) -> anyhow::Result<String> {
     let mut random = vec![0_u8; bytes];
     getrandom::fill(&mut random)?;
     Ok(random.iter().map(|byte| char::from(b'a' + byte % 26)).collect())
 }
 
-fn tenant() -> TenantId {
+fn bench_tenant() -> TenantId {
     "bench".parse().expect("`bench` is a valid name")
 }
 
-fn context(repository: &Repository) -> Context {
+fn bench_context(repository: &Repository) -> DecisionContext {
     let actor = "bench".parse().expect("`bench` is a valid name");
-    Context { now: repository.clock().now(), actor }
+    DecisionContext { now: repository.clock().now(), actor }
 }
 
-fn payload(bytes: Vec<u8>, purpose: Purpose) -> Payload {
+fn json_payload(bytes: Vec<u8>, purpose: PayloadPurpose) -> Payload {
     let media_type = "application/json".into();
     Payload { bytes: Bytes::from(bytes), media_type, purpose, subject: None }
 }

@@ -9,16 +9,18 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
 use convergio_domain::chat::Privacy;
-use convergio_domain::decider::Context;
-use convergio_domain::graph::{self, GraphNoun, Register};
+use convergio_domain::decider::DecisionContext;
+use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
 use convergio_domain::id::{ApprovalId, ExecutorId, GraphId, RunId, TenantId};
 use convergio_domain::metering::PriceBook;
-use convergio_domain::payload::{PayloadSlot, Purpose};
-use convergio_domain::run::{Advance, Budget, CreateRun, Intent, Lineage, Run, RunCommand, Start};
+use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
+use convergio_domain::run::{
+    AdvanceRun, Budget, CreateRun, Provenance, Run, RunCommand, StepIntent, StepStart,
+};
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Span;
-use convergio_eventstore::embedded::{Config, EmbeddedLog};
-use convergio_eventstore::{EventLog, LiveHub, Loaded, Payload, Repository, SystemClock};
+use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
+use convergio_eventstore::{EventLog, LiveHub, LoadedStream, Payload, Repository, SystemClock};
 use convergio_executor::model::ModelCatalog;
 use convergio_executor::{Executor, ExecutorConfig, tool};
 use serde::Serialize;
@@ -28,9 +30,9 @@ use uuid::Uuid;
 use crate::terminal;
 
 /// Maximum runs created concurrently.
-const AT_ONCE: usize = 256;
+const CREATIONS_LIMIT: usize = 256;
 /// Interval at which the end of the run with work is polled.
-const LOOK: Duration = Duration::from_millis(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 const MANIFEST: &str = "name: waiting\nnodes:\n  - {id: nap, sleep: 30d}\n";
 const WORK: &str = "name: work\nnodes:\n  - {id: a, tool: text.trim, with: {text: done}}\n";
@@ -47,7 +49,7 @@ pub(crate) struct WaitingArgs {
 
 /// Result of the bench.
 #[derive(Debug, Serialize)]
-struct Row {
+struct WaitingBenchRow {
     bench: &'static str,
     runs: usize,
     create_s: f64,
@@ -68,7 +70,7 @@ pub(crate) async fn run(args: WaitingArgs, json: bool) -> anyhow::Result<()> {
     let folder = args.dir.join(format!("convergio-bench-{}", Uuid::now_v7()));
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot create {}", folder.display()))?;
-    let row = measure(&folder, args.runs).await;
+    let row = measure_waiting(&folder, args.runs).await;
     std::fs::remove_dir_all(&folder)?;
     let row = row?;
     if json {
@@ -82,31 +84,31 @@ pub(crate) async fn run(args: WaitingArgs, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn measure(folder: &Path, runs: usize) -> anyhow::Result<Row> {
+async fn measure_waiting(folder: &Path, runs: usize) -> anyhow::Result<WaitingBenchRow> {
     let begun = Instant::now();
     // The log is closed after it was filled, so that opening it is a cold start.
-    fill(folder, runs).await?;
+    fill_log(folder, runs).await?;
     let create_s = begun.elapsed().as_secs_f64();
     let rss_before_mib = rss_mib();
     let begun = Instant::now();
-    let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&Config::new(folder))?);
-    let open_ms = millis(begun);
+    let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(folder))?);
+    let open_ms = elapsed_ms(begun);
     let repository = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
     let begun = Instant::now();
-    let prices = Arc::new(PriceBook::parse("[]")?);
+    let prices = Arc::new(PriceBook::parse_book("[]")?);
     let models = Arc::new(ModelCatalog::new(Vec::new(), Arc::clone(&prices))?);
     let config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
     let executor = Executor::start(config, repository.clone(), models, LiveHub::new(), prices);
-    let graph = register(&repository, WORK).await?;
-    let stream = create(&repository, &graph, None).await?;
+    let graph = register_graph(&repository, WORK).await?;
+    let stream = create_run(&repository, &graph, None).await?;
     while !repository.load::<Run>(&stream).await?.state.phase.is_ended() {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
-    let first_run_ms = millis(begun);
+    let first_run_ms = elapsed_ms(begun);
     let rss_after_mib = rss_mib();
-    executor.shutdown().await?;
+    executor.shut_down().await?;
     log.close().await?;
-    Ok(Row {
+    Ok(WaitingBenchRow {
         bench: "waiting",
         runs,
         create_s,
@@ -117,8 +119,8 @@ async fn measure(folder: &Path, runs: usize) -> anyhow::Result<Row> {
     })
 }
 
-fn millis(begun: Instant) -> u64 {
-    u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+fn elapsed_ms(started: Instant) -> u64 {
+    u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Resident memory of this process in MiB; 0 where the system does not report it.
@@ -130,19 +132,19 @@ fn rss_mib() -> u64 {
 }
 
 /// Fills a log with waiting runs.
-async fn fill(folder: &Path, runs: usize) -> anyhow::Result<()> {
-    let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&Config::new(folder))?);
+async fn fill_log(folder: &Path, runs: usize) -> anyhow::Result<()> {
+    let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(folder))?);
     let repository = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
-    let graph = register(&repository, MANIFEST).await?;
+    let graph = register_graph(&repository, MANIFEST).await?;
     let mut creating = JoinSet::new();
     for number in 0..runs {
         // Bounded, so that memory measures waiting runs and not pending tasks.
-        if creating.len() == AT_ONCE {
+        if creating.len() == CREATIONS_LIMIT {
             let _stream = creating.join_next().await.context("one is under way")???;
         }
         let (repository, graph) = (repository.clone(), graph.clone());
-        let intent = waits(&repository, number);
-        creating.spawn(async move { create(&repository, &graph, Some(intent)).await });
+        let intent = waiting_intent(&repository, number);
+        creating.spawn(async move { create_run(&repository, &graph, Some(intent)).await });
     }
     while let Some(created) = creating.join_next().await {
         let _stream = created??;
@@ -152,11 +154,11 @@ async fn fill(folder: &Path, runs: usize) -> anyhow::Result<()> {
 }
 
 /// Intent that a run waits by: every other run waits for a person.
-fn waits(repository: &Repository, number: usize) -> Intent {
-    let due = repository.clock().now().after(Span::seconds(30 * 24 * 3600));
+fn waiting_intent(repository: &Repository, number: usize) -> StepIntent {
+    let due = repository.clock().now().add_span(Span::from_seconds(30 * 24 * 3600));
     match number % 2 {
-        0 => Intent::Sleep { due },
-        _ => Intent::Ask {
+        0 => StepIntent::Sleep { due },
+        _ => StepIntent::RequestApproval {
             approval: ApprovalId(Uuid::now_v7()),
             role: "owner".into(),
             content: PayloadSlot(0),
@@ -166,29 +168,32 @@ fn waits(repository: &Repository, number: usize) -> Intent {
     }
 }
 
-async fn register(repository: &Repository, text: &str) -> anyhow::Result<(GraphId, Register)> {
-    let parsed = graph::parse(text, &tool::catalog());
+async fn register_graph(
+    repository: &Repository,
+    text: &str,
+) -> anyhow::Result<(GraphId, RegisterGraph)> {
+    let parsed = graph::parse_manifest(text, &tool::builtin_catalog());
     let graph = parsed.map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?.graph;
-    let register = Register {
+    let register = RegisterGraph {
         name: graph.name.clone(),
-        version: graph.version(),
+        version: graph.compute_version(),
         nodes: u32::try_from(graph.nodes.len())?,
         manifest: PayloadSlot(0),
         is_derived: false,
     };
-    let id = graph::graph_id(&tenant(), &graph.name);
-    let stream = StreamKey::graph(tenant(), id);
-    let manifest = vec![payload(graph.canonical(), Purpose::Manifest)];
+    let id = graph::graph_id(&bench_tenant(), &graph.name);
+    let stream = StreamKey::for_graph(bench_tenant(), id);
+    let manifest = vec![json_payload(graph.canonical_manifest(), PayloadPurpose::Manifest)];
     let command = |_: &_, _| (register.clone(), manifest.clone());
-    repository.execute::<GraphNoun>(&stream, &context(repository), command).await?;
+    repository.execute::<GraphNoun>(&stream, &bench_context(repository), command).await?;
     Ok((id, register))
 }
 
 /// Creates a run; with an intent, one that waits by it.
-async fn create(
+async fn create_run(
     repository: &Repository,
-    (graph, register): &(GraphId, Register),
-    intent: Option<Intent>,
+    (graph, register): &(GraphId, RegisterGraph),
+    intent: Option<StepIntent>,
 ) -> anyhow::Result<StreamKey> {
     let create = CreateRun {
         graph: *graph,
@@ -196,21 +201,22 @@ async fn create(
         input: PayloadSlot(0),
         budget: Budget { wall: None, ..Budget::default() },
         privacy: Privacy::Any,
-        lineage: Lineage::default(),
+        provenance: Provenance::default(),
         request_hash: String::new(),
     };
-    let mut run = Loaded::<Run>::new(StreamKey::run(tenant(), RunId(Uuid::now_v7())));
-    let context = context(repository);
-    let input = vec![payload(b"{}".to_vec(), Purpose::Input)];
+    let mut run =
+        LoadedStream::<Run>::new(StreamKey::for_run(bench_tenant(), RunId(Uuid::now_v7())));
+    let context = bench_context(repository);
+    let input = vec![json_payload(b"{}".to_vec(), PayloadPurpose::Input)];
     repository.commit(&mut run, RunCommand::Create(create), input.clone(), &context).await?;
     if let Some(intent) = intent {
-        let advance = Advance {
+        let advance = AdvanceRun {
             executor: ExecutorId(Uuid::nil()),
-            moves: Vec::new(),
+            turn_updates: Vec::new(),
             outcomes: Vec::new(),
-            instant: Vec::new(),
-            ready: Vec::new(),
-            starts: vec![Start { step: "nap".parse()?, intent }],
+            instant_outcomes: Vec::new(),
+            ready_steps: Vec::new(),
+            starts: vec![StepStart { step: "nap".parse()?, intent }],
             end: None,
         };
         repository.commit(&mut run, RunCommand::Advance(advance), input, &context).await?;
@@ -218,16 +224,16 @@ async fn create(
     Ok(run.stream)
 }
 
-fn tenant() -> TenantId {
+fn bench_tenant() -> TenantId {
     "bench".parse().expect("`bench` is a valid name")
 }
 
-fn context(repository: &Repository) -> Context {
+fn bench_context(repository: &Repository) -> DecisionContext {
     let actor = "bench".parse().expect("`bench` is a valid name");
-    Context { now: repository.clock().now(), actor }
+    DecisionContext { now: repository.clock().now(), actor }
 }
 
-fn payload(bytes: Vec<u8>, purpose: Purpose) -> Payload {
+fn json_payload(bytes: Vec<u8>, purpose: PayloadPurpose) -> Payload {
     let media_type = "application/json".into();
     Payload { bytes: Bytes::from(bytes), media_type, purpose, subject: None }
 }

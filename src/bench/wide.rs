@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use convergio_domain::id::RunId;
-use convergio_domain::payload::{PayloadSlot, Purpose};
-use convergio_domain::run::{Phase, Run, RunCommand, Signal};
+use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
+use convergio_domain::run::{Run, RunCommand, RunPhase, SendSignal};
 use convergio_domain::stream::StreamKey;
 use serde::Serialize;
 use serde_json::json;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::platform::{BenchPlatform, json_payload, take_peak_memory_mib, tenant};
+use super::platform::{BenchPlatform, bench_tenant, json_payload, take_peak_memory_mib};
 use crate::terminal;
 
 /// Interval at which a state is polled.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What to measure.
 #[derive(Debug, Args)]
@@ -43,7 +43,7 @@ pub(crate) struct WideArgs {
 
 /// Measurement of one shape and size.
 #[derive(Debug, Serialize)]
-struct Row {
+struct WideBenchRow {
     bench: &'static str,
     shape: &'static str,
     count: usize,
@@ -71,10 +71,13 @@ pub(crate) async fn run(args: WideArgs, json: bool) -> anyhow::Result<()> {
         );
     }
     for count in &args.items {
-        print_row(&measure_graph(&args, "items of a map", *count, &map_of(*count)).await?, json)?;
+        print_row(
+            &measure_graph(&args, "items of a map", *count, &map_manifest(*count)).await?,
+            json,
+        )?;
     }
     for count in &args.nodes {
-        for (shape, manifest) in shapes(*count) {
+        for (shape, manifest) in graph_shapes(*count) {
             print_row(&measure_graph(&args, shape, *count, &manifest).await?, json)?;
         }
     }
@@ -82,7 +85,7 @@ pub(crate) async fn run(args: WideArgs, json: bool) -> anyhow::Result<()> {
     print_row(&measure_children(&args).await?, json)
 }
 
-fn print_row(row: &Row, json: bool) -> anyhow::Result<()> {
+fn print_row(row: &WideBenchRow, json: bool) -> anyhow::Result<()> {
     if json {
         terminal::print_json_line(row)?;
     } else {
@@ -99,9 +102,14 @@ fn print_row(row: &Row, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn row(shape: &'static str, count: usize, elapsed: Duration, largest_commit: usize) -> Row {
+fn build_row(
+    shape: &'static str,
+    count: usize,
+    elapsed: Duration,
+    largest_commit: usize,
+) -> WideBenchRow {
     let us_each = elapsed.as_micros() / count.max(1) as u128;
-    Row {
+    WideBenchRow {
         bench: "wide",
         shape,
         count,
@@ -118,7 +126,7 @@ async fn measure_graph(
     shape: &'static str,
     count: usize,
     manifest: &str,
-) -> anyhow::Result<Row> {
+) -> anyhow::Result<WideBenchRow> {
     // A platform of its own for each row: earlier runs would be in its log and memory.
     let platform = BenchPlatform::start(&args.dir, |_| {})?;
     let graph = platform.register_graph(manifest).await?;
@@ -130,17 +138,17 @@ async fn measure_graph(
     let largest_commit = platform.wait_for_end(&run).await?;
     let elapsed = begun.elapsed();
     expect_completed(&platform, &run).await?;
-    platform.remove().await?;
-    Ok(row(shape, count, elapsed, largest_commit))
+    platform.stop_and_remove().await?;
+    Ok(build_row(shape, count, elapsed, largest_commit))
 }
 
 async fn expect_completed(platform: &BenchPlatform, run: &StreamKey) -> anyhow::Result<()> {
     let state = platform.load_run(run).await?;
-    anyhow::ensure!(state.phase == Phase::Completed, "the run failed: {:?}", state.error);
+    anyhow::ensure!(state.phase == RunPhase::Completed, "the run failed: {:?}", state.error);
     Ok(())
 }
 
-fn map_of(count: usize) -> String {
+fn map_manifest(count: usize) -> String {
     format!(
         "name: items{count}\nbudget: {{wall: 10h}}\noutput: '{{{{ nodes.m.output | length }}}}'\n\
          nodes:\n  - {{id: m, map: {{over: '{{{{ inputs.items }}}}', max_parallel: 64, \
@@ -150,21 +158,21 @@ fn map_of(count: usize) -> String {
 
 /// Graphs of `count` nodes: side by side, all after one, in a row, and in two layers in which each
 /// node depends on one of the other layer.
-fn shapes(count: usize) -> [(&'static str, String); 4] {
+fn graph_shapes(count: usize) -> [(&'static str, String); 4] {
     let beside = |_: usize| None;
     let after_one = |number: usize| (number > 0).then_some(0);
     let in_row = |number: usize| number.checked_sub(1);
     let half = count / 2;
     let in_layers = move |number: usize| number.checked_sub(half);
     [
-        ("nodes side by side", nodes("beside", count, beside)),
-        ("nodes after one", nodes("after", count, after_one)),
-        ("nodes in a row", nodes("row", count, in_row)),
-        ("nodes in two layers", nodes("layers", count, in_layers)),
+        ("nodes side by side", nodes_manifest("beside", count, beside)),
+        ("nodes after one", nodes_manifest("after", count, after_one)),
+        ("nodes in a row", nodes_manifest("row", count, in_row)),
+        ("nodes in two layers", nodes_manifest("layers", count, in_layers)),
     ]
 }
 
-fn nodes(name: &str, count: usize, needs: impl Fn(usize) -> Option<usize>) -> String {
+fn nodes_manifest(name: &str, count: usize, needs: impl Fn(usize) -> Option<usize>) -> String {
     let mut manifest = format!("name: {name}{count}\nbudget: {{wall: 10h}}\nnodes:\n");
     for number in 0..count {
         let needs = needs(number).map_or_else(String::new, |other| format!(", needs: [n{other}]"));
@@ -177,7 +185,7 @@ fn nodes(name: &str, count: usize, needs: impl Fn(usize) -> Option<usize>) -> St
 }
 
 /// Measures signals that are sent concurrently to a run that waits for all of them.
-async fn measure_signals(args: &WideArgs) -> anyhow::Result<Row> {
+async fn measure_signals(args: &WideArgs) -> anyhow::Result<WideBenchRow> {
     let platform = BenchPlatform::start(&args.dir, |_| {})?;
     let mut manifest = "name: signals\nbudget: {wall: 10h}\nnodes:\n".to_owned();
     for number in 0..args.signals.min(1000) {
@@ -190,9 +198,9 @@ async fn measure_signals(args: &WideArgs) -> anyhow::Result<Row> {
     let mut sending = JoinSet::new();
     for _ in 0..args.signals {
         let (repository, stream) = (platform.repository.clone(), run.clone());
-        let (command, context) = (go(), platform.context());
+        let (command, context) = (signal_command(), platform.command_context());
         sending.spawn(async move {
-            let payload = vec![json_payload(b"{}".to_vec(), Purpose::Signal)];
+            let payload = vec![json_payload(b"{}".to_vec(), PayloadPurpose::Signal)];
             let command = |_: &_, _| (command.clone(), payload.clone());
             repository.execute::<Run>(&stream, &context, command).await.map(drop)
         });
@@ -203,26 +211,26 @@ async fn measure_signals(args: &WideArgs) -> anyhow::Result<Row> {
     platform.wait_for_end(&run).await?;
     let elapsed = begun.elapsed();
     expect_completed(&platform, &run).await?;
-    platform.remove().await?;
-    Ok(row("signals at once", args.signals, elapsed, 0))
+    platform.stop_and_remove().await?;
+    Ok(build_row("signals at once", args.signals, elapsed, 0))
 }
 
-fn go() -> RunCommand {
-    RunCommand::Signal(Signal {
+fn signal_command() -> RunCommand {
+    RunCommand::Signal(SendSignal {
         id: Uuid::now_v7(),
-        signal: "go".parse().expect("`go` is a valid name"),
+        name: "go".parse().expect("`go` is a valid name"),
         payload: PayloadSlot(0),
     })
 }
 
-const WITHIN: &str = "name: within\nbudget: {wall: 10h}\nnodes:\n  - {id: w, signal: go}\n";
+const CHILD_MANIFEST: &str = "name: within\nbudget: {wall: 10h}\nnodes:\n  - {id: w, signal: go}\n";
 
 /// Measures child runs that all wait for a signal and get it at once, from the first signal to the
 /// end of their parent.
-async fn measure_children(args: &WideArgs) -> anyhow::Result<Row> {
+async fn measure_children(args: &WideArgs) -> anyhow::Result<WideBenchRow> {
     let count = args.children;
     let platform = BenchPlatform::start(&args.dir, |config| config.child_runs_per_run = count)?;
-    platform.register_graph(WITHIN).await?;
+    platform.register_graph(CHILD_MANIFEST).await?;
     let mut manifest = "name: family\nbudget: {wall: 10h}\nnodes:\n".to_owned();
     for number in 0..count {
         let _written = writeln!(manifest, "  - {{id: g{number}, graph: {{name: within}}}}");
@@ -234,10 +242,10 @@ async fn measure_children(args: &WideArgs) -> anyhow::Result<Row> {
     let begun = Instant::now();
     let mut sending = JoinSet::new();
     for child in children {
-        let (repository, context) = (platform.repository.clone(), platform.context());
+        let (repository, context) = (platform.repository.clone(), platform.command_context());
         sending.spawn(async move {
-            let payload = vec![json_payload(b"{}".to_vec(), Purpose::Signal)];
-            let command = |_: &_, _| (go(), payload.clone());
+            let payload = vec![json_payload(b"{}".to_vec(), PayloadPurpose::Signal)];
+            let command = |_: &_, _| (signal_command(), payload.clone());
             repository.execute::<Run>(&child, &context, command).await.map(drop)
         });
     }
@@ -247,8 +255,8 @@ async fn measure_children(args: &WideArgs) -> anyhow::Result<Row> {
     platform.wait_for_end(&run).await?;
     let elapsed = begun.elapsed();
     expect_completed(&platform, &run).await?;
-    platform.remove().await?;
-    Ok(row("children at once", count, elapsed, 0))
+    platform.stop_and_remove().await?;
+    Ok(build_row("children at once", count, elapsed, 0))
 }
 
 /// Waits until a run has `count` children and all of them wait; returns their streams.
@@ -259,13 +267,14 @@ async fn waiting_children(
 ) -> anyhow::Result<Vec<StreamKey>> {
     let mut children: Vec<RunId> = Vec::new();
     while children.len() < count {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
         children = platform.load_run(run).await?.children.keys().copied().collect();
     }
-    let streams: Vec<_> = children.into_iter().map(|id| StreamKey::run(tenant(), id)).collect();
+    let streams: Vec<_> =
+        children.into_iter().map(|id| StreamKey::for_run(bench_tenant(), id)).collect();
     for stream in &streams {
         while platform.load_run(stream).await?.steps.is_empty() {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
     Ok(streams)

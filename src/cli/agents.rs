@@ -12,7 +12,7 @@ pub(crate) enum AgentsCommand {
     #[command(after_help = "Example:\n  convergio agents create tutor --model local --system \
         \"You explain in short sentences.\" --tool math.eval\n  convergio agents create head \
         --tool '{\"agent\": \"tutor\"}' --tool agent.spawn --max-turns 8")]
-    Create(Box<CreateArgs>),
+    Create(Box<AgentCreateArgs>),
     /// Lists agents, those defined last first.
     #[command(after_help = "Example:\n  convergio agents list --json")]
     List {
@@ -52,7 +52,7 @@ pub(crate) enum AgentsCommand {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct CreateArgs {
+pub(crate) struct AgentCreateArgs {
     /// The name.
     pub(crate) name: String,
     /// `auto`, a provider's name, or PROVIDER/MODEL.

@@ -3,7 +3,7 @@
 use clap::Args;
 use convergio_domain::money::Money;
 use convergio_domain::run::Budget;
-use convergio_gateway::DoorSettings;
+use convergio_gateway::CompatSettings;
 
 /// Limits and switches of the front doors.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Args)]
@@ -27,14 +27,14 @@ pub(crate) struct DoorOptions {
 
 impl DoorOptions {
     /// Settings for the gateway: what was given, and its defaults for the rest.
-    pub(crate) fn settings(self) -> DoorSettings {
-        let usual = DoorSettings::default();
+    pub(crate) fn to_settings(self) -> CompatSettings {
+        let default_settings = CompatSettings::default();
         let budget = Budget {
-            tokens: self.door_tokens.or(usual.budget.tokens),
+            tokens: self.door_tokens.or(default_settings.budget.tokens),
             cost: self.door_cost,
-            ..usual.budget
+            ..default_settings.budget
         };
-        DoorSettings { passes_unknown_fields: self.pass_unknown_fields, budget }
+        CompatSettings { passes_unknown_fields: self.pass_unknown_fields, budget }
     }
 }
 
@@ -43,23 +43,23 @@ mod tests {
     use clap::Parser;
 
     use super::DoorOptions;
-    use crate::cli::{Cli, Command};
+    use crate::cli::{Cli, CliCommand};
 
     fn options(arguments: &[&str]) -> Result<DoorOptions, clap::Error> {
         let all = ["convergio", "serve"].iter().chain(arguments);
         match Cli::try_parse_from(all)?.command {
-            Command::Serve(serve) => Ok(serve.doors),
+            CliCommand::Serve(serve) => Ok(serve.doors),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
     fn a_call_is_held_to_what_the_operator_says_and_else_to_more_than_any_model_holds() {
-        let usual = options(&[]).unwrap().settings();
+        let usual = options(&[]).unwrap().to_settings();
         assert!(usual.budget.tokens.is_some_and(|tokens| tokens >= 10_000_000));
         assert_eq!((usual.budget.cost, usual.passes_unknown_fields), (None, false));
         let set = ["--door-tokens", "5", "--door-cost", "0.25", "--pass-unknown-fields"];
-        let set = options(&set).unwrap().settings();
+        let set = options(&set).unwrap().to_settings();
         assert_eq!(set.budget.tokens, Some(5));
         assert_eq!(set.budget.cost.map(|cost| cost.to_string()).as_deref(), Some("0.25"));
         assert!(set.passes_unknown_fields);

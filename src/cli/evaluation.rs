@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use convergio_evaluation::pool::{WorkLimits, WorkerProgram};
+use convergio_evaluation::pool::{PoolLimits, WorkerProgram};
 use convergio_evaluation::worker::WorkerLimits;
 
 /// Limits of what strangers write: templates, conditions, schemas, manifests.
@@ -39,9 +39,9 @@ impl Default for EvaluationLimits {
 
 impl EvaluationLimits {
     /// Limits of a pool of workers.
-    pub(crate) fn of_pool(self) -> WorkLimits {
-        let default = WorkLimits::default();
-        WorkLimits {
+    pub(crate) fn to_pool_limits(self) -> PoolLimits {
+        let default = PoolLimits::default();
+        PoolLimits {
             workers: self.evaluation_workers.map_or(default.workers, usize::from),
             timeout: Duration::from_secs(u64::from(self.evaluation_timeout)),
             memory_mib: u64::from(self.evaluation_memory),
@@ -50,14 +50,14 @@ impl EvaluationLimits {
     }
 
     /// Command line that starts this program as a worker within the limits.
-    pub(crate) fn program(self) -> WorkerProgram {
+    pub(crate) fn worker_program(self) -> WorkerProgram {
         // As arguments, since a worker's environment is cleared.
         let arguments = [
             "evaluation-worker".to_owned(),
             format!("--memory={}", self.evaluation_memory),
             format!("--timeout={}", self.evaluation_timeout),
         ];
-        WorkerProgram::this_one(arguments.into())
+        WorkerProgram::current_program(arguments.into())
     }
 }
 
@@ -73,7 +73,7 @@ pub(crate) struct WorkerArgs {
 }
 
 impl WorkerArgs {
-    pub(crate) fn limits(self) -> WorkerLimits {
+    pub(crate) fn to_worker_limits(self) -> WorkerLimits {
         WorkerLimits {
             memory_bytes: u64::from(self.memory) << 20,
             processor_time: Duration::from_secs(u64::from(self.timeout)),
@@ -86,16 +86,16 @@ mod tests {
     use clap::Parser;
 
     use super::EvaluationLimits;
-    use crate::cli::{Cli, Command};
+    use crate::cli::{Cli, CliCommand};
 
     #[test]
     fn a_worker_is_started_with_what_it_understands() {
-        let program = EvaluationLimits::default().program();
+        let program = EvaluationLimits::default().worker_program();
         let arguments = ["convergio".to_owned()].into_iter().chain(program.arguments);
         match Cli::try_parse_from(arguments).expect("understood").command {
-            Command::EvaluationWorker(args) => {
-                assert_eq!(args.limits().memory_bytes, 512 << 20);
-                assert_eq!(args.limits().processor_time.as_secs(), 10);
+            CliCommand::EvaluationWorker(args) => {
+                assert_eq!(args.to_worker_limits().memory_bytes, 512 << 20);
+                assert_eq!(args.to_worker_limits().processor_time.as_secs(), 10);
             }
             other => panic!("{other:?}"),
         }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use convergio_gateway::{Hosts, Limits, ServeOptions, Tls};
+use convergio_gateway::{AllowedHosts, ConnectionLimits, ServeOptions, Tls};
 use tokio::runtime::Handle;
 
 use crate::{exit, open_files};
@@ -32,7 +32,7 @@ pub(crate) struct ListenOptions {
 
 impl ListenOptions {
     /// Options for a free port on the loopback interface.
-    pub(crate) fn local() -> Self {
+    pub(crate) fn loopback() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let (tls_cert, tls_key, hosts) = (None, None, Vec::new());
         Self { listen, tls_cert, tls_key, behind_proxy: false, hosts }
@@ -40,12 +40,12 @@ impl ListenOptions {
 
     /// True if commands on this machine need another address: this one is encrypted, or not on
     /// loopback.
-    pub(crate) fn is_for_others(&self) -> bool {
+    pub(crate) fn is_external(&self) -> bool {
         self.tls_cert.is_some() || !self.listen.ip().is_loopback()
     }
 
     /// Scheme of the server's URL.
-    pub(crate) fn scheme(&self) -> &'static str {
+    pub(crate) fn url_scheme(&self) -> &'static str {
         if self.tls_cert.is_some() { "https" } else { "http" }
     }
 
@@ -55,9 +55,9 @@ impl ListenOptions {
     /// The address is reachable by others and nothing encrypts, the certificate cannot be used, or
     /// the process may open too few files.
     pub(crate) fn serve_options(&self, work_runtime: Handle) -> anyhow::Result<ServeOptions> {
-        let is_safe = self.listen.ip().is_loopback() || self.behind_proxy;
-        if !is_safe && self.tls_cert.is_none() {
-            return Err(exit::bad_input(format!(
+        let is_protected = self.listen.ip().is_loopback() || self.behind_proxy;
+        if !is_protected && self.tls_cert.is_none() {
+            return Err(exit::bad_input_error(format!(
                 "others would reach {} in clear: give --tls-cert and --tls-key, or --behind-proxy \
                  if a proxy in front of it encrypts",
                 self.listen
@@ -67,16 +67,17 @@ impl ListenOptions {
             (Some(certificate), Some(key)) => Some(Tls::from_files(certificate, key)),
             _ => None,
         };
-        let tls = tls.transpose().map_err(|error| exit::bad_input(error.to_string()))?;
-        let limits = Limits { is_behind_proxy: self.behind_proxy, ..Limits::default() };
+        let tls = tls.transpose().map_err(|error| exit::bad_input_error(error.to_string()))?;
+        let limits =
+            ConnectionLimits { is_behind_proxy: self.behind_proxy, ..ConnectionLimits::default() };
         // Every connection is an open file: the limit is raised before connections are counted from
         // it.
-        let open_files = open_files::raise_limit();
-        let connections = open_files::connection_limit(open_files, limits.connections)?;
+        let open_files = open_files::raise_file_limit();
+        let connections = open_files::connection_limit(open_files, limits.max_connections)?;
         Ok(ServeOptions {
-            limits: Limits { connections, ..limits },
+            limits: ConnectionLimits { max_connections: connections, ..limits },
             tls,
-            hosts: Hosts::new(self.hosts.iter().cloned()),
+            hosts: AllowedHosts::new(self.hosts.iter().cloned()),
             work_runtime: Some(work_runtime),
         })
     }

@@ -36,7 +36,7 @@ impl Default for ModelCallLimits {
 impl ModelCallLimits {
     /// Sets an executor's limits. Steps per run are raised to the model calls per run, which would
     /// be out of reach otherwise.
-    pub(crate) fn apply_to(self, config: &mut ExecutorConfig) {
+    pub(crate) fn apply_to_config(self, config: &mut ExecutorConfig) {
         config.model_calls = usize::from(self.model_calls);
         config.model_calls_per_run = usize::from(self.model_calls_per_run);
         config.steps_per_run = config.steps_per_run.max(config.model_calls_per_run);
@@ -51,12 +51,12 @@ mod tests {
     use uuid::Uuid;
 
     use super::ModelCallLimits;
-    use crate::cli::{Cli, Command};
+    use crate::cli::{Cli, CliCommand};
 
     fn limits(arguments: &[&str]) -> Result<ModelCallLimits, clap::Error> {
         let all = ["convergio", "serve"].iter().chain(arguments);
         match Cli::try_parse_from(all)?.command {
-            Command::Serve(serve) => Ok(serve.model_calls),
+            CliCommand::Serve(serve) => Ok(serve.model_calls),
             other => panic!("{other:?}"),
         }
     }
@@ -65,7 +65,7 @@ mod tests {
     fn the_defaults_are_those_of_the_executor() {
         let mut config = ExecutorConfig::new(ExecutorId(Uuid::nil()));
         let before = (config.model_calls, config.model_calls_per_run, config.steps_per_run);
-        ModelCallLimits::default().apply_to(&mut config);
+        ModelCallLimits::default().apply_to_config(&mut config);
         let after = (config.model_calls, config.model_calls_per_run, config.steps_per_run);
         assert_eq!(before, after);
     }
@@ -74,7 +74,7 @@ mod tests {
     fn limits_reach_the_executor_and_make_room_for_as_many_steps() {
         let set = limits(&["--model-calls", "200", "--model-calls-per-run", "100"]).unwrap();
         let mut config = ExecutorConfig::new(ExecutorId(Uuid::nil()));
-        set.apply_to(&mut config);
+        set.apply_to_config(&mut config);
         assert_eq!((config.model_calls, config.model_calls_per_run), (200, 100));
         assert!(config.steps_per_run >= 100);
     }

@@ -74,7 +74,7 @@ pub(crate) enum RunsCommand {
         file: PathBuf,
         /// Only if this key signed it: the fingerprint that `convergio doctor` shows where it was
         /// exported.
-        #[arg(long, value_name = "FINGERPRINT", value_parser = fingerprint)]
+        #[arg(long, value_name = "FINGERPRINT", value_parser = parse_fingerprint)]
         signer: Option<String>,
     },
     /// Moves a run under way to another version of its graph.
@@ -113,7 +113,7 @@ pub(crate) enum RunsCommand {
 }
 
 /// Parses the fingerprint of a signing key: 32 lower-case hexadecimal digits.
-fn fingerprint(text: &str) -> Result<String, String> {
+fn parse_fingerprint(text: &str) -> Result<String, String> {
     let is_digit = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
     match text.len() == 32 && text.chars().all(is_digit) {
         true => Ok(text.to_owned()),

@@ -124,7 +124,7 @@ pub(crate) struct ResolveArgs {
     pub(crate) step: String,
     /// What becomes of it.
     #[arg(long = "as", value_enum)]
-    pub(crate) decision: Decided,
+    pub(crate) decision: StepResolution,
     /// What it yielded, with `--as completed`: JSON if it can be read as such, else text.
     #[arg(long)]
     pub(crate) output: Option<String>,
@@ -135,7 +135,7 @@ pub(crate) struct ResolveArgs {
 
 /// Decision about a step, as the command line names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Decided {
+pub(crate) enum StepResolution {
     /// It counts as done.
     Completed,
     /// It has failed for good.

@@ -10,21 +10,24 @@ use convergio_schemas::wire::{
 use serde_json::{Value, json};
 
 use super::{graph, print_json};
-use crate::cli::Global;
-use crate::cli::agents::{AgentsCommand, CreateArgs};
+use crate::cli::GlobalOptions;
+use crate::cli::agents::{AgentCreateArgs, AgentsCommand};
 use crate::exit;
-use crate::target::Target;
+use crate::target::ServerTarget;
 use crate::terminal;
 use crate::view;
 
-pub(super) async fn run(global: &Global, command: AgentsCommand) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(
+    global: &GlobalOptions,
+    command: AgentsCommand,
+) -> anyhow::Result<ExitCode> {
     // A server that is started here executes runs only if this command starts one.
-    let runs = matches!(command, AgentsCommand::Run { .. });
-    let target = Target::find(global, runs).await?;
+    let executes_runs = matches!(command, AgentsCommand::Run { .. });
+    let target = ServerTarget::find_or_start(global, executes_runs).await?;
     let done = match command {
         AgentsCommand::Run { agent, message, idempotency_key, detach } => {
             let key = idempotency_key.as_deref();
-            let run = match begin(&target, &agent, message, key).await {
+            let run = match start_agent_run(&target, &agent, message, key).await {
                 Ok(run) => run,
                 Err(error) => {
                     target.close().await?;
@@ -32,40 +35,47 @@ pub(super) async fn run(global: &Global, command: AgentsCommand) -> anyhow::Resu
                 }
             };
             if detach {
-                return graph::detach(global, target, &run.run_id).await;
+                return graph::detach_run(global, target, &run.run_id).await;
             }
-            return graph::watch(global, target, &run.run_id).await;
+            return graph::watch_run(global, target, &run.run_id).await;
         }
-        AgentsCommand::Create(args) => create(global, &target, *args).await,
-        AgentsCommand::List { all, limit } => list(global, &target, all, limit).await,
-        AgentsCommand::Show { agent } => show(global, &target, &agent).await,
-        AgentsCommand::Rm { agent } => terminate(global, &target, &agent).await,
+        AgentsCommand::Create(args) => create_agent(global, &target, *args).await,
+        AgentsCommand::List { all, limit } => list_agents(global, &target, all, limit).await,
+        AgentsCommand::Show { agent } => show_agent(global, &target, &agent).await,
+        AgentsCommand::Rm { agent } => terminate_agent(global, &target, &agent).await,
     };
     target.close().await?;
     done.map(|()| ExitCode::SUCCESS)
 }
 
-async fn begin(
-    target: &Target,
+async fn start_agent_run(
+    target: &ServerTarget,
     agent: &str,
     message: String,
     key: Option<&str>,
 ) -> anyhow::Result<RunAccepted> {
-    target.client.post(&path(agent, "/run")?, &AgentMessage { message }, key).await
+    target.client.post_json(&agent_path(agent, "/run")?, &AgentMessage { message }, key).await
 }
 
 /// Path of an agent's endpoint. Text that is neither a name nor an id is refused: it could lead to
 /// another path.
-fn path(agent: &str, rest: &str) -> anyhow::Result<String> {
+fn agent_path(agent: &str, rest: &str) -> anyhow::Result<String> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     if agent.is_empty() || !agent.bytes().all(is_plain) {
-        return Err(exit::bad_input(format!("`{agent}` is neither an agent's name nor its id")));
+        return Err(exit::bad_input_error(format!(
+            "`{agent}` is neither an agent's name nor its id"
+        )));
     }
     Ok(format!("/v1/agents/{agent}{rest}"))
 }
 
-async fn create(global: &Global, target: &Target, args: CreateArgs) -> anyhow::Result<()> {
-    let agent: AgentView = target.client.post("/v1/agents", &request(args)?, None).await?;
+async fn create_agent(
+    global: &GlobalOptions,
+    target: &ServerTarget,
+    args: AgentCreateArgs,
+) -> anyhow::Result<()> {
+    let agent: AgentView =
+        target.client.post_json("/v1/agents", &agent_request(args)?, None).await?;
     if global.json {
         return print_json(&agent);
     }
@@ -73,7 +83,7 @@ async fn create(global: &Global, target: &Target, args: CreateArgs) -> anyhow::R
     Ok(())
 }
 
-fn request(args: CreateArgs) -> anyhow::Result<AgentRequest> {
+fn agent_request(args: AgentCreateArgs) -> anyhow::Result<AgentRequest> {
     let system = match &args.system_file {
         Some(file) => {
             let text = std::fs::read_to_string(file);
@@ -83,7 +93,7 @@ fn request(args: CreateArgs) -> anyhow::Result<AgentRequest> {
     };
     let tool = |text: String| match text.starts_with('{') {
         true => read_json(text.as_bytes())
-            .map_err(|error| exit::bad_input(format!("--tool {text}: {error}"))),
+            .map_err(|error| exit::bad_input_error(format!("--tool {text}: {error}"))),
         false => Ok(Value::String(text)),
     };
     Ok(AgentRequest {
@@ -107,7 +117,12 @@ fn request(args: CreateArgs) -> anyhow::Result<AgentRequest> {
     })
 }
 
-async fn list(global: &Global, target: &Target, all: bool, limit: u16) -> anyhow::Result<()> {
+async fn list_agents(
+    global: &GlobalOptions,
+    target: &ServerTarget,
+    all: bool,
+    limit: u16,
+) -> anyhow::Result<()> {
     let status = if all { "all" } else { "active" };
     let query = [("status", status.to_owned()), ("limit", limit.to_string())];
     let page: Page<AgentView> = target.client.get("/v1/agents", &query).await?;
@@ -117,12 +132,16 @@ async fn list(global: &Global, target: &Target, all: bool, limit: u16) -> anyhow
     let rows = page.items.into_iter().map(|agent| {
         vec![agent.name, agent.id, agent.status, agent.runs.to_string(), agent.updated_at]
     });
-    view::table(&["agent", "id", "status", "runs", "updated"], rows.collect());
+    view::print_rows(&["agent", "id", "status", "runs", "updated"], rows.collect());
     Ok(())
 }
 
-async fn show(global: &Global, target: &Target, agent: &str) -> anyhow::Result<()> {
-    let agent: AgentView = target.client.get(&path(agent, "")?, &[]).await?;
+async fn show_agent(
+    global: &GlobalOptions,
+    target: &ServerTarget,
+    agent: &str,
+) -> anyhow::Result<()> {
+    let agent: AgentView = target.client.get(&agent_path(agent, "")?, &[]).await?;
     if global.json {
         return print_json(&agent);
     }
@@ -134,8 +153,12 @@ async fn show(global: &Global, target: &Target, agent: &str) -> anyhow::Result<(
     Ok(())
 }
 
-async fn terminate(global: &Global, target: &Target, agent: &str) -> anyhow::Result<()> {
-    let agent: AgentView = target.client.delete(&path(agent, "")?, &[]).await?;
+async fn terminate_agent(
+    global: &GlobalOptions,
+    target: &ServerTarget,
+    agent: &str,
+) -> anyhow::Result<()> {
+    let agent: AgentView = target.client.delete_resource(&agent_path(agent, "")?, &[]).await?;
     if global.json {
         return print_json(&agent);
     }

@@ -4,93 +4,97 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use convergio_domain::graph::manifest::{Node, Work};
+use convergio_domain::graph::manifest::{GraphNode, NodeWork};
 use convergio_domain::graph::{self, check_inputs};
 use convergio_eventstore::private_files::create_private_folder;
 use convergio_executor::tool;
 use uuid::Uuid;
 
 use super::print_json;
-use crate::cli::{CrashTestArgs, Global, LifeArgs};
-use crate::crash_test::{self, Findings, ModelProxy, Plan, Point, Report};
+use crate::cli::{CrashPointArgs, CrashTestArgs, GlobalOptions};
+use crate::crash_test::{
+    self, CrashFindings, CrashPoint, CrashTestPlan, CrashTestReport, ModelProxy,
+};
 use crate::data_dir::DataDir;
 use crate::exit;
 use crate::managed_model::{self, ModelAccess};
-use crate::model_servers::{find_model_servers, is_consented, tell_found};
+use crate::model_servers::{find_model_servers, is_consented, print_detected};
 use crate::terminal;
 
-pub(super) async fn run(global: &Global, args: &CrashTestArgs) -> anyhow::Result<ExitCode> {
-    let manifest = super::graph::read(&args.file)?;
+pub(super) async fn run(global: &GlobalOptions, args: &CrashTestArgs) -> anyhow::Result<ExitCode> {
+    let manifest = super::graph::read_manifest(&args.file)?;
     let name = args.file.display();
-    let parsed = graph::parse(&manifest, &tool::catalog()).map_err(|mistakes| {
-        mistakes.iter().for_each(|mistake| err_line!("{name}:{mistake}"));
-        exit::bad_input(format!("{name} has {} mistakes", mistakes.len()))
-    })?;
+    let parsed =
+        graph::parse_manifest(&manifest, &tool::builtin_catalog()).map_err(|mistakes| {
+            mistakes.iter().for_each(|mistake| err_line!("{name}:{mistake}"));
+            exit::bad_input_error(format!("{name} has {} mistakes", mistakes.len()))
+        })?;
     let graph = parsed.graph;
     // A crash test has one log with one run in it: another graph's version would be missing there.
-    let is_sub_graph = |node: &&Node| matches!(node.work, Work::Graph(_));
+    let is_sub_graph = |node: &&GraphNode| matches!(node.work, NodeWork::Graph(_));
     if let Some(node) = graph.nodes.iter().find(is_sub_graph) {
         let reason =
             "runs another graph, which a crash test does not have: test that one by itself";
-        return Err(exit::bad_input(format!("{name}: node {} {reason}", node.id)));
+        return Err(exit::bad_input_error(format!("{name}: node {} {reason}", node.id)));
     }
     let inputs = super::graph::named_inputs(&args.inputs, &args.input_files)?;
     // Checked here, because the engine under test would only report a failed run.
     let wrong = check_inputs(&graph.inputs, &inputs);
     if !wrong.is_empty() {
-        return Err(exit::bad_input(wrong.join("; ")));
+        return Err(exit::bad_input_error(wrong.join("; ")));
     }
     let (mut models, mut managed) = (Vec::new(), None);
-    if crash_test::asks_models(&graph) {
-        (models, managed) = find_models(global).await?;
+    if crash_test::calls_models(&graph) {
+        (models, managed) = start_model_proxies(global).await?;
     }
     let folder = std::env::temp_dir().join(format!("convergio-crash-test-{}", Uuid::now_v7()));
     create_private_folder(&folder)?;
     let (sample, kills) = (args.sample, args.kills);
-    let plan = Plan { graph, inputs, sample, kills, models, folder: folder.clone() };
-    let shows = std::io::stderr().is_terminal() && !global.json;
-    let tested = crash_test::test(plan, |number, all| {
-        if shows {
+    let plan = CrashTestPlan { graph, inputs, sample, kills, models, folder: folder.clone() };
+    let shows_progress = std::io::stderr().is_terminal() && !global.json;
+    let test = crash_test::run_crash_test(plan, |number, all| {
+        if shows_progress {
             terminal::rewrite_line(&format!("{number} of {all} deaths"));
         }
     });
-    let tested = tested.await;
-    if shows {
+    let result = test.await;
+    if shows_progress {
         err_line!();
     }
     drop(managed);
     std::fs::remove_dir_all(&folder)?;
-    let report = tested?;
+    let report = result?;
     match global.json {
         true => print_json(&report)?,
-        false => show(&report),
+        false => print_report(&report),
     }
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
 }
 
 /// Starts a proxy in front of each model server of this machine, or of the managed one, which is
 /// started if no other answers.
-async fn find_models(
-    global: &Global,
+async fn start_model_proxies(
+    global: &GlobalOptions,
 ) -> anyhow::Result<(Vec<ModelProxy>, Option<managed_model::ManagedModel>)> {
     let mut found = find_model_servers(&global.model_urls).await?;
-    tell_found(&global.model_urls, &found);
+    print_detected(&global.model_urls, &found);
     // A proxy cannot tell private requests from others, so it may only stand before servers with
     // consent.
     found.retain(is_consented);
     let mut managed = None;
     if found.is_empty() && global.model_urls.is_empty() {
-        let data = DataDir::find(global.data.as_deref())?;
-        if let Some(folder) = managed_model::installed() {
-            data.create()?;
-            let log = data.path().join("model.log");
-            let model = managed_model::start(&folder, &log, ModelAccess::Machine).await?;
+        let data = DataDir::find_folder(global.data.as_deref())?;
+        if let Some(folder) = managed_model::installed_folder() {
+            data.create_folder()?;
+            let log = data.as_path().join("model.log");
+            let model =
+                managed_model::start_managed_model(&folder, &log, ModelAccess::Machine).await?;
             found.push(model.server.clone());
             managed = Some(model);
         }
     }
     if found.is_empty() {
-        return Err(exit::bad_input(
+        return Err(exit::bad_input_error(
             "the graph asks models, and no model server answers on this machine: start one, name \
              one by --model-url, or set one up with `convergio models install`",
         ));
@@ -103,16 +107,19 @@ async fn find_models(
     Ok((proxies, managed))
 }
 
-pub(super) async fn life(global: &Global, args: &LifeArgs) -> anyhow::Result<ExitCode> {
-    let data = DataDir::find(global.data.as_deref())?;
-    let point = Point { commit: args.commit, moment: args.moment };
-    crash_test::stand_still(data.path(), &global.model_urls, point).await?;
+pub(super) async fn run_to_crash_point(
+    global: &GlobalOptions,
+    args: &CrashPointArgs,
+) -> anyhow::Result<ExitCode> {
+    let data = DataDir::find_folder(global.data.as_deref())?;
+    let point = CrashPoint { commit: args.commit, moment: args.moment };
+    crash_test::wait_at_crash_point(data.as_path(), &global.model_urls, point).await?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn show(report: &Report) {
-    let Report { graph, commits, deaths, kills, not_reached, findings, .. } = report;
-    let Findings { unknown_steps, model_calls, model_questions, .. } = findings;
+fn print_report(report: &CrashTestReport) {
+    let CrashTestReport { graph, commits, deaths, kills, not_reached, findings, .. } = report;
+    let CrashFindings { unknown_steps, model_calls, model_questions, .. } = findings;
     out_line!(
         "{graph}: {commits} commits, {deaths} deaths of the engine, {kills} processes killed"
     );

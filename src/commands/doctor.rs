@@ -8,17 +8,17 @@ use convergio_eventstore::private_files::create_private_file;
 use serde::Serialize;
 
 use super::print_json;
-use crate::cli::Global;
-use crate::client::Client;
+use crate::cli::GlobalOptions;
+use crate::client::ApiClient;
 use crate::data_dir::DataDir;
 use crate::exit;
 use crate::managed_model;
-use crate::model_servers::{describe, find_model_servers, is_consented};
-use crate::target::own_server;
+use crate::model_servers::{describe_server, find_model_servers, is_consented};
+use crate::target::trusted_server;
 
 /// Result of one check, with advice if it did not pass.
 #[derive(Debug, Serialize)]
-struct Check {
+struct DoctorCheck {
     category: &'static str,
     name: &'static str,
     /// One of `ok`, `warn` and `fail`.
@@ -29,30 +29,30 @@ struct Check {
     fix: Option<String>,
 }
 
-fn check(
+fn check_from_result(
     category: &'static str,
     name: &'static str,
     result: Result<String, (bool, String, &str)>,
-) -> Check {
+) -> DoctorCheck {
     match result {
-        Ok(message) => Check { category, name, status: "ok", message, fix: None },
+        Ok(message) => DoctorCheck { category, name, status: "ok", message, fix: None },
         Err((fatal, message, fix)) => {
             let status = if fatal { "fail" } else { "warn" };
-            Check { category, name, status, message, fix: Some(fix.to_owned()) }
+            DoctorCheck { category, name, status, message, fix: Some(fix.to_owned()) }
         }
     }
 }
 
-pub(super) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
-    let data = DataDir::find(global.data.as_deref())?;
+pub(super) async fn run(global: &GlobalOptions) -> anyhow::Result<ExitCode> {
+    let data = DataDir::find_folder(global.data.as_deref())?;
     let checks = vec![
-        check("data", "modes", modes(&data)),
-        check("data", "folder", folder(&data)),
-        check("data", "signer", signer(&data)),
-        check("data", "server", server(&data).await),
-        check("models", "running", models(global).await),
-        check("models", "managed", managed()),
-        check("tools", "python3", python()),
+        check_from_result("data", "modes", check_modes(&data)),
+        check_from_result("data", "folder", check_folder(&data)),
+        check_from_result("data", "signer", check_signer(&data)),
+        check_from_result("data", "server", check_server(&data).await),
+        check_from_result("models", "running", check_models(global).await),
+        check_from_result("models", "managed", check_managed_model()),
+        check_from_result("tools", "python3", check_python()),
     ];
     let failed = checks.iter().any(|check| check.status == "fail");
     if global.json {
@@ -75,11 +75,11 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
 }
 
 /// Outcome of a check: a message, or whether the failure is fatal, its message and advice.
-type Checked = Result<String, (bool, String, &'static str)>;
+type CheckResult = Result<String, (bool, String, &'static str)>;
 
 /// Checks that only the owner may use the folder, and removes permissions of others where possible.
-fn modes(data: &DataDir) -> Checked {
-    let narrowed = data.narrow();
+fn check_modes(data: &DataDir) -> CheckResult {
+    let narrowed = data.narrow_modes();
     let wide = data.wide_entries();
     if !wide.is_empty() {
         let message = format!("others may use {}", wide.join(", "));
@@ -92,21 +92,23 @@ fn modes(data: &DataDir) -> Checked {
     Ok("only you may use what is in the folder".into())
 }
 
-fn folder(data: &DataDir) -> Checked {
+fn check_folder(data: &DataDir) -> CheckResult {
     let unusable = |error: String| (true, error, "use another folder by --data");
-    data.create().map_err(|error| unusable(error.to_string()))?;
-    let probe = data.path().join("probe");
+    data.create_folder().map_err(|error| unusable(error.to_string()))?;
+    let probe = data.as_path().join("probe");
     // A real write shows what modes alone do not: a full or read-only disk.
     create_private_file(&probe)
         .and_then(|mut file| file.write_all(b"x"))
         .and_then(|()| std::fs::remove_file(&probe))
-        .map_err(|error| unusable(format!("cannot write to {}: {error}", data.path().display())))?;
-    Ok(data.path().display().to_string())
+        .map_err(|error| {
+            unusable(format!("cannot write to {}: {error}", data.as_path().display()))
+        })?;
+    Ok(data.as_path().display().to_string())
 }
 
 /// Checks the key that signs exported runs.
-fn signer(data: &DataDir) -> Checked {
-    if !data.path().join("payload.key").exists() {
+fn check_signer(data: &DataDir) -> CheckResult {
+    if !data.as_path().join("payload.key").exists() {
         return Ok("exported runs will be signed once the folder has a log".into());
     }
     let unusable = |error: anyhow::Error| {
@@ -116,11 +118,13 @@ fn signer(data: &DataDir) -> Checked {
     Ok(format!("exported runs are signed by {fingerprint}"))
 }
 
-async fn server(data: &DataDir) -> Checked {
-    let Some(named) = data.running() else { return Ok("no server uses the folder".into()) };
-    let running = own_server(data).unwrap_or(named);
+async fn check_server(data: &DataDir) -> CheckResult {
+    let Some(server_record) = data.server_record() else {
+        return Ok("no server uses the folder".into());
+    };
+    let running = trusted_server(data).unwrap_or(server_record);
     // The health check needs no token, and another process may listen there.
-    let client = Client::new(&running.url, "");
+    let client = ApiClient::new(&running.url, "");
     match client {
         Ok(client) if client.is_alive().await => {
             Ok(format!("running at {} (pid {})", running.url, running.pid))
@@ -133,13 +137,13 @@ async fn server(data: &DataDir) -> Checked {
     }
 }
 
-async fn models(global: &Global) -> Checked {
+async fn check_models(global: &GlobalOptions) -> CheckResult {
     let unreadable = |error: anyhow::Error| {
         (true, format!("{error:#}"), "repair the file, or remove it and trust anew")
     };
     let found = find_model_servers(&global.model_urls).await.map_err(unreadable)?;
     if let Some(server) = found.iter().find(|server| !is_consented(server)) {
-        return Err((false, describe(server), "confirm it if you trust that user"));
+        return Err((false, describe_server(server), "confirm it if you trust that user"));
     }
     let names: Vec<_> =
         found.iter().flat_map(|server| server.models.iter().map(|m| m.id.clone())).collect();
@@ -153,14 +157,14 @@ async fn models(global: &Global) -> Checked {
     }
 }
 
-fn managed() -> Checked {
-    match managed_model::installed() {
+fn check_managed_model() -> CheckResult {
+    match managed_model::installed_folder() {
         Some(folder) => Ok(folder.display().to_string()),
         None => Err((false, "not installed".into(), "run `convergio models install`")),
     }
 }
 
-fn python() -> Checked {
+fn check_python() -> CheckResult {
     let mut command = Command::new("python3");
     command.args(["-I", "-c", "import venv"]).stdout(Stdio::null()).stderr(Stdio::null());
     match command.status() {

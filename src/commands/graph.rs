@@ -12,31 +12,34 @@ use convergio_schemas::wire::{ExecuteRequest, Frame, GraphAccepted, RunAccepted,
 use serde_json::{Map, Value, json};
 
 use super::print_json;
-use crate::cli::{Global, GraphCommand, RunArgs};
+use crate::cli::{GlobalOptions, GraphCommand, RunArgs};
 use crate::data_dir::DataDir;
 use crate::exit;
-use crate::target::Target;
+use crate::target::ServerTarget;
 use crate::terminal;
 use crate::view::{self, LiveTree};
 
-pub(super) async fn run(global: &Global, command: GraphCommand) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(global: &GlobalOptions, command: GraphCommand) -> anyhow::Result<ExitCode> {
     match command {
-        GraphCommand::Validate { files } => validate(global, &files),
-        GraphCommand::Run(args) => execute(global, &args).await,
+        GraphCommand::Validate { files } => validate_manifests(global, &files),
+        GraphCommand::Run(args) => execute_graph(global, &args).await,
     }
 }
 
-pub(super) fn read(file: &Path) -> anyhow::Result<String> {
+pub(super) fn read_manifest(file: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(file)
-        .map_err(|error| exit::bad_input(format!("cannot read {}: {error}", file.display())))
+        .map_err(|error| exit::bad_input_error(format!("cannot read {}: {error}", file.display())))
 }
 
-fn validate(global: &Global, files: &[std::path::PathBuf]) -> anyhow::Result<ExitCode> {
+fn validate_manifests(
+    global: &GlobalOptions,
+    files: &[std::path::PathBuf],
+) -> anyhow::Result<ExitCode> {
     // All files are checked before the exit code is decided.
     let mut is_valid = true;
     let mut report = Vec::new();
     for file in files {
-        let parsed = graph::parse(&read(file)?, &tool::catalog());
+        let parsed = graph::parse_manifest(&read_manifest(file)?, &tool::builtin_catalog());
         let name = file.display().to_string();
         match parsed {
             Ok(parsed) => {
@@ -45,7 +48,8 @@ fn validate(global: &Global, files: &[std::path::PathBuf]) -> anyhow::Result<Exi
                     out_line!("{name}: valid, {} nodes", graph.nodes.len());
                     warnings.iter().for_each(|warning| out_line!("{name}:{warning} (warning)"));
                 }
-                report.push(json!({"file": name, "valid": true, "version": graph.version(),
+                report
+                    .push(json!({"file": name, "valid": true, "version": graph.compute_version(),
                     "warnings": warnings}));
             }
             Err(mistakes) => {
@@ -64,7 +68,7 @@ fn validate(global: &Global, files: &[std::path::PathBuf]) -> anyhow::Result<Exi
 }
 
 /// Inputs of the command line as one object.
-fn inputs(args: &RunArgs) -> anyhow::Result<Value> {
+fn inputs_of_run(args: &RunArgs) -> anyhow::Result<Value> {
     named_inputs(&args.inputs, &args.input_files)
 }
 
@@ -72,7 +76,7 @@ fn inputs(args: &RunArgs) -> anyhow::Result<Value> {
 pub(super) fn named_inputs(values: &[String], files: &[String]) -> anyhow::Result<Value> {
     let mut inputs = Map::new();
     let split = |text: &str| -> anyhow::Result<(String, String)> {
-        let wrong = || exit::bad_input(format!("`{text}` is not NAME=VALUE"));
+        let wrong = || exit::bad_input_error(format!("`{text}` is not NAME=VALUE"));
         let (name, value) = text.split_once('=').ok_or_else(wrong)?;
         Ok((name.to_owned(), value.to_owned()))
     };
@@ -83,7 +87,7 @@ pub(super) fn named_inputs(values: &[String], files: &[String]) -> anyhow::Resul
     }
     for input in files {
         let (name, path) = split(input)?;
-        inputs.insert(name, Value::String(read(Path::new(&path))?));
+        inputs.insert(name, Value::String(read_manifest(Path::new(&path))?));
     }
     Ok(Value::Object(inputs))
 }
@@ -94,21 +98,23 @@ pub(super) fn json_or_text(name: &str, text: &str) -> anyhow::Result<Value> {
     match read_json(text.as_bytes()) {
         Ok(value) => Ok(value),
         Err(JsonError::Unreadable(_)) => Ok(Value::String(text.to_owned())),
-        Err(JsonError::WholeNumber(error)) => Err(exit::bad_input(format!("{name}: {error}"))),
+        Err(JsonError::WholeNumber(error)) => {
+            Err(exit::bad_input_error(format!("{name}: {error}")))
+        }
     }
 }
 
-async fn execute(global: &Global, args: &RunArgs) -> anyhow::Result<ExitCode> {
-    let (manifest, inputs) = (read(&args.file)?, inputs(args)?);
+async fn execute_graph(global: &GlobalOptions, args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let (manifest, inputs) = (read_manifest(&args.file)?, inputs_of_run(args)?);
     // Checked here first: mistakes are shown with the file's name, before a server is started.
-    if let Err(mistakes) = graph::parse(&manifest, &tool::catalog()) {
+    if let Err(mistakes) = graph::parse_manifest(&manifest, &tool::builtin_catalog()) {
         let name = args.file.display();
         mistakes.iter().for_each(|mistake| err_line!("{name}:{mistake}"));
-        return Err(exit::bad_input(format!("{name} has {} mistakes", mistakes.len())));
+        return Err(exit::bad_input_error(format!("{name} has {} mistakes", mistakes.len())));
     }
-    let target = Target::find(global, true).await?;
+    let target = ServerTarget::find_or_start(global, true).await?;
     let key = args.idempotency_key.as_deref();
-    let run = submit(&target, manifest, inputs, args.privacy.as_deref(), key).await;
+    let run = submit_run(&target, manifest, inputs, args.privacy.as_deref(), key).await;
     let run = match run {
         Ok(run) => run,
         Err(error) => {
@@ -117,47 +123,54 @@ async fn execute(global: &Global, args: &RunArgs) -> anyhow::Result<ExitCode> {
         }
     };
     if args.detach {
-        return detach(global, target, &run.run_id).await;
+        return detach_run(global, target, &run.run_id).await;
     }
-    watch(global, target, &run.run_id).await
+    watch_run(global, target, &run.run_id).await
 }
 
 /// Registers a manifest and creates a run of it.
-pub(super) async fn submit(
-    target: &Target,
+pub(super) async fn submit_run(
+    target: &ServerTarget,
     manifest: String,
     inputs: Value,
     privacy: Option<&str>,
-    key: Option<&str>,
+    idempotency_key: Option<&str>,
 ) -> anyhow::Result<RunAccepted> {
-    let graph: GraphAccepted = target.client.post_text("/v1/graphs", manifest).await?;
+    let graph: GraphAccepted = target.client.post_manifest("/v1/graphs", manifest).await?;
     let privacy = privacy.map(str::to_owned);
     let request = ExecuteRequest { inputs, version: Some(graph.version), privacy };
-    target.client.post(&format!("/v1/graphs/{}/execute", graph.id), &request, key).await
+    target
+        .client
+        .post_json(&format!("/v1/graphs/{}/execute", graph.id), &request, idempotency_key)
+        .await
 }
 
 /// Shows a run until its end or Ctrl-C, then its result.
-pub(super) async fn watch(global: &Global, target: Target, run: &str) -> anyhow::Result<ExitCode> {
+pub(super) async fn watch_run(
+    global: &GlobalOptions,
+    target: ServerTarget,
+    run: &str,
+) -> anyhow::Result<ExitCode> {
     let mut tree = LiveTree::new();
     let json = global.json;
-    let follow = target.client.follow(run, 0, |frame| {
+    let follow = target.client.follow_run(run, 0, |frame| {
         if !json {
-            tree.hear(frame);
+            tree.apply_frame(frame);
         } else if matches!(frame, Frame::Event(_)) {
             // Serialising a frame cannot fail.
             let _printed = terminal::print_json_line(frame);
         }
     });
-    let ended = tokio::select! {
+    let outcome = tokio::select! {
         ended = follow => Some(ended),
         _ = tokio::signal::ctrl_c() => None,
     };
-    tree.finish();
-    match ended {
-        None => detach(global, target, run).await,
+    tree.clear_line();
+    match outcome {
+        None => detach_run(global, target, run).await,
         Some(ended) => {
             let shown = match ended {
-                Ok(()) => show(global, &target, run).await,
+                Ok(()) => show_result(global, &target, run).await,
                 Err(error) => Err(error),
             };
             target.close().await?;
@@ -166,12 +179,16 @@ pub(super) async fn watch(global: &Global, target: Target, run: &str) -> anyhow:
     }
 }
 
-async fn show(global: &Global, target: &Target, run: &str) -> anyhow::Result<ExitCode> {
+async fn show_result(
+    global: &GlobalOptions,
+    target: &ServerTarget,
+    run: &str,
+) -> anyhow::Result<ExitCode> {
     let view: RunView = target.client.get(&format!("/v1/runs/{run}"), &[]).await?;
     if global.json {
         terminal::print_json_line(&view)?;
     } else {
-        view::tree(&mut std::io::stderr(), &view)?;
+        view::write_tree(&mut std::io::stderr(), &view)?;
         match &view.output {
             Some(Value::String(text)) => terminal::print_text(text),
             Some(value) => terminal::print_json(value)?,
@@ -184,16 +201,20 @@ async fn show(global: &Global, target: &Target, run: &str) -> anyhow::Result<Exi
 
 /// Leaves a run to itself. A server within this process is replaced by a background process that
 /// ends when no work is left.
-pub(super) async fn detach(global: &Global, target: Target, run: &str) -> anyhow::Result<ExitCode> {
-    let is_own = target.own.is_some();
+pub(super) async fn detach_run(
+    global: &GlobalOptions,
+    target: ServerTarget,
+    run: &str,
+) -> anyhow::Result<ExitCode> {
+    let is_own = target.own_server.is_some();
     target.close().await?;
     if is_own {
-        let data = DataDir::find(global.data.as_deref())?;
+        let data = DataDir::find_folder(global.data.as_deref())?;
         // The background server outlives this terminal: its output goes to a file.
-        let log = create_private_file(&data.path().join("background.log"))?;
+        let log = create_private_file(&data.as_path().join("background.log"))?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["serve", "--until-idle", "--listen", "127.0.0.1:0", "--data"]);
-        command.arg(data.path());
+        command.arg(data.as_path());
         if let Some(url) = &global.database {
             // In the environment and not among the arguments, which other users can read.
             command.env("DATABASE_URL", url);

@@ -5,31 +5,34 @@ use std::process::ExitCode;
 use convergio_schemas::wire::{AuditEntry, LedgerView, Page, UsageLine};
 
 use super::print_json;
-use crate::cli::{Global, OfRun};
-use crate::target::Target;
+use crate::cli::{GlobalOptions, RunListArgs};
+use crate::target::ServerTarget;
 use crate::terminal;
 use crate::view;
 
-fn query(of: &OfRun) -> Vec<(&'static str, String)> {
-    let mut query = vec![("limit", of.limit.to_string())];
-    query.extend(of.run.clone().map(|run| ("run", run)));
+fn list_query(args: &RunListArgs) -> Vec<(&'static str, String)> {
+    let mut query = vec![("limit", args.limit.to_string())];
+    query.extend(args.run.clone().map(|run| ("run", run)));
     query
 }
 
 /// Fetches one page of a listing from a server.
-async fn listing<T: serde::de::DeserializeOwned>(
-    global: &Global,
+async fn fetch_page<T: serde::de::DeserializeOwned>(
+    global: &GlobalOptions,
     path: &str,
     query: &[(&str, String)],
 ) -> anyhow::Result<T> {
-    let target = Target::find(global, false).await?;
+    let target = ServerTarget::find_or_start(global, false).await?;
     let page = target.client.get(path, query).await;
     target.close().await?;
     page
 }
 
-pub(super) async fn ledger(global: &Global, of: &OfRun) -> anyhow::Result<ExitCode> {
-    let ledger: LedgerView = listing(global, "/v1/ledger", &query(of)).await?;
+pub(super) async fn show_ledger(
+    global: &GlobalOptions,
+    args: &RunListArgs,
+) -> anyhow::Result<ExitCode> {
+    let ledger: LedgerView = fetch_page(global, "/v1/ledger", &list_query(args)).await?;
     if global.json {
         print_json(&ledger)?;
     } else {
@@ -43,7 +46,7 @@ pub(super) fn print_ledger(ledger: &LedgerView) {
     let rows = ledger.balances.iter().map(|balance| {
         vec![balance.account.clone(), balance.amount.clone(), balance.currency.clone()]
     });
-    view::table(&["account", "balance", "currency"], rows.collect());
+    view::print_rows(&["account", "balance", "currency"], rows.collect());
     let more = if ledger.next_cursor.is_some() { " or more" } else { "" };
     out_line!(
         "{}{more} entries, {} usage lines without a price",
@@ -52,8 +55,11 @@ pub(super) fn print_ledger(ledger: &LedgerView) {
     );
 }
 
-pub(super) async fn usage(global: &Global, of: &OfRun) -> anyhow::Result<ExitCode> {
-    let page: Page<UsageLine> = listing(global, "/v1/usage", &query(of)).await?;
+pub(super) async fn show_usage(
+    global: &GlobalOptions,
+    args: &RunListArgs,
+) -> anyhow::Result<ExitCode> {
+    let page: Page<UsageLine> = fetch_page(global, "/v1/usage", &list_query(args)).await?;
     if global.json {
         print_json(&page)?;
         return Ok(ExitCode::SUCCESS);
@@ -73,15 +79,18 @@ pub(super) async fn usage(global: &Global, of: &OfRun) -> anyhow::Result<ExitCod
         ]
     });
     let header = ["at", "step", "try", "meter", "quantity", "model", "amount", ""];
-    view::table(&header, rows.collect());
+    view::print_rows(&header, rows.collect());
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) async fn audit(global: &Global, of: &OfRun) -> anyhow::Result<ExitCode> {
+pub(super) async fn show_audit(
+    global: &GlobalOptions,
+    args: &RunListArgs,
+) -> anyhow::Result<ExitCode> {
     // The audit trail is filtered by stream, whichever kind it has.
-    let mut query = vec![("limit", of.limit.to_string())];
-    query.extend(of.run.as_ref().map(|run| ("stream", format!("run/{run}"))));
-    let page: Page<AuditEntry> = listing(global, "/v1/audit", &query).await?;
+    let mut query = vec![("limit", args.limit.to_string())];
+    query.extend(args.run.as_ref().map(|run| ("stream", format!("run/{run}"))));
+    let page: Page<AuditEntry> = fetch_page(global, "/v1/audit", &query).await?;
     if global.json {
         print_json(&page)?;
     } else {
@@ -96,5 +105,5 @@ pub(super) fn print_audit(entries: &[AuditEntry]) {
         let facts = terminal::shorten_line(&entry.summary.to_string(), 90);
         vec![entry.at.clone(), entry.actor.clone(), entry.kind.clone(), facts]
     });
-    view::table(&["at", "who", "what", "facts"], rows.collect());
+    view::print_rows(&["at", "who", "what", "facts"], rows.collect());
 }

@@ -5,51 +5,54 @@ use std::process::ExitCode;
 
 use convergio_domain::payload::PayloadSlot;
 use convergio_domain::stream::StreamKey;
-use convergio_eventstore::archive::{self, Import, Inventory};
+use convergio_eventstore::archive::{self, ImportMode, Inventory};
 use convergio_eventstore::jetstream::{JetStreamLog, Layout};
-use convergio_eventstore::{AppendError, EventLog, LogError, Position, Record, Verified};
+use convergio_eventstore::{AppendError, EventLog, LogError, LogVerification, Position, Record};
 use serde_json::{Value, json};
 
 use super::print_json;
-use crate::cli::{CreateArgs, Global, LogCommand};
+use crate::cli::{GlobalOptions, LogCommand, LogCreateArgs};
 use crate::data_dir::DataDir;
 use crate::exit;
-use crate::log_place::LogPlace;
+use crate::log_location::LogLocation;
 use crate::terminal;
 
 /// Records read at once.
-const PRINT_PAGE: usize = 512;
+const PAGE_RECORDS: usize = 512;
 
-pub(super) async fn run(global: &Global, command: LogCommand) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(global: &GlobalOptions, command: LogCommand) -> anyhow::Result<ExitCode> {
     match command {
-        LogCommand::Verify { archive: None, payloads } => verify(global, payloads).await,
+        LogCommand::Verify { archive: None, payloads } => verify_log(global, payloads).await,
         LogCommand::Verify { archive: Some(folder), .. } => {
-            told(global, archive::verify(&folder), |found| {
-                format!("every file and chain holds: {}", shown(found))
+            print_inventory(global, archive::verify_archive(&folder), |found| {
+                format!("every file and chain holds: {}", inventory_text(found))
             })
         }
-        LogCommand::Print { payloads } => print(global, payloads).await,
-        LogCommand::Create(args) => create(global, &args).await,
+        LogCommand::Print { payloads } => print_records(global, payloads).await,
+        LogCommand::Create(args) => create_log(global, &args).await,
         LogCommand::Export { folder, stream, tenant } => {
-            let tenant = tenant.parse().map_err(|error| exit::bad_input(format!("{error}")))?;
-            let stream = stream.map(|name| StreamKey::parse(tenant, &name)).transpose();
-            let stream = stream.map_err(|error| exit::bad_input(error.to_string()))?;
-            export(global, &folder, stream.as_ref()).await
+            let tenant =
+                tenant.parse().map_err(|error| exit::bad_input_error(format!("{error}")))?;
+            let stream = stream.map(|name| StreamKey::parse_name(tenant, &name)).transpose();
+            let stream = stream.map_err(|error| exit::bad_input_error(error.to_string()))?;
+            export_archive(global, &folder, stream.as_ref()).await
         }
-        LogCommand::Import { folder } => import(global, &folder, Import::Merge).await,
-        LogCommand::Restore { folder } => import(global, &folder, Import::Restore).await,
-        LogCommand::Backup { to } => backup(global, &to),
+        LogCommand::Import { folder } => import_archive(global, &folder, ImportMode::Merge).await,
+        LogCommand::Restore { folder } => {
+            import_archive(global, &folder, ImportMode::Restore).await
+        }
+        LogCommand::Backup { to } => backup_log(global, &to),
     }
 }
 
-async fn verify(global: &Global, payloads: bool) -> anyhow::Result<ExitCode> {
-    let data = DataDir::find(global.data.as_deref())?;
-    let log = LogPlace::find(global)?.open(&data).await?.shared();
-    let verified = convergio_eventstore::verify(&*log, payloads).await;
+async fn verify_log(global: &GlobalOptions, payloads: bool) -> anyhow::Result<ExitCode> {
+    let data = DataDir::find_folder(global.data.as_deref())?;
+    let log = LogLocation::from_options(global)?.open(&data).await?.as_event_log();
+    let verified = convergio_eventstore::verify_log(&*log, payloads).await;
     log.close().await?;
     match verified {
         Ok(found) if payloads => {
-            let Verified { records, events, payloads, erased } = found;
+            let LogVerification { records, events, payloads, erased } = found;
             match global.json {
                 true => print_json(&json!({"ok": true, "files": 0, "records": records,
                     "events": events, "payloads": payloads, "erased": erased}))?,
@@ -61,30 +64,32 @@ async fn verify(global: &Global, payloads: bool) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         verified => {
-            let verified = verified.map(|Verified { records, events, .. }| Inventory {
+            let verified = verified.map(|LogVerification { records, events, .. }| Inventory {
                 segments: 0,
                 records,
                 events,
             });
-            told(global, verified, |found| format!("every chain holds: {}", shown(found)))
+            print_inventory(global, verified, |found| {
+                format!("every chain holds: {}", inventory_text(found))
+            })
         }
     }
 }
 
 /// Prints every record, decoded, as a line of JSON.
-async fn print(global: &Global, payloads: bool) -> anyhow::Result<ExitCode> {
-    let data = DataDir::find(global.data.as_deref())?;
-    let log = LogPlace::find(global)?.open(&data).await?.shared();
+async fn print_records(global: &GlobalOptions, payloads: bool) -> anyhow::Result<ExitCode> {
+    let data = DataDir::find_folder(global.data.as_deref())?;
+    let log = LogLocation::from_options(global)?.open(&data).await?.as_event_log();
     let mut at = Position::START;
     loop {
-        let page = log.read_all(at, PRINT_PAGE).await?;
+        let page = log.read_all(at, PAGE_RECORDS).await?;
         if page.records.is_empty() {
             break;
         }
         for record in &page.records {
             let mut line = serde_json::to_value(&record.body)?;
             if payloads {
-                line["contents"] = contents(&*log, record).await?;
+                line["contents"] = payload_contents(&*log, record).await?;
             }
             terminal::print_json_line(&line)?;
         }
@@ -95,30 +100,30 @@ async fn print(global: &Global, payloads: bool) -> anyhow::Result<ExitCode> {
 }
 
 /// Contents of a record's payloads in their order; null for erased ones.
-async fn contents(log: &dyn EventLog, record: &Record) -> anyhow::Result<Value> {
+async fn payload_contents(log: &dyn EventLog, record: &Record) -> anyhow::Result<Value> {
     let mut contents = Vec::with_capacity(record.body.payloads.len());
     for index in 0..record.body.payloads.len() {
-        let reference = PayloadSlot(u16::try_from(index)?).at(record.body.seq);
-        let bytes = log.payload(&record.stream, reference).await?;
+        let reference = PayloadSlot(u16::try_from(index)?).to_payload_ref(record.body.seq);
+        let bytes = log.read_payload(&record.stream, reference).await?;
         contents.push(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()));
     }
     Ok(json!(contents))
 }
 
 /// Prints an inventory, or the error that a check found; an error ends with exit code 1.
-fn told(
-    global: &Global,
-    found: Result<Inventory, LogError>,
-    text: impl Fn(&Inventory) -> String,
+fn print_inventory(
+    global: &GlobalOptions,
+    inventory: Result<Inventory, LogError>,
+    describe: impl Fn(&Inventory) -> String,
 ) -> anyhow::Result<ExitCode> {
-    match (found, global.json) {
+    match (inventory, global.json) {
         (Ok(Inventory { segments, records, events }), true) => {
             print_json(&json!({"ok": true, "files": segments, "records": records,
                 "events": events}))?;
             Ok(ExitCode::SUCCESS)
         }
         (Ok(found), false) => {
-            out_line!("{}", text(&found));
+            out_line!("{}", describe(&found));
             Ok(ExitCode::SUCCESS)
         }
         (Err(error), json) => {
@@ -131,56 +136,62 @@ fn told(
     }
 }
 
-fn shown(Inventory { records, events, .. }: &Inventory) -> String {
+fn inventory_text(Inventory { records, events, .. }: &Inventory) -> String {
     format!("{records} records, {events} events")
 }
 
-async fn export(
-    global: &Global,
+async fn export_archive(
+    global: &GlobalOptions,
     folder: &Path,
     stream: Option<&StreamKey>,
 ) -> anyhow::Result<ExitCode> {
-    let data = DataDir::find(global.data.as_deref())?;
-    let log = LogPlace::find(global)?.open(&data).await?.shared();
+    let data = DataDir::find_folder(global.data.as_deref())?;
+    let log = LogLocation::from_options(global)?.open(&data).await?.as_event_log();
     let key = data.payload_key()?;
-    let added = archive::export(&*log, &key, folder, stream).await;
+    let added = archive::export_archive(&*log, &key, folder, stream).await;
     log.close().await?;
-    told(global, added, |added| format!("{} added to {}", shown(added), folder.display()))
+    print_inventory(global, added, |added| {
+        format!("{} added to {}", inventory_text(added), folder.display())
+    })
 }
 
-async fn import(global: &Global, folder: &Path, how: Import) -> anyhow::Result<ExitCode> {
-    let data = DataDir::find(global.data.as_deref())?;
-    data.create()?;
-    let log = LogPlace::find(global)?.open(&data).await?.shared();
+async fn import_archive(
+    global: &GlobalOptions,
+    folder: &Path,
+    mode: ImportMode,
+) -> anyhow::Result<ExitCode> {
+    let data = DataDir::find_folder(global.data.as_deref())?;
+    data.create_folder()?;
+    let log = LogLocation::from_options(global)?.open(&data).await?.as_event_log();
     let key = data.payload_key()?;
-    let done = archive::import(&*log, &key, folder, how).await;
+    let imported = archive::import_archive(&*log, &key, folder, mode).await;
     log.close().await?;
     // An archive without a signature of the payload key may be anybody's: its runs do not start by
     // themselves.
-    let is_authentic = done.as_ref().is_ok_and(|done| done.is_authentic);
-    let held = done.map(|done| done.held).map_err(|error| match error {
+    let is_authentic = imported.as_ref().is_ok_and(|done| done.is_authentic);
+    let inventory = imported.map(|done| done.inventory).map_err(|error| match error {
         AppendError::Corrupt { at, reason } => LogError::Corrupt { at, reason },
         other => LogError::Unavailable(other.to_string()),
     });
-    told(global, held, |held| match (is_authentic, how) {
-        (true, _) => format!("the log holds all of it: {}", shown(held)),
-        (false, Import::Restore) => format!(
+    print_inventory(global, inventory, |held| match (is_authentic, mode) {
+        (true, _) => format!("the log holds all of it: {}", inventory_text(held)),
+        (false, ImportMode::Restore) => format!(
             "the log holds all of it: {}; who wrote the archive is not known: it is of an earlier \
             program",
-            shown(held)
+            inventory_text(held)
         ),
-        (false, Import::Merge) => format!(
+        (false, ImportMode::Merge) => format!(
             "the log holds all of it: {}; who wrote the archive is not known: it is of an earlier \
             program, so its runs rest until they are paused and resumed",
-            shown(held)
+            inventory_text(held)
         ),
     })
 }
 
-fn backup(global: &Global, to: &Path) -> anyhow::Result<ExitCode> {
-    let data = DataDir::find(global.data.as_deref())?;
-    archive::backup_embedded(data.path(), to)
-        .map_err(|error| exit::unavailable(error.to_string()))?;
+fn backup_log(global: &GlobalOptions, to: &Path) -> anyhow::Result<ExitCode> {
+    let data = DataDir::find_folder(global.data.as_deref())?;
+    archive::backup_embedded(data.as_path(), to)
+        .map_err(|error| exit::unavailable_error(error.to_string()))?;
     match global.json {
         true => print_json(&json!({"copied": to}))?,
         false => out_line!("copied to {}; check it: convergio log verify --data {0}", to.display()),
@@ -188,25 +199,25 @@ fn backup(global: &Global, to: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn create(global: &Global, args: &CreateArgs) -> anyhow::Result<ExitCode> {
-    let LogPlace::Cluster(place) = LogPlace::find(global)? else {
-        return Err(exit::bad_input(
+async fn create_log(global: &GlobalOptions, args: &LogCreateArgs) -> anyhow::Result<ExitCode> {
+    let LogLocation::Cluster(place) = LogLocation::from_options(global)? else {
+        return Err(exit::bad_input_error(
             "a log in the data folder is made by `convergio serve`; name a cluster: --log nats://…",
         ));
     };
-    let data = DataDir::find(global.data.as_deref())?;
-    data.create()?;
+    let data = DataDir::find_folder(global.data.as_deref())?;
+    data.create_folder()?;
     // The key is created here once; every other process of the log needs a copy of it.
-    let config = place.config(*data.payload_key_or_new()?);
+    let config = place.to_config(*data.payload_key_or_new()?);
     let address = &place.address;
     let layout = Layout {
         replicas: args.replicas,
         log_bytes: args.log_gib << 30,
         payload_bytes: args.payload_gib << 30,
     };
-    let made = JetStreamLog::create(&config, &layout).await;
-    made.map_err(|error| exit::unavailable(error.to_string()))?;
-    let key = data.path().join("payload.key");
+    let created = JetStreamLog::create_log(&config, &layout).await;
+    created.map_err(|error| exit::unavailable_error(error.to_string()))?;
+    let key = data.as_path().join("payload.key");
     match global.json {
         true => print_json(&json!({"log": address.to_string(), "payload_key": key}))?,
         false => out_line!(

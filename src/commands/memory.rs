@@ -5,35 +5,44 @@ use std::process::ExitCode;
 use convergio_schemas::wire::{MemoryForgotten, MemoryStored, MemoryView, NewMemory, Page};
 
 use super::print_json;
-use crate::cli::{Global, MemoryCommand};
-use crate::target::Target;
+use crate::cli::{GlobalOptions, MemoryCommand};
+use crate::target::ServerTarget;
 use crate::terminal;
 use crate::view;
 
-const PATH: &str = "/v1/memories";
+const MEMORIES_PATH: &str = "/v1/memories";
 
-pub(super) async fn run(global: &Global, command: MemoryCommand) -> anyhow::Result<ExitCode> {
-    let target = Target::find(global, false).await?;
+pub(super) async fn run(
+    global: &GlobalOptions,
+    command: MemoryCommand,
+) -> anyhow::Result<ExitCode> {
+    let target = ServerTarget::find_or_start(global, false).await?;
     let done = match command {
         MemoryCommand::List { subject, limit } => {
             let query = [("subject", subject), ("limit", limit.to_string())];
-            show(global, &target, &query).await
+            show_memories(global, &target, &query).await
         }
         MemoryCommand::Recall { subject, query, tokens } => {
             let query = [("subject", subject), ("query", query), ("tokens", tokens.to_string())];
-            show(global, &target, &query).await
+            show_memories(global, &target, &query).await
         }
         MemoryCommand::Store { subject, text, importance } => {
-            store(global, &target, &NewMemory { subject, text, importance }).await
+            store_memory(global, &target, &NewMemory { subject, text, importance }).await
         }
-        MemoryCommand::Forget { subject, id } => forget(global, &target, &subject, &id).await,
+        MemoryCommand::Forget { subject, id } => {
+            forget_memory(global, &target, &subject, &id).await
+        }
     };
     target.close().await?;
     done.map(|()| ExitCode::SUCCESS)
 }
 
-async fn show(global: &Global, target: &Target, query: &[(&str, String)]) -> anyhow::Result<()> {
-    let page: Page<MemoryView> = target.client.get(PATH, query).await?;
+async fn show_memories(
+    global: &GlobalOptions,
+    target: &ServerTarget,
+    query: &[(&str, String)],
+) -> anyhow::Result<()> {
+    let page: Page<MemoryView> = target.client.get(MEMORIES_PATH, query).await?;
     if global.json {
         return print_json(&page);
     }
@@ -42,12 +51,16 @@ async fn show(global: &Global, target: &Target, query: &[(&str, String)]) -> any
         let text = terminal::shorten_line(&memory.text.replace('\n', " "), 80);
         vec![memory.id, memory.stored_at, memory.importance.to_string(), score, text]
     });
-    view::table(&["memory", "stored", "importance", "score", "text"], rows.collect());
+    view::print_rows(&["memory", "stored", "importance", "score", "text"], rows.collect());
     Ok(())
 }
 
-async fn store(global: &Global, target: &Target, memory: &NewMemory) -> anyhow::Result<()> {
-    let stored: MemoryStored = target.client.post(PATH, memory, None).await?;
+async fn store_memory(
+    global: &GlobalOptions,
+    target: &ServerTarget,
+    memory: &NewMemory,
+) -> anyhow::Result<()> {
+    let stored: MemoryStored = target.client.post_json(MEMORIES_PATH, memory, None).await?;
     if global.json {
         return print_json(&stored);
     }
@@ -55,10 +68,15 @@ async fn store(global: &Global, target: &Target, memory: &NewMemory) -> anyhow::
     Ok(())
 }
 
-async fn forget(global: &Global, target: &Target, subject: &str, id: &str) -> anyhow::Result<()> {
+async fn forget_memory(
+    global: &GlobalOptions,
+    target: &ServerTarget,
+    subject: &str,
+    id: &str,
+) -> anyhow::Result<()> {
     let query = [("subject", subject.to_owned())];
-    let path = format!("{PATH}/{id}");
-    let done: MemoryForgotten = target.client.delete(&path, &query).await?;
+    let path = format!("{MEMORIES_PATH}/{id}");
+    let done: MemoryForgotten = target.client.delete_resource(&path, &query).await?;
     if global.json {
         return print_json(&done);
     }

@@ -17,9 +17,9 @@ mod lists;
 mod log;
 mod memory;
 mod models;
-mod offline;
-mod portable;
+mod projections;
 mod replay;
+mod run_transfer;
 mod runs;
 mod serve;
 mod steer;
@@ -31,62 +31,63 @@ use std::process::ExitCode;
 use convergio_executor::tool;
 use serde::Serialize;
 
-use crate::cli::{BenchCommand, Cli, Command, WorkerArgs};
+use crate::cli::{BenchCommand, Cli, CliCommand, WorkerArgs};
 use crate::{bench, exit, terminal};
 
 /// Runs a command to its end and returns its exit code.
-pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
     let global = cli.global;
     match cli.command {
-        Command::Serve(args) => serve::run(&global, &args).await,
-        Command::Graph(command) => graph::run(&global, command).await,
-        Command::Agents(command) => agents::run(&global, command).await,
-        Command::Runs(command) => runs::run(&global, command).await,
-        Command::Approvals(command) => approvals::run(&global, command).await,
-        Command::Ledger(of) => lists::ledger(&global, &of).await,
-        Command::Usage(of) => lists::usage(&global, &of).await,
-        Command::Audit(of) => lists::audit(&global, &of).await,
-        Command::Models(command) => models::run(&global, command).await,
-        Command::Memory(command) => memory::run(&global, command).await,
-        Command::Tokens(command) => tokens::run(&global, command).await,
-        Command::Trust { folder } => trust::run(&global, &folder),
-        Command::Projections(command) => offline::projections(&global, command).await,
-        Command::Log(command) => log::run(&global, command).await,
-        Command::Replay(args) => replay::run(&global, &args).await,
-        Command::CrashTest(args) => crash_test::run(&global, &args).await,
-        Command::CrashTestLife(args) => crash_test::life(&global, &args).await,
-        Command::Doctor => doctor::run(&global).await,
-        Command::Bench(BenchCommand::Steps(args)) => {
+        CliCommand::Serve(args) => serve::run(&global, &args).await,
+        CliCommand::Graph(command) => graph::run(&global, command).await,
+        CliCommand::Agents(command) => agents::run(&global, command).await,
+        CliCommand::Runs(command) => runs::run(&global, command).await,
+        CliCommand::Approvals(command) => approvals::run(&global, command).await,
+        CliCommand::Ledger(of) => lists::show_ledger(&global, &of).await,
+        CliCommand::Usage(of) => lists::show_usage(&global, &of).await,
+        CliCommand::Audit(of) => lists::show_audit(&global, &of).await,
+        CliCommand::Models(command) => models::run(&global, command).await,
+        CliCommand::Memory(command) => memory::run(&global, command).await,
+        CliCommand::Tokens(command) => tokens::run(&global, command).await,
+        CliCommand::Trust { folder } => trust::run(&global, &folder),
+        CliCommand::Projections(command) => projections::run(&global, command).await,
+        CliCommand::Log(command) => log::run(&global, command).await,
+        CliCommand::Replay(args) => replay::run(&global, &args).await,
+        CliCommand::CrashTest(args) => crash_test::run(&global, &args).await,
+        CliCommand::CrashTestLife(args) => crash_test::run_to_crash_point(&global, &args).await,
+        CliCommand::Doctor => doctor::run(&global).await,
+        CliCommand::Bench(BenchCommand::Steps(args)) => {
             bench::steps::run(args, &global).await.map(|()| ExitCode::SUCCESS)
         }
-        Command::Bench(BenchCommand::Log(args)) => {
+        CliCommand::Bench(BenchCommand::Log(args)) => {
             bench::log::run(args, &global).await.map(|()| ExitCode::SUCCESS)
         }
-        Command::Bench(BenchCommand::Resume(args)) => {
+        CliCommand::Bench(BenchCommand::Resume(args)) => {
             bench::resume::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
         }
-        Command::Bench(BenchCommand::Wide(args)) => {
+        CliCommand::Bench(BenchCommand::Wide(args)) => {
             bench::wide::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
         }
-        Command::Bench(BenchCommand::Waiting(args)) => {
+        CliCommand::Bench(BenchCommand::Waiting(args)) => {
             bench::waiting::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
         }
-        Command::Bench(BenchCommand::Replay(args)) => {
+        CliCommand::Bench(BenchCommand::Replay(args)) => {
             bench::replay::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
         }
-        Command::Bench(BenchCommand::Gateway(args)) => {
+        CliCommand::Bench(BenchCommand::Gateway(args)) => {
             bench::gateway::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
         }
-        Command::Demo(args) => demo::run(&global, &args).await,
-        Command::EvaluationWorker(worker) => Ok(evaluation_worker(worker)),
+        CliCommand::Demo(args) => demo::run(&global, &args).await,
+        CliCommand::EvaluationWorker(worker) => Ok(run_evaluation_worker(worker)),
     }
 }
 
 /// Runs evaluations for the server that started this process, until it closes the connection.
-pub(crate) fn evaluation_worker(worker: WorkerArgs) -> ExitCode {
-    match convergio_evaluation::worker::run(worker.limits(), &tool::catalog()) {
+pub(crate) fn run_evaluation_worker(arguments: WorkerArgs) -> ExitCode {
+    match convergio_evaluation::worker::run(arguments.to_worker_limits(), &tool::builtin_catalog())
+    {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => exit::report(&anyhow::anyhow!("the evaluations end: {error}")),
+        Err(error) => exit::report_error(&anyhow::anyhow!("the evaluations end: {error}")),
     }
 }
 

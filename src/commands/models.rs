@@ -2,50 +2,56 @@
 
 use std::process::ExitCode;
 
-use convergio_executor::model::{Detected, Library, Progress, ServerKind, detect};
+use convergio_executor::model::{
+    DetectedServer, OllamaLibrary, PullProgress, ServerKind, detect_servers,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::print_json;
-use crate::cli::{Global, ModelsCommand};
+use crate::cli::{GlobalOptions, ModelsCommand};
 use crate::data_dir::DataDir;
 use crate::exit;
 use crate::managed_model::{self, ModelAccess};
 use crate::model_servers::{consent_name, find_model_servers};
-use crate::model_store::{Entry, Fetched, Source, Store};
+use crate::model_store::{FetchProgress, ModelSource, ModelStore, StoredModel};
 use crate::{terminal, trust, view};
 
-pub(super) async fn run(global: &Global, command: ModelsCommand) -> anyhow::Result<ExitCode> {
-    let data = DataDir::find(global.data.as_deref())?;
+pub(super) async fn run(
+    global: &GlobalOptions,
+    command: ModelsCommand,
+) -> anyhow::Result<ExitCode> {
+    let data = DataDir::find_folder(global.data.as_deref())?;
     match command {
-        ModelsCommand::List => list(global, &data).await?,
-        ModelsCommand::Pull { model, name, sha256 } if Source::is_one(&model) => {
-            fetch(global, &data, &model.parse()?, name.as_deref(), sha256.as_deref()).await?;
+        ModelsCommand::List => list_models(global, &data).await?,
+        ModelsCommand::Pull { model, name, sha256 } if ModelSource::is_source(&model) => {
+            pull_to_store(global, &data, &model.parse()?, name.as_deref(), sha256.as_deref())
+                .await?;
         }
         ModelsCommand::Pull { name: None, sha256: None, model } => {
-            pull(global, &model).await?;
+            pull_from_ollama(global, &model).await?;
         }
         ModelsCommand::Pull { .. } => {
             let message = "--name and --sha256 are for models of the store: hf:, file:, package:";
-            return Err(exit::bad_input(message));
+            return Err(exit::bad_input_error(message));
         }
-        ModelsCommand::Rm { model } => remove(global, &data, &model).await?,
-        ModelsCommand::Show { model } => show(global, &data, &model).await?,
+        ModelsCommand::Rm { model } => remove_model(global, &data, &model).await?,
+        ModelsCommand::Show { model } => show_model(global, &data, &model).await?,
         ModelsCommand::Trust { url } => trust_server(global, &url)?,
-        ModelsCommand::Install => install(global)?,
-        ModelsCommand::Up { model } => up(global, &data, model.as_deref()).await?,
+        ModelsCommand::Install => install_managed_model(global)?,
+        ModelsCommand::Up { model } => serve_model(global, &data, model.as_deref()).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn list(global: &Global, data: &DataDir) -> anyhow::Result<()> {
+async fn list_models(global: &GlobalOptions, data: &DataDir) -> anyhow::Result<()> {
     let found = find_model_servers(&global.model_urls).await?;
-    let installed = managed_model::installed().is_some();
-    let models: Vec<Value> = found.iter().flat_map(described).collect();
+    let installed = managed_model::installed_folder().is_some();
+    let models: Vec<Value> = found.iter().flat_map(model_values).collect();
     if global.json {
-        let kept = Store::of(data).list();
+        let stored_models = ModelStore::in_data_dir(data).list_models();
         return print_json(
-            &json!({"running": models, "kept": kept, "managed_installed": installed}),
+            &json!({"running": models, "kept": stored_models, "managed_installed": installed}),
         );
     }
     let rows = found.iter().flat_map(|server| {
@@ -58,12 +64,12 @@ async fn list(global: &Global, data: &DataDir) -> anyhow::Result<()> {
     if rows.is_empty() {
         out_line!("no model server answers on this machine");
     } else {
-        view::table(&["model", "server", "url", "private"], rows);
+        view::print_rows(&["model", "server", "url", "private"], rows);
     }
-    let kept = Store::of(data).list();
-    if !kept.is_empty() {
-        let row = |entry: &Entry| vec![entry.model.clone(), entry.source.clone()];
-        view::table(&["kept", "source"], kept.iter().map(row).collect());
+    let stored_models = ModelStore::in_data_dir(data).list_models();
+    if !stored_models.is_empty() {
+        let row = |entry: &StoredModel| vec![entry.model.clone(), entry.source.clone()];
+        view::print_rows(&["kept", "source"], stored_models.iter().map(row).collect());
     }
     match installed {
         true => out_line!("the managed local model is installed and starts with the server"),
@@ -73,7 +79,7 @@ async fn list(global: &Global, data: &DataDir) -> anyhow::Result<()> {
 }
 
 /// Models of a server as JSON values.
-fn described(server: &Detected) -> Vec<Value> {
+fn model_values(server: &DetectedServer) -> Vec<Value> {
     let describe = |model: &convergio_executor::model::ModelInfo| {
         json!({"model": model.id, "server": server.kind.as_str(), "url": server.base_url,
             "context_tokens": model.context_tokens, "consent": consent_name(server)})
@@ -82,11 +88,11 @@ fn described(server: &Detected) -> Vec<Value> {
 }
 
 /// Confirms a model server of another user for private data.
-fn trust_server(global: &Global, url: &str) -> anyhow::Result<()> {
+fn trust_server(global: &GlobalOptions, url: &str) -> anyhow::Result<()> {
     let parsed = reqwest::Url::parse(url).ok();
     let is_web = parsed.is_some_and(|url| matches!(url.scheme(), "http" | "https"));
     if !is_web {
-        return Err(exit::bad_input(format!(
+        return Err(exit::bad_input_error(format!(
             "{url:?} is no URL of a server: http://127.0.0.1:11434"
         )));
     }
@@ -98,8 +104,8 @@ fn trust_server(global: &Global, url: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn install(global: &Global) -> anyhow::Result<()> {
-    let folder = managed_model::install()?;
+fn install_managed_model(global: &GlobalOptions) -> anyhow::Result<()> {
+    let folder = managed_model::install_model()?;
     if global.json {
         return print_json(&json!({"installed": folder}));
     }
@@ -109,29 +115,37 @@ fn install(global: &Global) -> anyhow::Result<()> {
 
 /// Library of the Ollama server on this machine, or of the URL that was named. A server without
 /// models is not detected, so that its usual address is tried.
-async fn library(global: &Global) -> anyhow::Result<Library> {
-    let found = detect(&global.model_urls).await;
+async fn ollama_library(global: &GlobalOptions) -> anyhow::Result<OllamaLibrary> {
+    let found = detect_servers(&global.model_urls).await;
     let ollama = found.iter().find(|server| server.kind == ServerKind::Ollama);
-    let usual = || global.model_urls.first().map_or("http://127.0.0.1:11434", String::as_str);
-    let url = ollama.map_or_else(usual, |server| server.base_url.as_str());
-    Ok(Library::new(url)?)
+    let default_url = || global.model_urls.first().map_or("http://127.0.0.1:11434", String::as_str);
+    let url = ollama.map_or_else(default_url, |server| server.base_url.as_str());
+    Ok(OllamaLibrary::new(url)?)
 }
 
 /// Fetches a model into the store, with progress as a bar or as JSON lines.
-async fn fetch(
-    global: &Global,
+async fn pull_to_store(
+    global: &GlobalOptions,
     data: &DataDir,
-    source: &Source,
+    source: &ModelSource,
     name: Option<&str>,
     sha256: Option<&str>,
 ) -> anyhow::Result<()> {
     let bar = (!global.json).then(progress_bar);
-    let heard = |status: &str, at: Fetched| {
-        let Fetched { completed, total } = at;
+    let on_progress = |status: &str, at: FetchProgress| {
+        let FetchProgress { completed, total } = at;
         match &bar {
             Some(bar) => {
                 let (status, digest) = (status.to_owned(), None);
-                show_progress(bar, &Progress { status, digest, total, completed });
+                show_progress(
+                    bar,
+                    &PullProgress {
+                        status,
+                        digest,
+                        total_bytes: total,
+                        completed_bytes: completed,
+                    },
+                );
             }
             None => {
                 let at = json!({"status": status, "total": total, "completed": completed});
@@ -140,8 +154,8 @@ async fn fetch(
             }
         }
     };
-    let store = Store::of(data);
-    let pulled = store.pull(source, name, sha256, &heard).await;
+    let store = ModelStore::in_data_dir(data);
+    let pulled = store.pull_model(source, name, sha256, &on_progress).await;
     if let Some(bar) = &bar {
         bar.finish_and_clear();
     }
@@ -149,7 +163,7 @@ async fn fetch(
     match global.json {
         true => terminal::print_json_line(&entry)?,
         false => {
-            let (model, path) = (&entry.model, store.path(&entry));
+            let (model, path) = (&entry.model, store.model_path(&entry));
             out_line!("{model} is here, its digest is right: {}", path.display());
             out_line!("serve it: convergio models up {model}");
         }
@@ -157,25 +171,25 @@ async fn fetch(
     Ok(())
 }
 
-async fn pull(global: &Global, model: &str) -> anyhow::Result<()> {
-    if model == managed_model::ALIAS {
-        return install(global);
+async fn pull_from_ollama(global: &GlobalOptions, model: &str) -> anyhow::Result<()> {
+    if model == managed_model::MODEL_ALIAS {
+        return install_managed_model(global);
     }
-    let library = library(global).await?;
+    let library = ollama_library(global).await?;
     let bar = (!global.json).then(progress_bar);
-    let heard = |progress: Progress| match &bar {
+    let on_progress = |progress: PullProgress| match &bar {
         Some(bar) => show_progress(bar, &progress),
         None => out_line!(
             "{}",
             json!({"status": progress.status, "digest": progress.digest,
-                "total": progress.total, "completed": progress.completed})
+                "total": progress.total_bytes, "completed": progress.completed_bytes})
         ),
     };
-    let pulled = library.pull(model, heard).await;
+    let pulled = library.pull_model(model, on_progress).await;
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
-    pulled.map_err(|error| exit::unavailable(error.message))?;
+    pulled.map_err(|error| exit::unavailable_error(error.message))?;
     if !global.json {
         out_line!("{model} is here: use it as `local/{model}`");
     }
@@ -189,22 +203,22 @@ fn progress_bar() -> ProgressBar {
     bar
 }
 
-fn show_progress(bar: &ProgressBar, progress: &Progress) {
-    bar.set_length(progress.total);
-    bar.set_position(progress.completed);
+fn show_progress(bar: &ProgressBar, progress: &PullProgress) {
+    bar.set_length(progress.total_bytes);
+    bar.set_position(progress.completed_bytes);
     bar.set_message(progress.status.clone());
 }
 
-async fn remove(global: &Global, data: &DataDir, model: &str) -> anyhow::Result<()> {
-    let store = Store::of(data);
+async fn remove_model(global: &GlobalOptions, data: &DataDir, model: &str) -> anyhow::Result<()> {
+    let store = ModelStore::in_data_dir(data);
     // The store comes first: a model there hides one of the same name at a server.
-    if let Some(entry) = store.find(model) {
-        store.remove(&entry)?;
-    } else if model == managed_model::ALIAS {
-        managed_model::remove()?;
+    if let Some(entry) = store.find_model(model) {
+        store.remove_model(&entry)?;
+    } else if model == managed_model::MODEL_ALIAS {
+        managed_model::remove_model()?;
     } else {
-        let removed = library(global).await?.remove(model).await;
-        removed.map_err(|error| exit::unavailable(error.message))?;
+        let removed = ollama_library(global).await?.remove_model(model).await;
+        removed.map_err(|error| exit::unavailable_error(error.message))?;
     }
     match global.json {
         true => print_json(&json!({"removed": model}))?,
@@ -214,15 +228,15 @@ async fn remove(global: &Global, data: &DataDir, model: &str) -> anyhow::Result<
 }
 
 /// Shows a model: its entry in the store, Ollama's description, or its server's listing.
-async fn show(global: &Global, data: &DataDir, model: &str) -> anyhow::Result<()> {
-    let store = Store::of(data);
-    if let Some(entry) = store.find(model) {
-        let Entry { model, source, sha256, bytes } = &entry;
+async fn show_model(global: &GlobalOptions, data: &DataDir, model: &str) -> anyhow::Result<()> {
+    let store = ModelStore::in_data_dir(data);
+    if let Some(entry) = store.find_model(model) {
+        let StoredModel { model, source, sha256, bytes } = &entry;
         return print_json(&json!({"model": model, "source": source, "sha256": sha256,
-            "bytes": bytes, "path": store.path(&entry)}));
+            "bytes": bytes, "path": store.model_path(&entry)}));
     }
     let found = find_model_servers(&global.model_urls).await?;
-    let has = |server: &&Detected| {
+    let has = |server: &&DetectedServer| {
         server
             .models
             .iter()
@@ -230,38 +244,43 @@ async fn show(global: &Global, data: &DataDir, model: &str) -> anyhow::Result<()
             .any(|known| known.id == model || known.id.strip_suffix(":latest") == Some(model))
     };
     let Some(server) = found.iter().find(has) else {
-        if model == managed_model::ALIAS && managed_model::installed().is_some() {
+        if model == managed_model::MODEL_ALIAS && managed_model::installed_folder().is_some() {
             return print_json(&json!({"model": model, "server": "managed", "running": false}));
         }
         let message = format!("no model server has `{model}`: see `convergio models list`");
-        return Err(exit::bad_input(message));
+        return Err(exit::bad_input_error(message));
     };
     if server.kind == ServerKind::Ollama {
-        let told = Library::new(&server.base_url)?.show(model).await;
-        return print_json(&told.map_err(|error| exit::unavailable(error.message))?);
+        let description = OllamaLibrary::new(&server.base_url)?.show_model(model).await;
+        return print_json(&description.map_err(|error| exit::unavailable_error(error.message))?);
     }
-    let listed = described(server).into_iter().find(|known| known["model"] == model);
-    print_json(&listed.unwrap_or(Value::Null))
+    let model_value = model_values(server).into_iter().find(|known| known["model"] == model);
+    print_json(&model_value.unwrap_or(Value::Null))
 }
 
-async fn up(global: &Global, data: &DataDir, model: Option<&str>) -> anyhow::Result<()> {
-    let store = Store::of(data);
-    let kept = model.map(|model| {
-        let missing = || exit::bad_input(format!("the store has no `{model}`: see models list"));
-        store.find(model).ok_or_else(missing)
+async fn serve_model(
+    global: &GlobalOptions,
+    data: &DataDir,
+    model: Option<&str>,
+) -> anyhow::Result<()> {
+    let store = ModelStore::in_data_dir(data);
+    let stored_model = model.map(|model| {
+        let missing =
+            || exit::bad_input_error(format!("the store has no `{model}`: see models list"));
+        store.find_model(model).ok_or_else(missing)
     });
-    let kept = kept.transpose()?;
+    let stored_model = stored_model.transpose()?;
     // The managed model's Python environment serves files of the store as well.
-    let folder = managed_model::install()?;
-    data.create()?;
-    let log = data.path().join("model.log");
+    let folder = managed_model::install_model()?;
+    data.create_folder()?;
+    let log = data.as_path().join("model.log");
     let access = ModelAccess::Machine;
-    let model = match &kept {
+    let model = match &stored_model {
         Some(entry) => {
-            let file = std::path::absolute(store.path(entry))?;
-            managed_model::serve(&folder, &file, &entry.model, &log, access).await?
+            let file = std::path::absolute(store.model_path(entry))?;
+            managed_model::serve_model_file(&folder, &file, &entry.model, &log, access).await?
         }
-        None => managed_model::start(&folder, &log, access).await?,
+        None => managed_model::start_managed_model(&folder, &log, access).await?,
     };
     match global.json {
         true => terminal::print_json_line(&json!({"url": model.server.base_url}))?,

@@ -9,70 +9,77 @@ use convergio_executor::tool;
 use convergio_schemas::wire::{FleetReport, FleetRequest, ReplayReport, ReplayRequest, Verdict};
 
 use super::print_json;
-use crate::cli::{Global, ReplayArgs};
+use crate::cli::{GlobalOptions, ReplayArgs};
 use crate::exit;
-use crate::replayer::{self, Source};
-use crate::target::Target;
+use crate::replayer::{self, ReplaySource};
+use crate::target::ServerTarget;
 use crate::view;
 
-pub(super) async fn run(global: &Global, args: &ReplayArgs) -> anyhow::Result<ExitCode> {
-    let manifest = args.graph.as_deref().map(super::graph::read).transpose()?;
+pub(super) async fn run(global: &GlobalOptions, args: &ReplayArgs) -> anyhow::Result<ExitCode> {
+    let manifest = args.graph.as_deref().map(super::graph::read_manifest).transpose()?;
     let report = match (&args.file, &args.run) {
-        (Some(file), _) => of_file(file, args.at, manifest).await?,
-        (None, Some(run)) => of_run(global, run, args.at, manifest).await?,
-        (None, None) => return fleet(global, manifest).await,
+        (Some(file), _) => replay_file(file, args.at, manifest).await?,
+        (None, Some(run)) => replay_run(global, run, args.at, manifest).await?,
+        (None, None) => return replay_fleet(global, manifest).await,
     };
     match global.json {
         true => print_json(&report)?,
-        false => show(&report),
+        false => print_replay_report(&report),
     }
     Ok(if report.diverges.is_none() { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
 }
 
-async fn of_run(
-    global: &Global,
+async fn replay_run(
+    global: &GlobalOptions,
     run: &str,
     at: Option<u64>,
     manifest: Option<String>,
 ) -> anyhow::Result<ReplayReport> {
     let request = ReplayRequest { at, manifest };
-    let target = Target::find(global, false).await?;
-    let asked = target.client.post(&format!("/v1/runs/{run}/replay"), &request, None).await;
+    let target = ServerTarget::find_or_start(global, false).await?;
+    let reply = target.client.post_json(&format!("/v1/runs/{run}/replay"), &request, None).await;
     target.close().await?;
-    asked
+    reply
 }
 
-async fn of_file(
+async fn replay_file(
     file: &Path,
     at: Option<u64>,
     manifest: Option<String>,
 ) -> anyhow::Result<ReplayReport> {
-    let wrong =
-        |error: &dyn std::fmt::Display| exit::bad_input(format!("{}: {error}", file.display()));
-    let parsed = manifest.map(|text| graph::parse(&text, &tool::catalog())).transpose();
+    let bad_file = |error: &dyn std::fmt::Display| {
+        exit::bad_input_error(format!("{}: {error}", file.display()))
+    };
+    let parsed =
+        manifest.map(|text| graph::parse_manifest(&text, &tool::builtin_catalog())).transpose();
     let graph = parsed.map_err(|mistakes| {
-        exit::bad_input(mistakes.first().map_or_else(String::new, ToString::to_string))
+        exit::bad_input_error(mistakes.first().map_or_else(String::new, ToString::to_string))
     })?;
-    let read = RunFile::open(file).map_err(|error| wrong(&error))?;
-    let done = replayer::replay(&Source::File(&read), at, graph.map(|parsed| parsed.graph)).await;
-    Ok(replayer::report(&read.stream, done.map_err(|error| wrong(&error))?, None))
+    let read = RunFile::open(file).map_err(|error| bad_file(&error))?;
+    let outcome =
+        replayer::replay_run(&ReplaySource::File(&read), at, graph.map(|parsed| parsed.graph))
+            .await;
+    Ok(replayer::replay_report(&read.stream, outcome.map_err(|error| bad_file(&error))?, None))
 }
 
-async fn fleet(global: &Global, manifest: Option<String>) -> anyhow::Result<ExitCode> {
-    let target = Target::find(global, false).await?;
+async fn replay_fleet(
+    global: &GlobalOptions,
+    manifest: Option<String>,
+) -> anyhow::Result<ExitCode> {
+    let target = ServerTarget::find_or_start(global, false).await?;
     let request = FleetRequest { manifest };
-    let asked = target.client.post("/v1/fleet/replay", &request, None).await;
+    let reply = target.client.post_json("/v1/fleet/replay", &request, None).await;
     target.close().await?;
-    let report: FleetReport = asked?;
+    let report: FleetReport = reply?;
     match global.json {
         true => print_json(&report)?,
-        false => show_fleet(&report),
+        false => print_fleet_report(&report),
     }
     let is_fine = report.compatible == report.runs;
     Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
 }
 
-fn show_fleet(report: &FleetReport) {
+fn print_fleet_report(report: &FleetReport) {
     if !report.items.is_empty() {
         let rows = report.items.iter().map(|run| {
             let verdict = match run.verdict {
@@ -83,7 +90,7 @@ fn show_fleet(report: &FleetReport) {
             let reason = run.reason.clone().unwrap_or_default();
             vec![run.run.clone(), run.seq.to_string(), verdict.to_owned(), reason]
         });
-        view::table(&["run", "event", "verdict", "why"], rows.collect());
+        view::print_rows(&["run", "event", "verdict", "why"], rows.collect());
     }
     let FleetReport { runs, compatible, migrate, pin, version, .. } = report;
     let version = version.as_deref().unwrap_or("their own versions");
@@ -93,9 +100,9 @@ fn show_fleet(report: &FleetReport) {
     );
 }
 
-fn show(report: &ReplayReport) {
+fn print_replay_report(report: &ReplayReport) {
     let rows = report.steps.iter().map(|step| vec![step.step.clone(), step.status.clone()]);
-    view::table(&["step", "state"], rows.collect());
+    view::print_rows(&["step", "state"], rows.collect());
     let read_models = report.rows.map(|rows| format!(", {rows} rows of read models"));
     out_line!(
         "run {}: {} after event {}, {} commits and {} decisions{} computed again",

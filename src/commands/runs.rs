@@ -7,48 +7,51 @@ use convergio_schemas::wire::{
 };
 use serde_json::{Value, json};
 
-use super::{debug, graph, portable, print_json, steer};
+use super::{debug, graph, print_json, run_transfer, steer};
 use crate::cli::steer::{CheckpointsCommand, SteerCommand};
-use crate::cli::{Global, RunsCommand};
-use crate::target::Target;
+use crate::cli::{GlobalOptions, RunsCommand};
+use crate::target::ServerTarget;
 use crate::terminal;
 use crate::view;
 
-pub(super) async fn run(global: &Global, command: RunsCommand) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(global: &GlobalOptions, command: RunsCommand) -> anyhow::Result<ExitCode> {
     // Tailing executes runs if it starts a server; the other commands only look.
     if let RunsCommand::Tail { id } = &command {
-        let target = Target::find(global, true).await?;
-        return graph::watch(global, target, id).await;
+        let target = ServerTarget::find_or_start(global, true).await?;
+        return graph::watch_run(global, target, id).await;
     }
     // Checkpoints are files beside the log: no server is needed to list or drop them.
     if let RunsCommand::Steer(SteerCommand::Checkpoints(command)) = &command
         && !matches!(command, CheckpointsCommand::Save { .. })
     {
-        return steer::checkpoints(global, command).map(|()| ExitCode::SUCCESS);
+        return steer::manage_checkpoints(global, command).map(|()| ExitCode::SUCCESS);
     }
     match command {
         RunsCommand::Import { file, signer } => {
-            return portable::import(global, &file, signer.as_deref()).await;
+            return run_transfer::import_run(global, &file, signer.as_deref()).await;
         }
         RunsCommand::Debug { id, file } => {
             return debug::run(global, id.as_deref(), file.as_deref()).await;
         }
         _ => {}
     }
-    let target = Target::find(global, false).await?;
+    let target = ServerTarget::find_or_start(global, false).await?;
     let done = match command {
         RunsCommand::List { status, parent, all, limit } => {
-            list(global, &target, &list_query(status, parent, all, limit)).await
+            list_runs(global, &target, &runs_query(status, parent, all, limit)).await
         }
-        RunsCommand::Show { id } => show(global, &target, &id).await,
-        RunsCommand::Events { id, after, payloads } => events(&target, &id, after, payloads).await,
-        RunsCommand::Cancel { id, reason } => cancel(global, &target, &id, reason).await,
+        RunsCommand::Show { id } => show_run(global, &target, &id).await,
+        RunsCommand::Events { id, after, payloads } => {
+            print_events(&target, &id, after, payloads).await
+        }
+        RunsCommand::Cancel { id, reason } => cancel_run(global, &target, &id, reason).await,
         RunsCommand::Steer(command) => steer::run(global, &target, command).await,
         RunsCommand::Export { id, output, without_payloads } => {
-            portable::export(global, &target, &id, output.as_deref(), !without_payloads).await
+            run_transfer::export_run(global, &target, &id, output.as_deref(), !without_payloads)
+                .await
         }
         RunsCommand::Migrate { id, graph, version } => {
-            migrate(global, &target, &id, graph.as_deref(), version).await
+            migrate_run(global, &target, &id, graph.as_deref(), version).await
         }
         RunsCommand::Tail { .. } | RunsCommand::Import { .. } | RunsCommand::Debug { .. } => Ok(()),
     };
@@ -56,7 +59,7 @@ pub(super) async fn run(global: &Global, command: RunsCommand) -> anyhow::Result
     done.map(|()| ExitCode::SUCCESS)
 }
 
-fn list_query(
+fn runs_query(
     status: Option<String>,
     parent: Option<String>,
     all: bool,
@@ -69,7 +72,11 @@ fn list_query(
     query
 }
 
-async fn list(global: &Global, target: &Target, query: &[(&str, String)]) -> anyhow::Result<()> {
+async fn list_runs(
+    global: &GlobalOptions,
+    target: &ServerTarget,
+    query: &[(&str, String)],
+) -> anyhow::Result<()> {
     let page: Page<RunView> = target.client.get("/v1/runs", query).await?;
     if global.json {
         return print_json(&page);
@@ -87,16 +94,16 @@ async fn list(global: &Global, target: &Target, query: &[(&str, String)]) -> any
     });
     let header =
         ["run", "graph", "status", "steps", "tokens in / out", "cost USD", "created", "within"];
-    view::table(&header, rows.collect());
+    view::print_rows(&header, rows.collect());
     Ok(())
 }
 
-async fn show(global: &Global, target: &Target, id: &str) -> anyhow::Result<()> {
+async fn show_run(global: &GlobalOptions, target: &ServerTarget, id: &str) -> anyhow::Result<()> {
     let run: RunView = target.client.get(&format!("/v1/runs/{id}"), &[]).await?;
     if global.json {
         return print_json(&run);
     }
-    view::tree(&mut std::io::stdout(), &run)?;
+    view::write_tree(&mut std::io::stdout(), &run)?;
     if run.output.is_some() {
         out_line!();
     }
@@ -108,7 +115,12 @@ async fn show(global: &Global, target: &Target, id: &str) -> anyhow::Result<()> 
     Ok(())
 }
 
-async fn events(target: &Target, id: &str, after: u64, payloads: bool) -> anyhow::Result<()> {
+async fn print_events(
+    target: &ServerTarget,
+    id: &str,
+    after: u64,
+    payloads: bool,
+) -> anyhow::Result<()> {
     let mut after = after;
     loop {
         let query = [
@@ -128,40 +140,40 @@ async fn events(target: &Target, id: &str, after: u64, payloads: bool) -> anyhow
     }
 }
 
-async fn migrate(
-    global: &Global,
-    target: &Target,
+async fn migrate_run(
+    global: &GlobalOptions,
+    target: &ServerTarget,
     id: &str,
     manifest: Option<&std::path::Path>,
     version: Option<String>,
 ) -> anyhow::Result<()> {
-    let manifest = manifest.map(graph::read).transpose()?;
+    let manifest = manifest.map(graph::read_manifest).transpose()?;
     let request = MigrateRequest { version, manifest };
     let path = format!("/v1/runs/{id}/migrate");
-    let report: MigrateReport = target.client.post(&path, &request, None).await?;
+    let report: MigrateReport = target.client.post_json(&path, &request, None).await?;
     if global.json {
         return print_json(&report);
     }
     let MigrateReport { run, from, to, seq, verdict } = report;
-    let past = match verdict {
+    let history_verdict = match verdict {
         Verdict::Compatible => "which would have done the same",
         _ => "which would have done otherwise so far",
     };
     match from == to {
         true => out_line!("{run} has version {to} already"),
-        false => out_line!("{run} goes on from event {seq} by version {to}, {past}"),
+        false => out_line!("{run} goes on from event {seq} by version {to}, {history_verdict}"),
     }
     Ok(())
 }
 
-async fn cancel(
-    global: &Global,
-    target: &Target,
+async fn cancel_run(
+    global: &GlobalOptions,
+    target: &ServerTarget,
     id: &str,
     reason: Option<String>,
 ) -> anyhow::Result<()> {
     let path = format!("/v1/runs/{id}/cancel");
-    let run: RunView = target.client.post(&path, &json!({"reason": reason}), None).await?;
+    let run: RunView = target.client.post_json(&path, &json!({"reason": reason}), None).await?;
     if global.json {
         return print_json(&run);
     }

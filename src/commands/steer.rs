@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use convergio_domain::stream::StreamKey;
-use convergio_eventstore::{CheckpointFolder, Checkpoints};
+use convergio_eventstore::{CheckpointFolder, CheckpointStore};
 use convergio_schemas::wire::{
     AmendRequest, BranchView, CheckpointRequest, CheckpointView, DiffView, ForkAccepted,
     ForkRequest, NodeChange, ReasonRequest, ResolveRequest, RetryRequest, RunView, SignalRequest,
@@ -14,57 +14,59 @@ use serde_json::json;
 
 use super::graph::json_or_text;
 use super::print_json;
-use crate::cli::Global;
+use crate::cli::GlobalOptions;
 use crate::cli::steer::{
-    AmendArgs, CheckpointsCommand, Decided, ForkArgs, ResolveArgs, SteerCommand,
+    AmendArgs, CheckpointsCommand, ForkArgs, ResolveArgs, SteerCommand, StepResolution,
 };
 use crate::data_dir::DataDir;
 use crate::exit;
-use crate::target::Target;
+use crate::target::ServerTarget;
 use crate::view;
 
 /// Runs a command that needs a server.
 pub(super) async fn run(
-    global: &Global,
-    target: &Target,
+    global: &GlobalOptions,
+    target: &ServerTarget,
     command: SteerCommand,
 ) -> anyhow::Result<()> {
     match command {
         SteerCommand::Pause { id, reason } => {
-            steer(global, target, &id, "pause", &ReasonRequest { reason }, None).await
+            post_control(global, target, &id, "pause", &ReasonRequest { reason }, None).await
         }
-        SteerCommand::Resume { id } => steer(global, target, &id, "resume", &json!({}), None).await,
+        SteerCommand::Resume { id } => {
+            post_control(global, target, &id, "resume", &json!({}), None).await
+        }
         SteerCommand::Signal { id, name, payload, idempotency_key } => {
             let payload = payload.map(|text| json_or_text("--payload", &text)).transpose()?;
             let payload = payload.unwrap_or_default();
             let request = SignalRequest { name, payload };
-            steer(global, target, &id, "signal", &request, idempotency_key.as_deref()).await
+            post_control(global, target, &id, "signal", &request, idempotency_key.as_deref()).await
         }
         SteerCommand::Retry { id, step } => {
-            steer(global, target, &id, "retry", &RetryRequest { step }, None).await
+            post_control(global, target, &id, "retry", &RetryRequest { step }, None).await
         }
-        SteerCommand::Amend(args) => amend(global, target, args).await,
-        SteerCommand::Resolve(args) => resolve(global, target, args).await,
-        SteerCommand::Fork(args) => fork(global, target, args).await,
-        SteerCommand::Diff { a, b, contents } => diff(global, target, &a, &b, contents).await,
-        SteerCommand::State { id, at } => state(global, target, &id, at).await,
+        SteerCommand::Amend(args) => amend_run(global, target, args).await,
+        SteerCommand::Resolve(args) => resolve_step(global, target, args).await,
+        SteerCommand::Fork(args) => fork_run(global, target, args).await,
+        SteerCommand::Diff { a, b, contents } => diff_runs(global, target, &a, &b, contents).await,
+        SteerCommand::State { id, at } => show_state(global, target, &id, at).await,
         SteerCommand::Checkpoints(CheckpointsCommand::Save { id, label }) => {
-            save(global, target, id, label).await
+            save_checkpoint(global, target, id, label).await
         }
         SteerCommand::Checkpoints(_) => Ok(()),
     }
 }
 
-async fn steer(
-    global: &Global,
-    target: &Target,
+async fn post_control(
+    global: &GlobalOptions,
+    target: &ServerTarget,
     id: &str,
     verb: &str,
-    request: &impl Serialize,
-    key: Option<&str>,
+    body: &impl Serialize,
+    idempotency_key: Option<&str>,
 ) -> anyhow::Result<()> {
     let path = format!("/v1/runs/{id}/{verb}");
-    let run: RunView = target.client.post(&path, request, key).await?;
+    let run: RunView = target.client.post_json(&path, body, idempotency_key).await?;
     if global.json {
         return print_json(&run);
     }
@@ -72,38 +74,50 @@ async fn steer(
     Ok(())
 }
 
-async fn amend(global: &Global, target: &Target, args: AmendArgs) -> anyhow::Result<()> {
+async fn amend_run(
+    global: &GlobalOptions,
+    target: &ServerTarget,
+    args: AmendArgs,
+) -> anyhow::Result<()> {
     let AmendArgs { id, tokens, cost, wall, deadline, graph, version, reason, idempotency_key } =
         args;
-    let manifest = graph.as_deref().map(super::graph::read).transpose()?;
+    let manifest = graph.as_deref().map(super::graph::read_manifest).transpose()?;
     let request = AmendRequest { tokens, cost, wall, deadline, manifest, version, reason };
-    steer(global, target, &id, "amend", &request, idempotency_key.as_deref()).await
+    post_control(global, target, &id, "amend", &request, idempotency_key.as_deref()).await
 }
 
-async fn resolve(global: &Global, target: &Target, args: ResolveArgs) -> anyhow::Result<()> {
+async fn resolve_step(
+    global: &GlobalOptions,
+    target: &ServerTarget,
+    args: ResolveArgs,
+) -> anyhow::Result<()> {
     let output = args.output.as_deref();
     let output = output.map(|text| json_or_text("--output", text)).transpose()?;
     let request = ResolveRequest {
         step: args.step,
         decision: match args.decision {
-            Decided::Completed => StepDecision::Completed,
-            Decided::Failed => StepDecision::Failed,
-            Decided::Retry => StepDecision::Retry,
-            Decided::Skip => StepDecision::Skip,
+            StepResolution::Completed => StepDecision::Completed,
+            StepResolution::Failed => StepDecision::Failed,
+            StepResolution::Retry => StepDecision::Retry,
+            StepResolution::Skip => StepDecision::Skip,
         },
         output,
         reason: args.reason,
     };
-    steer(global, target, &args.id, "resolve", &request, None).await
+    post_control(global, target, &args.id, "resolve", &request, None).await
 }
 
-async fn fork(global: &Global, target: &Target, args: ForkArgs) -> anyhow::Result<()> {
-    let manifest = args.graph.as_deref().map(super::graph::read).transpose()?;
+async fn fork_run(
+    global: &GlobalOptions,
+    target: &ServerTarget,
+    args: ForkArgs,
+) -> anyhow::Result<()> {
+    let manifest = args.graph.as_deref().map(super::graph::read_manifest).transpose()?;
     let mut inputs = BTreeMap::new();
     for given in &args.inputs {
-        let (name, text) = given
-            .split_once('=')
-            .ok_or_else(|| exit::bad_input(format!("--input {given}: right is NAME=VALUE")))?;
+        let (name, text) = given.split_once('=').ok_or_else(|| {
+            exit::bad_input_error(format!("--input {given}: right is NAME=VALUE"))
+        })?;
         inputs.insert(name.to_owned(), json_or_text(name, text)?);
     }
     let mut nodes = BTreeMap::new();
@@ -116,7 +130,7 @@ async fn fork(global: &Global, target: &Target, args: ForkArgs) -> anyhow::Resul
     let request = ForkRequest { at: args.at, inputs, manifest, version: None, model, nodes };
     let path = format!("/v1/runs/{}/fork", args.id);
     let key = args.idempotency_key.as_deref();
-    let accepted: ForkAccepted = target.client.post(&path, &request, key).await?;
+    let accepted: ForkAccepted = target.client.post_json(&path, &request, key).await?;
     if global.json {
         return print_json(&accepted);
     }
@@ -125,9 +139,9 @@ async fn fork(global: &Global, target: &Target, args: ForkArgs) -> anyhow::Resul
     Ok(())
 }
 
-async fn diff(
-    global: &Global,
-    target: &Target,
+async fn diff_runs(
+    global: &GlobalOptions,
+    target: &ServerTarget,
     a: &str,
     b: &str,
     contents: bool,
@@ -144,7 +158,7 @@ async fn diff(
         vec![name.to_owned(), branch.run_id.clone(), branch.status.clone(), tokens, cost]
     };
     let header = ["", "run", "status", "tokens in / out", "cost USD"];
-    view::table(&header, vec![row("a", &diff.a), row("b", &diff.b)]);
+    view::print_rows(&header, vec![row("a", &diff.a), row("b", &diff.b)]);
     let side = |side: &Option<StepSide>| match side {
         None => "-".to_owned(),
         Some(side) => {
@@ -154,7 +168,7 @@ async fn diff(
     };
     let rows = diff.steps.iter().map(|step| vec![step.step.clone(), side(&step.a), side(&step.b)]);
     out_line!();
-    view::table(&["step", "a", "b"], rows.collect());
+    view::print_rows(&["step", "a", "b"], rows.collect());
     if let Some(common) = &diff.common {
         out_line!("one history up to event {} of {}", common.seq, common.run_id);
     }
@@ -165,7 +179,12 @@ async fn diff(
     Ok(())
 }
 
-async fn state(global: &Global, target: &Target, id: &str, at: Option<u64>) -> anyhow::Result<()> {
+async fn show_state(
+    global: &GlobalOptions,
+    target: &ServerTarget,
+    id: &str,
+    at: Option<u64>,
+) -> anyhow::Result<()> {
     let query: Vec<(&str, String)> = at.map(|at| ("at", at.to_string())).into_iter().collect();
     let state: StateView = target.client.get(&format!("/v1/runs/{id}/state"), &query).await?;
     if global.json {
@@ -175,7 +194,7 @@ async fn state(global: &Global, target: &Target, id: &str, at: Option<u64>) -> a
         let error = step.error.as_ref().map(|error| error.code.clone()).unwrap_or_default();
         vec![step.step.clone(), step.status.clone(), step.attempt.to_string(), error]
     });
-    view::table(&["step", "state", "try", "error"], rows.collect());
+    view::print_rows(&["step", "state", "try", "error"], rows.collect());
     out_line!(
         "{} after event {}: {}, {} tokens, {} USD, fingerprint {}",
         state.run_id,
@@ -188,16 +207,16 @@ async fn state(global: &Global, target: &Target, id: &str, at: Option<u64>) -> a
     Ok(())
 }
 
-async fn save(
-    global: &Global,
-    target: &Target,
+async fn save_checkpoint(
+    global: &GlobalOptions,
+    target: &ServerTarget,
     id: String,
     label: Option<String>,
 ) -> anyhow::Result<()> {
     let run: RunView = target.client.get(&format!("/v1/runs/{id}"), &[]).await?;
     let path = format!("/v1/graphs/{}/checkpoint", run.graph_id);
     let request = CheckpointRequest { run_id: id, label };
-    let saved: CheckpointView = target.client.post(&path, &request, None).await?;
+    let saved: CheckpointView = target.client.post_json(&path, &request, None).await?;
     if global.json {
         return print_json(&saved);
     }
@@ -207,11 +226,15 @@ async fn save(
 
 /// Lists or drops checkpoints in their folder. No server is needed, and a running one is not
 /// disturbed: checkpoints are a cache of the log.
-pub(super) fn checkpoints(global: &Global, command: &CheckpointsCommand) -> anyhow::Result<()> {
-    let folder = CheckpointFolder::new(&DataDir::find(global.data.as_deref())?.checkpoints());
+pub(super) fn manage_checkpoints(
+    global: &GlobalOptions,
+    command: &CheckpointsCommand,
+) -> anyhow::Result<()> {
+    let folder =
+        CheckpointFolder::new(&DataDir::find_folder(global.data.as_deref())?.checkpoints_folder());
     match command {
         CheckpointsCommand::List { id } => {
-            let events = folder.list(&stream(id, "default")?);
+            let events = folder.list_seqs(&run_stream(id, "default")?);
             if global.json {
                 return print_json(&json!({"run_id": id, "events": events}));
             }
@@ -220,7 +243,7 @@ pub(super) fn checkpoints(global: &Global, command: &CheckpointsCommand) -> anyh
             }
         }
         CheckpointsCommand::Drop { id, tenant } => {
-            let stream = id.as_deref().map(|id| stream(id, tenant)).transpose()?;
+            let stream = id.as_deref().map(|id| run_stream(id, tenant)).transpose()?;
             let dropped = folder.drop_all(stream.as_ref())?;
             match global.json {
                 true => print_json(&json!({"dropped": dropped}))?,
@@ -232,8 +255,8 @@ pub(super) fn checkpoints(global: &Global, command: &CheckpointsCommand) -> anyh
     Ok(())
 }
 
-fn stream(id: &str, tenant: &str) -> anyhow::Result<StreamKey> {
-    let run = id.parse().map_err(|error| exit::bad_input(format!("{error}")))?;
-    let tenant = tenant.parse().map_err(|error| exit::bad_input(format!("{error}")))?;
-    Ok(StreamKey::run(tenant, run))
+fn run_stream(id: &str, tenant: &str) -> anyhow::Result<StreamKey> {
+    let run = id.parse().map_err(|error| exit::bad_input_error(format!("{error}")))?;
+    let tenant = tenant.parse().map_err(|error| exit::bad_input_error(format!("{error}")))?;
+    Ok(StreamKey::for_run(tenant, run))
 }

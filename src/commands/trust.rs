@@ -7,12 +7,12 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::print_json;
-use crate::cli::Global;
+use crate::cli::GlobalOptions;
 use crate::{exit, trust};
 
-pub(super) fn run(global: &Global, folder: &Path) -> anyhow::Result<ExitCode> {
+pub(super) fn run(global: &GlobalOptions, folder: &Path) -> anyhow::Result<ExitCode> {
     if !folder.is_dir() {
-        return Err(exit::bad_input(format!("{folder:?} is no folder")));
+        return Err(exit::bad_input_error(format!("{folder:?} is no folder")));
     }
     let providers = read_providers(folder)?;
     let path = trust::trust_folder(folder)?;
@@ -34,15 +34,15 @@ fn read_providers(folder: &Path) -> anyhow::Result<Vec<Value>> {
     let file = folder.join("providers.json");
     let Ok(text) = std::fs::read(&file) else { return Ok(Vec::new()) };
     let content: Value = serde_json::from_slice(&text)
-        .map_err(|error| exit::bad_input(format!("{file:?}: {error}")))?;
+        .map_err(|error| exit::bad_input_error(format!("{file:?}: {error}")))?;
     // Both forms of providers.json are valid: a list, and an object with aliases.
     let entries = content.as_array().or_else(|| content["providers"].as_array());
     let entries =
-        entries.ok_or_else(|| exit::bad_input(format!("{file:?}: it has no providers")))?;
-    let shown = |entry: &Value| {
+        entries.ok_or_else(|| exit::bad_input_error(format!("{file:?}: it has no providers")))?;
+    let provider_summary = |entry: &Value| {
         let key = [&entry["key_env"], &entry["key_file"]].into_iter().find(|key| key.is_string());
         let key = key.cloned().unwrap_or_else(|| "nobody".into());
         json!({"name": entry["name"], "base_url": entry["base_url"], "key": key})
     };
-    Ok(entries.iter().map(shown).collect())
+    Ok(entries.iter().map(provider_summary).collect())
 }

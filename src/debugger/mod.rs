@@ -4,9 +4,9 @@
 //! keys. `commands::debug` opens both; nothing here talks to a server.
 
 mod screen;
-mod steps;
 #[cfg(test)]
 mod tests;
+mod timeline;
 
-pub(crate) use screen::{View, show};
-pub(crate) use steps::Steps;
+pub(crate) use screen::{DebugView, show_view};
+pub(crate) use timeline::DebugTimeline;

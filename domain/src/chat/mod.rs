@@ -23,10 +23,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use field::{ChatField, FieldSupport, NATIVE_FIELDS};
-pub use limits::{ModelLimit, ModelLimits};
+pub use limits::{ModelLimit, ModelLimitTable};
 pub use part::{
-    AudioPart, FilePart, ImagePart, ImageUrlPart, Interface, Message, NativeFields, NativePart,
-    Part, RefusalPart, Role, TextPart, ThinkingPart, ToolCall, ToolResultPart,
+    AudioPart, ChatInterface, ChatMessage, FilePart, ImagePart, ImageUrlPart, MessagePart,
+    MessageRole, NativeFields, NativePart, RefusalPart, TextPart, ThinkingPart, ToolCall,
+    ToolResultPart,
 };
 pub use reply::ChatReply;
 pub use service::{ModelService, PackedVector, RECORDING_LIMIT, ServiceReply};
@@ -42,10 +43,10 @@ pub struct ChatRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
     /// Messages so far, the oldest first.
-    pub messages: Vec<Message>,
+    pub messages: Vec<ChatMessage>,
     /// Tools that the model may call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tools: Vec<ToolSpec>,
+    pub tools: Vec<ChatToolSpec>,
     /// Requirement or prohibition of tool calls.
     #[serde(default, skip_serializing_if = "ToolChoice::is_auto")]
     pub tool_choice: ToolChoice,
@@ -94,7 +95,7 @@ pub struct ChatRequest {
     pub native: Option<NativeFields>,
     /// Interface by which the request arrived; absent for the platform's own agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub door: Option<Interface>,
+    pub door: Option<ChatInterface>,
     /// Service that is requested in place of an answer; there are no messages then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ModelService>,
@@ -125,8 +126,8 @@ fn is_false(flag: &bool) -> bool {
 
 impl ChatRequest {
     /// Creates a request of one user prompt.
-    pub fn prompt(model: impl Into<String>, prompt: impl Into<String>) -> Self {
-        let messages = vec![Message::text(Role::User, prompt)];
+    pub fn from_prompt(model: impl Into<String>, prompt: impl Into<String>) -> Self {
+        let messages = vec![ChatMessage::from_text(MessageRole::User, prompt)];
         Self { model: model.into(), messages, ..Self::default() }
     }
 }
@@ -164,7 +165,7 @@ impl FromStr for Privacy {
 /// A tool that the model may call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ToolSpec {
+pub struct ChatToolSpec {
     /// Name, unique in the request.
     pub name: String,
     /// Purpose of the tool, for the model.
@@ -183,7 +184,7 @@ pub struct ToolSpec {
     pub native: Option<NativeFields>,
 }
 
-impl ToolSpec {
+impl ChatToolSpec {
     /// Creates a tool from its name, its purpose and the schema of its arguments.
     pub fn new(name: impl Into<String>, description: impl Into<String>, parameters: Value) -> Self {
         let (name, description) = (name.into(), description.into());

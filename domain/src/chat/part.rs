@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 /// A provider interface: the fields and the form of its requests and answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Interface {
+pub enum ChatInterface {
     /// OpenAI's chat completions interface.
     #[serde(rename = "openai_chat")]
     OpenAiChat,
@@ -27,7 +27,7 @@ pub enum Interface {
     Ollama,
 }
 
-impl Interface {
+impl ChatInterface {
     /// All interfaces in the order of declaration.
     pub const ALL: [Self; 6] = [
         Self::OpenAiChat,
@@ -57,19 +57,19 @@ impl Interface {
 #[serde(deny_unknown_fields)]
 pub struct NativeFields {
     /// Interface that defines the fields.
-    pub interface: Interface,
+    pub interface: ChatInterface,
     /// The fields by their names in that interface.
     pub fields: Map<String, Value>,
 }
 
 impl NativeFields {
     /// Creates native fields; `None` if there are none.
-    pub fn of(interface: Interface, fields: Map<String, Value>) -> Option<Self> {
+    pub fn from_fields(interface: ChatInterface, fields: Map<String, Value>) -> Option<Self> {
         (!fields.is_empty()).then_some(Self { interface, fields })
     }
 
     /// Writes the fields into `block` if they belong to this interface.
-    pub fn write(native: Option<&Self>, interface: Interface, block: &mut Value) {
+    pub fn write_into(native: Option<&Self>, interface: ChatInterface, block: &mut Value) {
         let native = native.filter(|native| native.interface == interface);
         if let (Some(native), Value::Object(block)) = (native, block) {
             block.extend(native.fields.clone());
@@ -82,7 +82,7 @@ impl NativeFields {
 #[serde(deny_unknown_fields)]
 pub struct NativePart {
     /// Interface that understands it.
-    pub interface: Interface,
+    pub interface: ChatInterface,
     /// The JSON that the interface defines.
     pub block: Value,
 }
@@ -90,7 +90,7 @@ pub struct NativePart {
 /// Speaker of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Role {
+pub enum MessageRole {
     /// The user, or the program that speaks for them; tool results have this role too.
     User,
     /// The model that answers.
@@ -104,11 +104,11 @@ pub enum Role {
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Message {
+pub struct ChatMessage {
     /// Speaker of the message.
-    pub role: Role,
+    pub role: MessageRole,
     /// Content in order.
-    pub parts: Vec<Part>,
+    pub parts: Vec<MessagePart>,
     /// Name of the speaker among several of one role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -117,22 +117,22 @@ pub struct Message {
     pub native: Option<NativeFields>,
 }
 
-impl Message {
+impl ChatMessage {
     /// Creates a message of these parts.
-    pub fn new(role: Role, parts: Vec<Part>) -> Self {
+    pub fn new(role: MessageRole, parts: Vec<MessagePart>) -> Self {
         Self { role, parts, name: None, native: None }
     }
 
     /// Creates a message of one text.
-    pub fn text(role: Role, text: impl Into<String>) -> Self {
-        Self::new(role, vec![Part::text(text)])
+    pub fn from_text(role: MessageRole, text: impl Into<String>) -> Self {
+        Self::new(role, vec![MessagePart::from_text(text)])
     }
 }
 
 /// Part of a message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub enum Part {
+pub enum MessagePart {
     /// Plain or marked-up text.
     Text(TextPart),
     /// An image as bytes.
@@ -155,9 +155,9 @@ pub enum Part {
     Native(NativePart),
 }
 
-impl Part {
+impl MessagePart {
     /// Creates a text part with no further fields.
-    pub fn text(text: impl Into<String>) -> Self {
+    pub fn from_text(text: impl Into<String>) -> Self {
         Self::Text(TextPart { text: text.into(), ..TextPart::default() })
     }
 
@@ -298,7 +298,7 @@ pub struct ToolResultPart {
     pub text: String,
     /// The result, if it is more than one text: then [`ToolResultPart::text`] is empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub parts: Vec<Part>,
+    pub parts: Vec<MessagePart>,
     /// True if the tool failed.
     #[serde(default)]
     pub is_error: bool,
@@ -314,7 +314,7 @@ impl ToolResultPart {
     /// Returns the texts of the result, joined by line breaks; images are left out.
     pub fn all_text(&self) -> String {
         let texts = self.parts.iter().filter_map(|part| match part {
-            Part::Text(TextPart { text, .. }) => Some(text.as_str()),
+            MessagePart::Text(TextPart { text, .. }) => Some(text.as_str()),
             _ => None,
         });
         let mut all = self.text.clone();

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::part::{Interface, NativeFields, Part, RefusalPart, TextPart, ThinkingPart, ToolCall};
+use super::part::{
+    ChatInterface, MessagePart, NativeFields, RefusalPart, TextPart, ThinkingPart, ToolCall,
+};
 use super::service::ServiceReply;
 use crate::metering::Usage;
 
@@ -24,7 +26,7 @@ pub struct ChatReply {
     /// The answer part by part, in order. Empty if it is at most one reasoning part, one text and
     /// the tool calls, in this order: then [`ChatReply::ordered_parts`] rebuilds it.
     #[serde(default, skip_serializing_if = "Vec::is_empty", rename = "parts")]
-    pub stored_parts: Vec<Part>,
+    pub stored_parts: Vec<MessagePart>,
     /// Reason for the end: `stop`, `length`, `tool_calls`, `content_filter`, `pause`, or the
     /// provider's own word if it is none of these.
     pub finish: String,
@@ -39,7 +41,7 @@ pub struct ChatReply {
     pub service_tier: Option<String>,
     /// Interface of the provider; absent in answers stored by earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interface: Option<Interface>,
+    pub interface: Option<ChatInterface>,
     /// Fields of the answer that only the provider's interface has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub native: Option<NativeFields>,
@@ -61,7 +63,7 @@ pub struct ChatReply {
 
 impl ChatReply {
     /// Returns the answer part by part, in order.
-    pub fn parts(&self) -> Vec<Part> {
+    pub fn ordered_parts(&self) -> Vec<MessagePart> {
         if !self.stored_parts.is_empty() {
             return self.stored_parts.clone();
         }
@@ -72,38 +74,38 @@ impl ChatReply {
         };
         // A signature without text is kept: the provider wants it back.
         let is_thought = !thinking.text.is_empty() || !thinking.signature.is_empty();
-        let thinking = is_thought.then_some(Part::Thinking(thinking));
-        let text = (!self.text.is_empty()).then(|| Part::text(self.text.clone()));
-        let calls = self.tool_calls.iter().cloned().map(Part::ToolCall);
+        let thinking = is_thought.then_some(MessagePart::Thinking(thinking));
+        let text = (!self.text.is_empty()).then(|| MessagePart::from_text(self.text.clone()));
+        let calls = self.tool_calls.iter().cloned().map(MessagePart::ToolCall);
         thinking.into_iter().chain(text).chain(calls).collect()
     }
 
     /// Sets the parts of the answer, and the fields that sum them up.
-    pub fn set_parts(&mut self, parts: Vec<Part>) {
+    pub fn set_parts(&mut self, parts: Vec<MessagePart>) {
         (self.text, self.thinking, self.signature) = Default::default();
         self.tool_calls.clear();
         self.stored_parts.clear();
         for part in &parts {
             match part {
-                Part::Text(TextPart { text, .. }) => self.text.push_str(text),
-                Part::Thinking(ThinkingPart { text, signature, .. }) => {
+                MessagePart::Text(TextPart { text, .. }) => self.text.push_str(text),
+                MessagePart::Thinking(ThinkingPart { text, signature, .. }) => {
                     self.thinking.push_str(text);
                     signature.clone_into(&mut self.signature);
                 }
-                Part::ToolCall(call) => self.tool_calls.push(call.clone()),
+                MessagePart::ToolCall(call) => self.tool_calls.push(call.clone()),
                 _ => {}
             }
-        // The usual order is rebuilt from the other fields: storing it would double every answer.
+            // The usual order is rebuilt from the other fields: storing it would double every answer.
         }
-        if self.parts() != parts {
+        if self.ordered_parts() != parts {
             self.stored_parts = parts;
         }
     }
 
     /// Returns the model's words for refusing to answer; empty if it did not refuse.
-    pub fn refusal(&self) -> String {
+    pub fn refusal_text(&self) -> String {
         let words = self.stored_parts.iter().filter_map(|part| match part {
-            Part::Refusal(RefusalPart { text, .. }) => Some(text.as_str()),
+            MessagePart::Refusal(RefusalPart { text, .. }) => Some(text.as_str()),
             _ => None,
         });
         words.collect()
@@ -114,16 +116,16 @@ impl ChatReply {
 mod tests {
     use serde_json::json;
 
-    use super::{ChatReply, Part, ThinkingPart, ToolCall};
+    use super::{ChatReply, MessagePart, ThinkingPart, ToolCall};
 
-    fn thinking(text: &str, signature: &str) -> Part {
+    fn thinking(text: &str, signature: &str) -> MessagePart {
         let (text, signature) = (text.to_owned(), signature.to_owned());
-        Part::Thinking(ThinkingPart { text, signature, native: None })
+        MessagePart::Thinking(ThinkingPart { text, signature, native: None })
     }
 
-    fn call() -> Part {
+    fn call() -> MessagePart {
         let arguments = "{}".to_owned();
-        Part::ToolCall(ToolCall {
+        MessagePart::ToolCall(ToolCall {
             id: "c".into(),
             name: "t".into(),
             arguments,
@@ -133,19 +135,19 @@ mod tests {
 
     #[test]
     fn the_usual_order_is_not_stored_twice() {
-        let parts = vec![thinking("hm", "s"), Part::text("a"), call()];
+        let parts = vec![thinking("hm", "s"), MessagePart::from_text("a"), call()];
         let mut reply = ChatReply::default();
         reply.set_parts(parts.clone());
         assert!(reply.stored_parts.is_empty());
-        assert_eq!(reply.parts(), parts);
+        assert_eq!(reply.ordered_parts(), parts);
     }
 
     #[test]
     fn any_other_order_comes_back() {
         let orders = [
-            vec![Part::text("a"), Part::text("b")],
+            vec![MessagePart::from_text("a"), MessagePart::from_text("b")],
             vec![thinking("a", "1"), call(), thinking("b", "2"), call()],
-            vec![call(), Part::text("a")],
+            vec![call(), MessagePart::from_text("a")],
             vec![],
         ];
         for parts in orders {
@@ -153,7 +155,7 @@ mod tests {
             reply.set_parts(parts.clone());
             let stored = serde_json::to_vec(&reply).expect("it is JSON");
             let reply: ChatReply = serde_json::from_slice(&stored).expect("it is a reply");
-            assert_eq!(reply.parts(), parts);
+            assert_eq!(reply.ordered_parts(), parts);
         }
     }
 
@@ -163,6 +165,9 @@ mod tests {
             "tool_calls": [{"id": "c", "name": "t", "arguments": "{}"}], "provider": "p",
             "model": "m", "usage": {}, "confirmed": true});
         let reply: ChatReply = serde_json::from_value(stored).expect("it is a reply");
-        assert_eq!(reply.parts(), vec![thinking("h", "s"), Part::text("t"), call()]);
+        assert_eq!(
+            reply.ordered_parts(),
+            vec![thinking("h", "s"), MessagePart::from_text("t"), call()]
+        );
     }
 }

@@ -70,13 +70,13 @@ pub struct PackedVector(String);
 
 impl PackedVector {
     /// Packs a vector's numbers.
-    pub fn pack(numbers: &[f32]) -> Self {
+    pub fn from_numbers(numbers: &[f32]) -> Self {
         let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
         Self(STANDARD.encode(bytes))
     }
 
     /// Unpacks the numbers; `None` if the text is no vector.
-    pub fn numbers(&self) -> Option<Vec<f32>> {
+    pub fn to_numbers(&self) -> Option<Vec<f32>> {
         let bytes = STANDARD.decode(&self.0).ok()?;
         let chunks = bytes.chunks_exact(4);
         let number = |four: &[u8]| Some(f32::from_le_bytes(four.try_into().ok()?));
@@ -99,9 +99,9 @@ mod tests {
 
     #[test]
     fn vectors_are_packed_as_sdks_unpack_them() {
-        assert_eq!(PackedVector::pack(&[1.0, -2.0]).as_str(), "AACAPwAAAMA=");
-        assert_eq!(PackedVector("AACA".into()).numbers(), None);
-        assert_eq!(PackedVector("?".into()).numbers(), None);
+        assert_eq!(PackedVector::from_numbers(&[1.0, -2.0]).as_str(), "AACAPwAAAMA=");
+        assert_eq!(PackedVector("AACA".into()).to_numbers(), None);
+        assert_eq!(PackedVector("?".into()).to_numbers(), None);
     }
 
     #[test]
@@ -120,7 +120,7 @@ mod tests {
         #[test]
         fn no_bit_of_a_number_is_lost(bits in prop::collection::vec(any::<u32>(), 0..40)) {
             let numbers: Vec<f32> = bits.iter().map(|bits| f32::from_bits(*bits)).collect();
-            let unpacked = PackedVector::pack(&numbers).numbers().expect("a vector");
+            let unpacked = PackedVector::from_numbers(&numbers).to_numbers().expect("a vector");
             let unpacked: Vec<u32> = unpacked.iter().map(|number| number.to_bits()).collect();
             prop_assert_eq!(unpacked, bits);
         }

@@ -7,7 +7,7 @@ use crate::payload::PayloadRef;
 
 /// `graph.registered.v1`: this version of the graph can be executed from now on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Registered {
+pub struct GraphRegistered {
     /// Name of the graph, unique in its tenant.
     pub name: String,
     /// Content address of the version.

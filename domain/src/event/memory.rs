@@ -7,7 +7,7 @@ use crate::payload::PayloadRef;
 
 /// `memory.stored.v1`: a text is remembered from now on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stored {
+pub struct MemoryStoredEvent {
     /// Id of the remembered text.
     pub memory: MemoryId,
     /// Person or thing that the text is about.
@@ -22,7 +22,7 @@ pub struct Stored {
 
 /// `memory.forgotten.v1`: a text is no longer remembered, and its payload is erased.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Forgotten {
+pub struct MemoryForgottenEvent {
     /// Id of the forgotten text.
     pub memory: MemoryId,
 }

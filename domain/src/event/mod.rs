@@ -12,17 +12,17 @@
 //! `evolve` and the projections read them; no rule belongs here.
 
 pub mod agent;
+pub mod control;
+mod event_text;
 pub mod graph;
-pub mod lifecycle;
 pub mod memory;
-mod read;
 pub mod request;
 pub mod run;
 pub mod token;
 pub mod turn;
 mod upcast;
 
-pub use upcast::{DecodeError, decode, decode_text};
+pub use upcast::{EventDecodeError, decode_event, decode_event_text};
 
 use serde::{Deserialize, Serialize};
 
@@ -33,23 +33,23 @@ use serde::{Deserialize, Serialize};
 #[expect(missing_docs, reason = "each variant is documented at its struct")]
 pub enum Event {
     #[serde(rename = "graph.registered.v1")]
-    GraphRegistered(graph::Registered),
+    GraphRegistered(graph::GraphRegistered),
     #[serde(rename = "memory.stored.v1")]
-    MemoryStored(memory::Stored),
+    MemoryStored(memory::MemoryStoredEvent),
     #[serde(rename = "memory.forgotten.v1")]
-    MemoryForgotten(memory::Forgotten),
+    MemoryForgotten(memory::MemoryForgottenEvent),
     #[serde(rename = "request.accepted.v1")]
-    RequestAccepted(request::Accepted),
+    RequestAccepted(request::RequestAccepted),
     #[serde(rename = "request.answered.v1")]
-    RequestAnswered(request::Answered),
+    RequestAnswered(request::RequestAnswered),
     #[serde(rename = "request.applied.v1")]
-    RequestApplied(request::Applied),
+    RequestApplied(request::RequestApplied),
     #[serde(rename = "token.issued.v1")]
-    TokenIssued(token::Issued),
+    TokenIssued(token::TokenIssued),
     #[serde(rename = "token.revoked.v1")]
-    TokenRevoked(token::Revoked),
+    TokenRevoked(token::TokenRevoked),
     #[serde(rename = "run.created.v1")]
-    RunCreated(run::Created),
+    RunCreated(run::RunCreated),
     #[serde(rename = "run.step.scheduled.v1")]
     StepScheduled(run::StepScheduled),
     #[serde(rename = "run.step.started.v1")]
@@ -103,49 +103,49 @@ pub enum Event {
     #[serde(rename = "run.parent.told.v1")]
     ParentTold(turn::ParentTold),
     #[serde(rename = "agent.created.v1")]
-    AgentCreated(agent::Defined),
+    AgentCreated(agent::AgentDefined),
     #[serde(rename = "agent.updated.v1")]
-    AgentUpdated(agent::Defined),
+    AgentUpdated(agent::AgentDefined),
     #[serde(rename = "agent.spawned.v1")]
-    AgentSpawned(agent::Spawned),
+    AgentSpawned(agent::AgentSpawned),
     #[serde(rename = "agent.terminated.v1")]
-    AgentTerminated(agent::Terminated),
+    AgentTerminated(agent::AgentTerminated),
     #[serde(rename = "run.usage.recorded.v1")]
     UsageRecorded(run::UsageRecorded),
     #[serde(rename = "run.budget.exhausted.v1")]
     BudgetExhausted(run::BudgetExhausted),
     #[serde(rename = "run.paused.v1")]
-    RunPaused(lifecycle::Paused),
+    RunPaused(control::RunPaused),
     #[serde(rename = "run.resumed.v1")]
-    RunResumed(lifecycle::Resumed),
+    RunResumed(control::RunResumed),
     #[serde(rename = "run.reopened.v1")]
-    RunReopened(lifecycle::Reopened),
+    RunReopened(control::RunReopened),
     #[serde(rename = "run.amended.v1")]
-    RunAmended(lifecycle::Amended),
+    RunAmended(control::RunAmended),
     #[serde(rename = "run.forked.v1")]
-    RunForked(lifecycle::Forked),
+    RunForked(control::RunForked),
     #[serde(rename = "run.imported.v1")]
-    RunImported(lifecycle::Imported),
+    RunImported(control::RunImported),
     #[serde(rename = "run.signal.awaited.v1")]
-    SignalAwaited(lifecycle::SignalAwaited),
+    SignalAwaited(control::SignalAwaited),
     #[serde(rename = "run.signal.received.v1")]
-    SignalReceived(lifecycle::SignalReceived),
+    SignalReceived(control::SignalReceived),
     #[serde(rename = "run.step.asked.v1")]
-    StepAsked(lifecycle::StepAsked),
+    StepAsked(control::StepAsked),
     #[serde(rename = "run.step.resolved.v1")]
-    StepResolved(lifecycle::StepResolved),
+    StepResolved(control::StepResolved),
     #[serde(rename = "run.step.skipped.v1")]
-    StepSkipped(lifecycle::StepSkipped),
+    StepSkipped(control::StepSkipped),
     #[serde(rename = "run.checkpoint.saved.v1")]
-    CheckpointSaved(lifecycle::CheckpointSaved),
+    CheckpointSaved(control::CheckpointSaved),
     #[serde(rename = "run.migrated.v1")]
-    RunMigrated(run::Migrated),
+    RunMigrated(run::RunMigrated),
     #[serde(rename = "run.cancelled.v1")]
-    RunCancelled(run::Cancelled),
+    RunCancelled(run::RunCancelled),
     #[serde(rename = "run.completed.v1")]
-    RunCompleted(run::Completed),
+    RunCompleted(run::RunCompleted),
     #[serde(rename = "run.failed.v1")]
-    RunFailed(run::Failed),
+    RunFailed(run::RunFailed),
 }
 
 impl Event {

@@ -7,7 +7,7 @@ use crate::payload::PayloadRef;
 
 /// `request.accepted.v1`: the key is bound to this request for ever.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Accepted {
+pub struct RequestAccepted {
     /// BLAKE3 of actor, method, path, query and body, as hexadecimal digits; in older logs of
     /// method, path and body.
     pub request_hash: String,
@@ -15,7 +15,7 @@ pub struct Accepted {
 
 /// `request.answered.v1`: the response, which is repeated whenever the request is sent again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answered {
+pub struct RequestAnswered {
     /// HTTP status of the response.
     pub status: u16,
     /// Media type of the response body.
@@ -27,7 +27,7 @@ pub struct Answered {
 /// `request.applied.v1`: the commit carries out a request. Recorded in the stream that the request
 /// changes, so that a repeated request has no second effect there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Applied {
+pub struct RequestApplied {
     /// Id of the request; its stream is `request/UUID`.
     pub request: Uuid,
 }

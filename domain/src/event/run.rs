@@ -11,12 +11,12 @@ use crate::id::{ActorId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, 
 use crate::metering::{Charge, Meter, Usage};
 use crate::money::Money;
 use crate::payload::PayloadRef;
-use crate::run::{Budget, Fallback, Origin, Routing};
+use crate::run::{Budget, Fallback, RouterDecision, RunOrigin};
 use crate::time::Timestamp;
 
 /// `run.created.v1`: a run of a graph version begins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Created {
+pub struct RunCreated {
     /// Graph that the run executes.
     pub graph: GraphId,
     /// Graph version to which the run is pinned.
@@ -32,7 +32,7 @@ pub struct Created {
     pub request_hash: String,
     /// Parent run, if this is a child run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub origin: Option<Origin>,
+    pub origin: Option<RunOrigin>,
 }
 
 /// `run.step.scheduled.v1`: the step is ready, and an executor may start it.
@@ -197,7 +197,7 @@ pub struct ModelCallIntended {
     pub route: String,
     /// Input of the router's choice; absent in older logs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub routing: Option<Box<Routing>>,
+    pub routing: Option<Box<RouterDecision>>,
     /// Name of the API key used, never the key itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
@@ -322,7 +322,7 @@ pub struct BudgetExhausted {
 /// `run.migrated.v1`: the run continues with another version of its graph. Finished steps stay
 /// finished.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Migrated {
+pub struct RunMigrated {
     /// Graph version so far.
     pub from: GraphVersion,
     /// Graph version from now on.
@@ -331,7 +331,7 @@ pub struct Migrated {
 
 /// `run.cancelled.v1`: a person or the parent run ended the run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cancelled {
+pub struct RunCancelled {
     /// Reason in platform text; in events of older versions, the person's own words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<PlatformText>,
@@ -346,7 +346,7 @@ pub struct Cancelled {
 
 /// `run.completed.v1`: the run ended successfully.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Completed {
+pub struct RunCompleted {
     /// Output of the run; absent if the manifest names none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<PayloadRef>,
@@ -354,7 +354,7 @@ pub struct Completed {
 
 /// `run.failed.v1`: a failure ended the run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failed {
+pub struct RunFailed {
     /// Step whose failure ended the run; absent if a budget or the output did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<StepId>,

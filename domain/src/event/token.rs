@@ -7,7 +7,7 @@ use crate::token::TokenHash;
 
 /// `token.issued.v1`: a bearer of the token with this hash acts as `actor` from now on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Issued {
+pub struct TokenIssued {
     /// Id of the token.
     pub token: TokenId,
     /// Actor that the bearer acts as.
@@ -20,7 +20,7 @@ pub struct Issued {
 
 /// `token.revoked.v1`: the token is invalid for ever.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Revoked {
+pub struct TokenRevoked {
     /// Id of the token.
     pub token: TokenId,
 }

@@ -11,7 +11,7 @@ use crate::chat::Privacy;
 use crate::id::{AgentId, GraphId, GraphVersion, RunId, StepId};
 use crate::money::Money;
 use crate::payload::PayloadRef;
-use crate::run::{Budget, CallNo};
+use crate::run::{Budget, ToolCallNumber};
 
 /// `run.tool_call.intended.v1`: a tool is about to be called. Committed before the call. Its
 /// arguments are in the turn's answer.
@@ -23,7 +23,7 @@ pub struct ToolCallIntended {
     pub attempt: u32,
     /// Turn and number of the tool call.
     #[serde(flatten)]
-    pub at: CallNo,
+    pub tool_call: ToolCallNumber,
     /// Name of the tool, as the agent sees it.
     pub name: String,
 }
@@ -38,7 +38,7 @@ pub struct ToolCallQueued {
     pub attempt: u32,
     /// Turn and number of the tool call.
     #[serde(flatten)]
-    pub at: CallNo,
+    pub tool_call: ToolCallNumber,
     /// Name of the tool, as the agent sees it.
     pub name: String,
 }
@@ -52,7 +52,7 @@ pub struct ToolCallCompleted {
     pub attempt: u32,
     /// Turn and number of the tool call.
     #[serde(flatten)]
-    pub at: CallNo,
+    pub tool_call: ToolCallNumber,
     /// Result shown to the model, as JSON.
     pub result: PayloadRef,
 }
@@ -66,7 +66,7 @@ pub struct ToolCallFailed {
     pub attempt: u32,
     /// Turn and number of the tool call.
     #[serde(flatten)]
-    pub at: CallNo,
+    pub tool_call: ToolCallNumber,
     /// Failure of the call.
     pub error: Failure,
     /// Error text shown to the model, as JSON.
@@ -82,7 +82,7 @@ pub struct ToolCallDenied {
     pub attempt: u32,
     /// Turn and number of the tool call.
     #[serde(flatten)]
-    pub at: CallNo,
+    pub tool_call: ToolCallNumber,
     /// Name of the tool that the model asked for.
     pub name: String,
     /// Refusal shown to the model, as JSON.
@@ -98,7 +98,7 @@ pub struct ChildIntended {
     pub attempt: u32,
     /// Tool call that the child run answers; absent if the child run is the whole step.
     #[serde(flatten)]
-    pub at: Option<CallNo>,
+    pub tool_call: Option<ToolCallNumber>,
     /// Id of the child run.
     pub child: RunId,
     /// Graph that the child run executes.

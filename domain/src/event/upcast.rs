@@ -7,7 +7,7 @@ use super::Event;
 /// An event that this program cannot read, for example because a newer one wrote it.
 #[derive(Debug, thiserror::Error)]
 #[error("event `{type_name}` cannot be read: {reason}")]
-pub struct DecodeError {
+pub struct EventDecodeError {
     /// Wire type of the event, or `(none)`.
     pub type_name: String,
     /// Description of the mistake, by serde.
@@ -24,11 +24,11 @@ const UPCASTERS: &[Upcaster] = &[];
 ///
 /// # Errors
 /// The type is unknown, or the data does not have the form of its type.
-pub fn decode(written: Value) -> Result<Event, DecodeError> {
+pub fn decode_event(written: Value) -> Result<Event, EventDecodeError> {
     let type_name = written.get("type").and_then(Value::as_str).unwrap_or("(none)").to_owned();
-    let current = upcast(written, &type_name, UPCASTERS);
+    let current = apply_upcasters(written, &type_name, UPCASTERS);
     serde_json::from_value(current)
-        .map_err(|error| DecodeError { type_name, reason: error.to_string() })
+        .map_err(|error| EventDecodeError { type_name, reason: error.to_string() })
 }
 
 /// Decodes an event from its wire type and the JSON text of its data. Gives the same result as
@@ -36,23 +36,23 @@ pub fn decode(written: Value) -> Result<Event, DecodeError> {
 ///
 /// # Errors
 /// The type is unknown, or the data does not have the form of its type.
-pub fn decode_text(type_name: &str, data: &str) -> Result<Event, DecodeError> {
-    let told = |error: serde_json::Error| DecodeError {
+pub fn decode_event_text(type_name: &str, data: &str) -> Result<Event, EventDecodeError> {
+    let decode_error = |error: serde_json::Error| EventDecodeError {
         type_name: type_name.to_owned(),
         reason: error.to_string(),
     };
     if UPCASTERS.iter().any(|(from, ..)| *from == type_name) {
-        let data: Value = serde_json::from_str(data).map_err(told)?;
-        return decode(serde_json::json!({"type": type_name, "data": data}));
+        let data: Value = serde_json::from_str(data).map_err(decode_error)?;
+        return decode_event(serde_json::json!({"type": type_name, "data": data}));
     }
-    super::read::read(type_name, data).map_err(told)
+    super::event_text::deserialize_event(type_name, data).map_err(decode_error)
 }
 
 /// Applies upcasters one after the other until the wire type is a current one.
-fn upcast(mut written: Value, type_name: &str, upcasters: &[Upcaster]) -> Value {
+fn apply_upcasters(mut written: Value, type_name: &str, upcasters: &[Upcaster]) -> Value {
     let mut current = type_name.to_owned();
-    while let Some((_, to, change)) = upcasters.iter().find(|(from, ..)| *from == current) {
-        written["data"] = change(written["data"].take());
+    while let Some((_, to, convert_data)) = upcasters.iter().find(|(from, ..)| *from == current) {
+        written["data"] = convert_data(written["data"].take());
         written["type"] = Value::from(*to);
         current = (*to).to_owned();
     }
@@ -63,7 +63,7 @@ fn upcast(mut written: Value, type_name: &str, upcasters: &[Upcaster]) -> Value 
 mod tests {
     use serde_json::json;
 
-    use super::{Event, Upcaster, Value, upcast};
+    use super::{Event, Upcaster, Value, apply_upcasters};
 
     /// Two old forms of a cancellation, as they might have been.
     const OLD: &[Upcaster] = &[
@@ -76,7 +76,7 @@ mod tests {
 
     fn read(written: Value) -> Event {
         let name = written["type"].as_str().expect("a type").to_owned();
-        serde_json::from_value(upcast(written, &name, OLD)).expect("a current form")
+        serde_json::from_value(apply_upcasters(written, &name, OLD)).expect("a current form")
     }
 
     #[test]

@@ -5,45 +5,46 @@ use super::ExprError;
 /// Bytes that evaluation may still touch on the calling thread. Every bound of work is in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allowance {
-    left: u64,
+    remaining_bytes: u64,
 }
 
 impl Allowance {
     /// Allowance for work on a shared thread: a few milliseconds, whatever is done with the bytes.
-    pub const IN_PLACE: Self = Self { left: 16 << 20 };
+    pub const IN_PLACE: Self = Self { remaining_bytes: 16 << 20 };
 
     /// Creates an allowance of `left` bytes.
     pub const fn of_bytes(left: u64) -> Self {
-        Self { left }
+        Self { remaining_bytes: left }
     }
 
     /// Bytes that have not been taken.
-    pub fn left(&self) -> u64 {
-        self.left
+    pub fn remaining_bytes(&self) -> u64 {
+        self.remaining_bytes
     }
 
     /// Takes bytes from the allowance.
     ///
     /// # Errors
     /// [`BoundedEvalError::OverAllowance`] if fewer bytes are left; nothing is taken then.
-    pub fn take(&mut self, bytes: u64) -> Result<(), Unevaluated> {
-        self.left = self.left.checked_sub(bytes).ok_or(Unevaluated::TooMuch)?;
+    pub fn take_bytes(&mut self, bytes: u64) -> Result<(), BoundedEvalError> {
+        self.remaining_bytes =
+            self.remaining_bytes.checked_sub(bytes).ok_or(BoundedEvalError::OverAllowance)?;
         Ok(())
     }
 }
 
 /// Error of an evaluation within an allowance.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unevaluated {
+pub enum BoundedEvalError {
     /// The expression has an error; more allowance would not help.
-    Mistake(ExprError),
+    Expression(ExprError),
     /// The work may exceed the allowance. The expression was not evaluated: a worker must do it.
-    TooMuch,
+    OverAllowance,
 }
 
-impl From<ExprError> for Unevaluated {
+impl From<ExprError> for BoundedEvalError {
     fn from(error: ExprError) -> Self {
-        Self::Mistake(error)
+        Self::Expression(error)
     }
 }
 
@@ -54,15 +55,16 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::super::{
-        NodeView, Scope, first_holding, first_holding_within, render_value, render_value_within,
+        ExprScope, NodeView, first_true_condition, first_true_condition_within, render_value,
+        render_value_within,
     };
-    use super::{Allowance, Unevaluated};
+    use super::{Allowance, BoundedEvalError};
 
-    fn scope(inputs: Value) -> Scope {
+    fn scope(inputs: Value) -> ExprScope {
         let output = Some(Arc::new(json!({"list": [3, 1, 2], "text": "some words"})));
         let view = NodeView { status: "completed", output };
         let nodes = [("a".parse().expect("a node"), view)].into();
-        Scope { inputs: Arc::new(inputs), nodes, item: Some((json!({"n": 1}), 0)) }
+        ExprScope { inputs: Arc::new(inputs), nodes, item: Some((json!({"n": 1}), 0)) }
     }
 
     #[test]
@@ -89,9 +91,9 @@ mod tests {
             let allowance = &mut Allowance::IN_PLACE.clone();
             let value = json!({"with": [template]});
             let here = render_value_within(&value, &scope, allowance);
-            let there = render_value(&value, &scope).map_err(Unevaluated::Mistake);
+            let there = render_value(&value, &scope).map_err(BoundedEvalError::Expression);
             assert_eq!(here, there, "{template}");
-            assert!(allowance.left() > 4 << 20, "{template}: {allowance:?}");
+            assert!(allowance.remaining_bytes() > 4 << 20, "{template}: {allowance:?}");
         }
         for condition in [
             "inputs.list.size() == 2",
@@ -101,8 +103,9 @@ mod tests {
             "inputs.absent == 1",
         ] {
             let allowance = &mut Allowance::IN_PLACE.clone();
-            let here = first_holding_within(&[condition], &scope, allowance);
-            let there = first_holding(&[condition], &scope).map_err(Unevaluated::Mistake);
+            let here = first_true_condition_within(&[condition], &scope, allowance);
+            let there =
+                first_true_condition(&[condition], &scope).map_err(BoundedEvalError::Expression);
             assert_eq!(here, there, "{condition}");
         }
     }
@@ -121,11 +124,11 @@ mod tests {
         for template in dear {
             let template = json!(template);
             let here = render_value_within(&template, &scope, &mut Allowance::IN_PLACE.clone());
-            assert_eq!(here, Err(Unevaluated::TooMuch), "{template}");
+            assert_eq!(here, Err(BoundedEvalError::OverAllowance), "{template}");
         }
         let many = json!(vec!["{{ inputs.t ~ '' }}"; 2_000]);
         let here = render_value_within(&many, &scope, &mut Allowance::IN_PLACE.clone());
-        assert_eq!(here, Err(Unevaluated::TooMuch));
+        assert_eq!(here, Err(BoundedEvalError::OverAllowance));
         for condition in [
             "inputs.l.map(x, inputs.t + 'a').size() > 0",
             "inputs.l.all(x, !inputs.t.contains('z'))",
@@ -134,8 +137,8 @@ mod tests {
             "'x'.matches('(a{1,1000}){1,1000}')",
         ] {
             let allowance = &mut Allowance::IN_PLACE.clone();
-            let here = first_holding_within(&[condition], &scope, allowance);
-            assert_eq!(here, Err(Unevaluated::TooMuch), "{condition}");
+            let here = first_true_condition_within(&[condition], &scope, allowance);
+            assert_eq!(here, Err(BoundedEvalError::OverAllowance), "{condition}");
         }
     }
 

@@ -2,15 +2,15 @@
 
 use cel::{Context, Program, Value};
 
-use super::work::work_of;
-use super::{Allowance, ExprError, Scope, Unevaluated};
+use super::condition_cost::condition_cost;
+use super::{Allowance, BoundedEvalError, ExprError, ExprScope};
 
 /// Longest condition in bytes.
 const CONDITION_LIMIT: usize = 4 << 10;
 /// Most operators, brackets and dots of a condition: evaluation recurses once for each.
 const OPERATORS_LIMIT: usize = 256;
 
-pub(super) fn compile(source: &str) -> Result<Program, ExprError> {
+pub(super) fn compile_condition(source: &str) -> Result<Program, ExprError> {
     if source.len() > CONDITION_LIMIT {
         return Err(ExprError::new(format!("a condition has at most {CONDITION_LIMIT} bytes")));
     }
@@ -20,20 +20,21 @@ pub(super) fn compile(source: &str) -> Result<Program, ExprError> {
         let message = format!("a condition has at most {OPERATORS_LIMIT} operators and brackets");
         return Err(ExprError::new(message));
     }
-    Program::compile(source)
-        .map_err(|errors| explain(source, errors.errors.first().map_or((1, 0), |error| error.pos)))
+    Program::compile(source).map_err(|errors| {
+        explain_parse_error(source, errors.errors.first().map_or((1, 0), |error| error.pos))
+    })
 }
 
 /// Words that CEL reserves: none may follow a dot as a name.
-const WORDS: [&str; 4] = ["false", "in", "null", "true"];
+const CEL_RESERVED_WORDS: [&str; 4] = ["false", "in", "null", "true"];
 /// Characters of a condition that an error message shows.
-const SHOWN_CHARS: usize = 30;
+const EXCERPT_CHARS: usize = 30;
 
 /// Explains a syntax error at `line` and `column`; the parser's own message is about its grammar.
-fn explain(source: &str, (line, column): (isize, isize)) -> ExprError {
+fn explain_parse_error(source: &str, (line, column): (isize, isize)) -> ExprError {
     let (line, column) = (usize::try_from(line).unwrap_or(1), usize::try_from(column).unwrap_or(0));
     let rest = source.lines().nth(line.saturating_sub(1)).unwrap_or_default();
-    let rest: String = rest.chars().skip(column).take(SHOWN_CHARS).collect();
+    let rest: String = rest.chars().skip(column).take(EXCERPT_CHARS).collect();
     let message = match reserved_word(source) {
         Some((before, word)) => {
             format!("`{word}` is a word of CEL: write {before}[\"{word}\"]")
@@ -51,7 +52,7 @@ fn reserved_word(source: &str) -> Option<(&str, &str)> {
         let (before, after) = (&source[..dot], &source[dot + 1..]);
         let end = after.find(|c| !is_of_name(c)).unwrap_or(after.len());
         let start = before.rfind(|c| !is_of_name(c) && c != '.').map_or(0, |at| at + 1);
-        WORDS.contains(&&after[..end]).then(|| (&before[start..], &after[..end]))
+        CEL_RESERVED_WORDS.contains(&&after[..end]).then(|| (&before[start..], &after[..end]))
     })
 }
 
@@ -59,9 +60,12 @@ fn reserved_word(source: &str) -> Option<(&str, &str)> {
 ///
 /// # Errors
 /// A condition up to that one cannot be parsed, uses an undefined name, or is not a boolean.
-pub fn first_holding(conditions: &[impl AsRef<str>], scope: &Scope) -> Result<usize, ExprError> {
+pub fn first_true_condition(
+    conditions: &[impl AsRef<str>],
+    scope: &ExprScope,
+) -> Result<usize, ExprError> {
     for (index, condition) in conditions.iter().enumerate() {
-        if holds(condition.as_ref(), scope)? {
+        if condition_holds(condition.as_ref(), scope)? {
             return Ok(index);
         }
     }
@@ -72,19 +76,19 @@ pub fn first_holding(conditions: &[impl AsRef<str>], scope: &Scope) -> Result<us
 ///
 /// # Errors
 /// As [`first_true_condition`], or [`BoundedEvalError::OverAllowance`].
-pub fn first_holding_within(
+pub fn first_true_condition_within(
     conditions: &[impl AsRef<str>],
-    scope: &Scope,
+    scope: &ExprScope,
     allowance: &mut Allowance,
-) -> Result<usize, Unevaluated> {
+) -> Result<usize, BoundedEvalError> {
     for (index, condition) in conditions.iter().enumerate() {
         let condition = condition.as_ref();
-        let program = compile(condition)?;
-        let weight = scope.weight_for(condition, allowance.left());
+        let program = compile_condition(condition)?;
+        let weight = scope.weight_for(condition, allowance.remaining_bytes());
         // Each condition is charged before it is evaluated: the ones after the first true one cost
         // nothing.
-        allowance.take(work_of(&program, weight))?;
-        if evaluate(condition, &program, scope)? {
+        allowance.take_bytes(condition_cost(&program, weight))?;
+        if evaluate_program(condition, &program, scope)? {
             return Ok(index);
         }
     }
@@ -95,13 +99,13 @@ pub fn first_holding_within(
 ///
 /// # Errors
 /// It cannot be parsed, uses an undefined name, or is not a boolean.
-pub fn holds(source: &str, scope: &Scope) -> Result<bool, ExprError> {
-    evaluate(source, &compile(source)?, scope)
+pub fn condition_holds(source: &str, scope: &ExprScope) -> Result<bool, ExprError> {
+    evaluate_program(source, &compile_condition(source)?, scope)
 }
 
-fn evaluate(source: &str, program: &Program, scope: &Scope) -> Result<bool, ExprError> {
+fn evaluate_program(source: &str, program: &Program, scope: &ExprScope) -> Result<bool, ExprError> {
     // Bounds the loops of every condition, also of one that no manifest check has seen.
-    super::walk::refs(program)?;
+    super::condition_refs::collect_program_refs(program)?;
     let mut context = Context::default();
     for (name, value) in scope.values_for(source) {
         context

@@ -3,7 +3,7 @@
 use minijinja::value::{Rest, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, Value, filters, tests};
 
-use super::meter::{Passage, charge, charge_list, charge_value};
+use super::filter_meter::{ListAccess, charge_filter, charge_list, charge_value};
 
 /// Bytes that one list item counts besides its text.
 const ITEM_BYTES: usize = 48;
@@ -81,113 +81,117 @@ pub(super) const TESTS: [&str; 22] = [
 
 /// Charges for a text made from one that was charged already, and so longer by a small factor at
 /// most.
-fn charged(state: &mut State<'_, '_>, text: String) -> Result<String, Error> {
-    charge(state, text.len(), text.len()).map(|()| text)
+fn charge_text(state: &mut State<'_, '_>, text: String) -> Result<String, Error> {
+    charge_filter(state, text.len(), text.len()).map(|()| text)
 }
 
 /// Adds the filters and tests to an empty environment.
-pub(super) fn add(environment: &mut Environment<'_>) {
-    add_texts(environment);
-    add_lists(environment);
-    add_values(environment);
+pub(super) fn add_filters_and_tests(environment: &mut Environment<'_>) {
+    add_text_filters(environment);
+    add_list_filters(environment);
+    add_value_filters(environment);
     add_tests(environment);
 }
 
-type Text = Result<String, Error>;
+type TextResult = Result<String, Error>;
 
-fn upper(state: &mut State<'_, '_>, text: &str) -> Text {
-    charge(state, text.len(), 0)?;
-    charged(state, text.to_uppercase())
+fn filter_upper(state: &mut State<'_, '_>, text: &str) -> TextResult {
+    charge_filter(state, text.len(), 0)?;
+    charge_text(state, text.to_uppercase())
 }
 
-fn lower(state: &mut State<'_, '_>, text: &str) -> Text {
-    charge(state, text.len(), 0)?;
-    charged(state, text.to_lowercase())
+fn filter_lower(state: &mut State<'_, '_>, text: &str) -> TextResult {
+    charge_filter(state, text.len(), 0)?;
+    charge_text(state, text.to_lowercase())
 }
 
-fn capitalize(state: &mut State<'_, '_>, text: &str) -> Text {
-    charge(state, text.len(), 0)?;
-    charged(state, capitalized(text))
+fn filter_capitalize(state: &mut State<'_, '_>, text: &str) -> TextResult {
+    charge_filter(state, text.len(), 0)?;
+    charge_text(state, capitalize_word(text))
 }
 
-fn title(state: &mut State<'_, '_>, text: &str) -> Text {
-    charge(state, text.len(), 0)?;
+fn filter_title(state: &mut State<'_, '_>, text: &str) -> TextResult {
+    charge_filter(state, text.len(), 0)?;
     let words = text.split_inclusive(|letter: char| !letter.is_alphanumeric());
-    charged(state, words.map(capitalized).collect())
+    charge_text(state, words.map(capitalize_word).collect())
 }
 
-fn capitalized(text: &str) -> String {
+fn capitalize_word(text: &str) -> String {
     let mut letters = text.chars();
     let first = letters.next().into_iter().flat_map(char::to_uppercase);
     first.chain(letters.as_str().to_lowercase().chars()).collect()
 }
 
-fn trim(state: &mut State<'_, '_>, text: &str) -> Text {
-    charge(state, text.len(), text.len())?;
+fn filter_trim(state: &mut State<'_, '_>, text: &str) -> TextResult {
+    charge_filter(state, text.len(), text.len())?;
     Ok(text.trim().to_owned())
 }
 
-fn string(state: &mut State<'_, '_>, value: &Value) -> Text {
+fn filter_string(state: &mut State<'_, '_>, value: &Value) -> TextResult {
     charge_value(state, value, 1)?;
-    charged(state, value.to_string())
+    charge_text(state, value.to_string())
 }
 
-fn replace(state: &mut State<'_, '_>, text: &str, from: &str, to: &str) -> Text {
-    charge(state, text.len() + from.len(), 0)?;
+fn filter_replace(state: &mut State<'_, '_>, text: &str, from: &str, to: &str) -> TextResult {
+    charge_filter(state, text.len() + from.len(), 0)?;
     // The length of the result is known before it is made, so an explosion is refused in time.
     let times = text.matches(from).count();
     let length = text.len().saturating_add(times.saturating_mul(to.len()));
-    charge(state, length, length)?;
+    charge_filter(state, length, length)?;
     Ok(text.replace(from, to))
 }
 
-fn indent(state: &mut State<'_, '_>, text: &str, width: Option<usize>) -> Text {
+fn filter_indent(state: &mut State<'_, '_>, text: &str, width: Option<usize>) -> TextResult {
     // Without the cap, each line could grow by any number of spaces.
     let width = width.unwrap_or(4).min(INDENT_LIMIT);
-    charge(state, text.len(), 0)?;
+    charge_filter(state, text.len(), 0)?;
     let length = text.len() + text.matches('\n').count() * width;
-    charge(state, length, length)?;
+    charge_filter(state, length, length)?;
     Ok(text.replace('\n', &format!("\n{}", " ".repeat(width))))
 }
 
-fn tojson(state: &mut State<'_, '_>, value: &Value) -> Text {
+fn filter_tojson(state: &mut State<'_, '_>, value: &Value) -> TextResult {
     charge_value(state, value, 1)?;
     let json = serde_json::to_string(value)
         .map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
-    charged(state, json)
+    charge_text(state, json)
 }
 
-fn split(state: &mut State<'_, '_>, text: &str, by: Option<&str>) -> Result<Vec<Value>, Error> {
+fn filter_split(
+    state: &mut State<'_, '_>,
+    text: &str,
+    by: Option<&str>,
+) -> Result<Vec<Value>, Error> {
     match by.filter(|by| !by.is_empty()) {
-        Some(by) => pieces(state, text, || text.split(by)),
-        None => pieces(state, text, || text.split_whitespace()),
+        Some(by) => split_with(state, text, || text.split(by)),
+        None => split_with(state, text, || text.split_whitespace()),
     }
 }
 
-fn lines(state: &mut State<'_, '_>, text: &str) -> Result<Vec<Value>, Error> {
-    pieces(state, text, || text.lines())
+fn filter_lines(state: &mut State<'_, '_>, text: &str) -> Result<Vec<Value>, Error> {
+    split_with(state, text, || text.lines())
 }
 
 /// Splits a text into list items, and charges for them before they are made.
-fn pieces<'t, I: Iterator<Item = &'t str>>(
+fn split_with<'t, I: Iterator<Item = &'t str>>(
     state: &mut State<'_, '_>,
     text: &str,
     cut: impl Fn() -> I,
 ) -> Result<Vec<Value>, Error> {
-    charge(state, text.len(), 0)?;
+    charge_filter(state, text.len(), 0)?;
     let length = text.len() + cut().count().saturating_mul(ITEM_BYTES);
-    charge(state, length, length)?;
+    charge_filter(state, length, length)?;
     Ok(cut().map(Value::from).collect())
 }
 
-fn join(state: &mut State<'_, '_>, list: &Value, by: Option<&str>) -> Text {
+fn filter_join(state: &mut State<'_, '_>, list: &Value, by: Option<&str>) -> TextResult {
     charge_value(state, list, 1)?;
     let mut joined = String::new();
     for (index, item) in list.try_iter()?.enumerate() {
         let item = item.as_str().map_or_else(|| item.to_string(), str::to_owned);
         // Charged item by item: the length of the whole is not known without rendering each item.
         let by = if index > 0 { by.unwrap_or_default() } else { "" };
-        charge(state, by.len() + item.len(), by.len() + item.len())?;
+        charge_filter(state, by.len() + item.len(), by.len() + item.len())?;
         joined.push_str(by);
         joined.push_str(&item);
     }
@@ -198,7 +202,7 @@ fn join(state: &mut State<'_, '_>, list: &Value, by: Option<&str>) -> Text {
 fn add_list_filter(
     environment: &mut Environment<'_>,
     name: &'static str,
-    passage: Passage,
+    passage: ListAccess,
     filter: Value,
 ) {
     let metered = move |state: &mut State<'_, '_>, list: Value, rest: Rest<ValueOrKwargs>| {
@@ -210,50 +214,50 @@ fn add_list_filter(
     environment.add_filter(name, metered);
 }
 
-fn add_texts(environment: &mut Environment<'_>) {
-    environment.add_filter("upper", upper);
-    environment.add_filter("lower", lower);
-    environment.add_filter("title", title);
-    environment.add_filter("capitalize", capitalize);
-    environment.add_filter("trim", trim);
-    environment.add_filter("string", string);
-    environment.add_filter("replace", replace);
-    environment.add_filter("indent", indent);
-    environment.add_filter("tojson", tojson);
-    environment.add_filter("split", split);
-    environment.add_filter("lines", lines);
-    environment.add_filter("join", join);
+fn add_text_filters(environment: &mut Environment<'_>) {
+    environment.add_filter("upper", filter_upper);
+    environment.add_filter("lower", filter_lower);
+    environment.add_filter("title", filter_title);
+    environment.add_filter("capitalize", filter_capitalize);
+    environment.add_filter("trim", filter_trim);
+    environment.add_filter("string", filter_string);
+    environment.add_filter("replace", filter_replace);
+    environment.add_filter("indent", filter_indent);
+    environment.add_filter("tojson", filter_tojson);
+    environment.add_filter("split", filter_split);
+    environment.add_filter("lines", filter_lines);
+    environment.add_filter("join", filter_join);
 }
 
-fn add_lists(environment: &mut Environment<'_>) {
+fn add_list_filters(environment: &mut Environment<'_>) {
     let list_filters = [
-        ("length", Passage::Glance, Value::from_function(filters::length)),
-        ("count", Passage::Glance, Value::from_function(filters::length)),
-        ("first", Passage::Glance, Value::from_function(filters::first)),
-        ("last", Passage::Glance, Value::from_function(filters::last)),
-        ("list", Passage::Once, Value::from_function(filters::list)),
-        ("sort", Passage::Sort, Value::from_function(filters::sort)),
-        ("unique", Passage::Sort, Value::from_function(filters::unique)),
-        ("reverse", Passage::Once, Value::from_function(filters::reverse)),
-        ("map", Passage::Once, Value::from_function(filters::map)),
-        ("select", Passage::Once, Value::from_function(filters::select)),
-        ("reject", Passage::Once, Value::from_function(filters::reject)),
-        ("selectattr", Passage::Once, Value::from_function(filters::selectattr)),
-        ("rejectattr", Passage::Once, Value::from_function(filters::rejectattr)),
-        ("groupby", Passage::Sort, Value::from_function(filters::groupby)),
-        ("items", Passage::Once, Value::from_function(filters::items)),
-        ("dictsort", Passage::Sort, Value::from_function(filters::dictsort)),
-        ("zip", Passage::Once, Value::from_function(filters::zip)),
-        ("sum", Passage::Once, Value::from_function(filters::sum)),
-        ("min", Passage::Once, Value::from_function(filters::min)),
-        ("max", Passage::Once, Value::from_function(filters::max)),
+        ("length", ListAccess::Glance, Value::from_function(filters::length)),
+        ("count", ListAccess::Glance, Value::from_function(filters::length)),
+        ("first", ListAccess::Glance, Value::from_function(filters::first)),
+        ("last", ListAccess::Glance, Value::from_function(filters::last)),
+        ("list", ListAccess::Once, Value::from_function(filters::list)),
+        ("sort", ListAccess::Sort, Value::from_function(filters::sort)),
+        ("unique", ListAccess::Sort, Value::from_function(filters::unique)),
+        ("reverse", ListAccess::Once, Value::from_function(filters::reverse)),
+        ("map", ListAccess::Once, Value::from_function(filters::map)),
+        ("select", ListAccess::Once, Value::from_function(filters::select)),
+        ("reject", ListAccess::Once, Value::from_function(filters::reject)),
+        ("selectattr", ListAccess::Once, Value::from_function(filters::selectattr)),
+        ("rejectattr", ListAccess::Once, Value::from_function(filters::rejectattr)),
+        ("groupby", ListAccess::Sort, Value::from_function(filters::groupby)),
+        ("items", ListAccess::Once, Value::from_function(filters::items)),
+        ("dictsort", ListAccess::Sort, Value::from_function(filters::dictsort)),
+        ("zip", ListAccess::Once, Value::from_function(filters::zip)),
+        ("sum", ListAccess::Once, Value::from_function(filters::sum)),
+        ("min", ListAccess::Once, Value::from_function(filters::min)),
+        ("max", ListAccess::Once, Value::from_function(filters::max)),
     ];
     for (name, passage, filter) in list_filters {
         add_list_filter(environment, name, passage, filter);
     }
 }
 
-fn add_values(environment: &mut Environment<'_>) {
+fn add_value_filters(environment: &mut Environment<'_>) {
     // These read one value and return one: the library's own versions need no meter.
     environment.add_filter("abs", filters::abs);
     environment.add_filter("round", filters::round);

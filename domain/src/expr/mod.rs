@@ -14,23 +14,23 @@
 
 mod allowance;
 mod condition;
+mod condition_cost;
+mod condition_refs;
+mod filter_meter;
 mod filters;
-mod meter;
 mod refs;
 mod scope;
 mod template;
-mod tokens;
-mod walk;
+mod token_scan;
 mod weight;
-mod work;
 
-pub use allowance::{Allowance, Unevaluated};
-pub use condition::{first_holding, first_holding_within, holds};
-pub use refs::{Named, Refs, nodes_in_value, refs_in_condition, refs_in_text};
-pub use scope::{NodeView, Scope};
+pub use allowance::{Allowance, BoundedEvalError};
+pub use condition::{condition_holds, first_true_condition, first_true_condition_within};
+pub(crate) use condition_cost::pattern_states;
+pub use refs::{ExprRefs, NameLines, nodes_in_value, refs_in_condition, refs_in_text};
+pub use scope::{ExprScope, NodeView};
 pub use template::{render_text, render_text_within, render_value, render_value_within};
-pub use weight::Weight;
-pub(crate) use work::pattern_states;
+pub use weight::ValueWeight;
 
 /// Error of an expression that cannot be parsed or has no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,14 +44,14 @@ pub struct ExprError {
 
 impl ExprError {
     fn new(message: impl Into<String>) -> Self {
-        Self { message: cut(message.into()), line: None }
+        Self { message: truncate_message(message.into()), line: None }
     }
 }
 
 /// Longest message in bytes: a library may repeat a whole value in its message.
 const MESSAGE_BYTES: usize = 2 << 10;
 
-fn cut(mut message: String) -> String {
+fn truncate_message(mut message: String) -> String {
     if message.len() > MESSAGE_BYTES {
         let end = (0..=MESSAGE_BYTES).rev().find(|at| message.is_char_boundary(*at));
         message.truncate(end.unwrap_or(0));

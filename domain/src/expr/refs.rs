@@ -4,32 +4,32 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::template::{ENVIRONMENT, explain, sole_expression};
-use super::tokens::{Form, scan};
+use super::template::{ENVIRONMENT, explain_template_error, sole_expression};
+use super::token_scan::{SourceForm, scan_text};
 use super::{ExprError, condition};
 use crate::id::NodeId;
 
 /// Names, each with the line, from 1, where it is first used.
-pub type Named = BTreeMap<String, usize>;
+pub type NameLines = BTreeMap<String, usize>;
 
 /// Functions that templates can call.
-const FUNCTIONS: [&str; 1] = ["range"];
+const TEMPLATE_FUNCTIONS: [&str; 1] = ["range"];
 
 /// Names that an expression uses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Refs {
+pub struct ExprRefs {
     /// Node names in `nodes.NAME` or `nodes["NAME"]`.
-    pub nodes: Named,
+    pub nodes: NameLines,
     /// Other variables, by the first name of their path.
-    pub variables: Named,
+    pub variables: NameLines,
 }
 
-impl Refs {
-    pub(super) fn node(&mut self, name: &str, line: usize) {
+impl ExprRefs {
+    pub(super) fn add_node(&mut self, name: &str, line: usize) {
         self.nodes.entry(name.to_owned()).or_insert(line);
     }
 
-    pub(super) fn variable(&mut self, name: &str, line: usize) {
+    pub(super) fn add_variable(&mut self, name: &str, line: usize) {
         self.variables.entry(name.to_owned()).or_insert(line);
     }
 }
@@ -38,27 +38,38 @@ impl Refs {
 ///
 /// # Errors
 /// The template cannot be parsed, or could cost more than the limits allow.
-pub fn refs_in_text(text: &str) -> Result<Refs, ExprError> {
+pub fn refs_in_text(text: &str) -> Result<ExprRefs, ExprError> {
     if !super::template::is_template(text) {
-        return Ok(Refs::default());
+        return Ok(ExprRefs::default());
     }
     super::template::check_length(text)?;
     let (mut refs, names) = match sole_expression(text) {
         Some(expression) => {
-            let (refs, _) = scan(expression, Form::Expression)?;
+            let (refs, _) = scan_text(expression, SourceForm::Expression)?;
             let compiled = ENVIRONMENT.compile_expression(expression);
-            (refs, compiled.map_err(|error| explain(&error))?.undeclared_variables(false))
+            (
+                refs,
+                compiled
+                    .map_err(|error| explain_template_error(&error))?
+                    .undeclared_variables(false),
+            )
         }
         None => {
-            let (refs, _) = scan(text, Form::Template)?;
+            let (refs, _) = scan_text(text, SourceForm::Template)?;
             let compiled = ENVIRONMENT.template_from_str(text);
-            (refs, compiled.map_err(|error| explain(&error))?.undeclared_variables(false))
+            (
+                refs,
+                compiled
+                    .map_err(|error| explain_template_error(&error))?
+                    .undeclared_variables(false),
+            )
         }
     };
     // The scan also collects loop variables and argument names. The library knows which names come
     // from outside.
-    refs.variables
-        .retain(|name, _| names.contains(name.as_str()) && !FUNCTIONS.contains(&name.as_str()));
+    refs.variables.retain(|name, _| {
+        names.contains(name.as_str()) && !TEMPLATE_FUNCTIONS.contains(&name.as_str())
+    });
     Ok(refs)
 }
 
@@ -79,6 +90,7 @@ pub fn nodes_in_value(value: &Value) -> Vec<NodeId> {
 ///
 /// # Errors
 /// The condition cannot be parsed, or could cost more than the limits allow.
-pub fn refs_in_condition(source: &str) -> Result<Refs, ExprError> {
-    condition::compile(source).and_then(|program| super::walk::refs(&program))
+pub fn refs_in_condition(source: &str) -> Result<ExprRefs, ExprError> {
+    condition::compile_condition(source)
+        .and_then(|program| super::condition_refs::collect_program_refs(&program))
 }

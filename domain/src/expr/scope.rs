@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::weight::Weight;
+use super::weight::ValueWeight;
 use crate::id::NodeId;
 
 /// Bytes that a node counts among the values of a text, besides its output.
@@ -22,7 +22,7 @@ pub struct NodeView {
 
 /// Values that one evaluation sees.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Scope {
+pub struct ExprScope {
     /// Inputs of the run, an object.
     pub inputs: Arc<Value>,
     /// Nodes that the evaluated node waits for.
@@ -31,7 +31,7 @@ pub struct Scope {
     pub item: Option<(Value, u32)>,
 }
 
-impl Scope {
+impl ExprScope {
     /// Returns the values that a text may use, as one object. Values whose name is not in the text
     /// are left out, so that a long document is not copied for a template that does not use it.
     pub(super) fn values_for(&self, text: &str) -> Map<String, Value> {
@@ -43,7 +43,7 @@ impl Scope {
         if named("nodes") {
             let nodes = self.nodes.iter().filter(|(id, _)| named(id.as_str()));
             let nodes: Map<_, _> =
-                nodes.map(|(id, view)| (id.as_str().to_owned(), view.value())).collect();
+                nodes.map(|(id, view)| (id.as_str().to_owned(), view.to_json())).collect();
             values.insert("nodes".into(), Value::Object(nodes));
         }
         if let Some((item, index)) = &self.item {
@@ -54,29 +54,29 @@ impl Scope {
     }
 }
 
-impl Scope {
+impl ExprScope {
     /// Returns the weight of the values that [`Self::values_for`] would return.
-    pub(super) fn weight_for(&self, text: &str, limit: u64) -> Weight {
-        let mut weight = Weight::default();
+    pub(super) fn weight_for(&self, text: &str, limit: u64) -> ValueWeight {
+        let mut weight = ValueWeight::default();
         let named = |name: &str| text.contains(name);
         if named("inputs") {
-            weight.add(&self.inputs, limit);
+            weight.add_value(&self.inputs, limit);
         }
         if named("nodes") {
             for (_, view) in self.nodes.iter().filter(|(id, _)| named(id.as_str())) {
-                weight.add(view.output.as_deref().unwrap_or(&Value::Null), limit);
+                weight.add_value(view.output.as_deref().unwrap_or(&Value::Null), limit);
                 weight.bytes += NODE_VIEW_BYTES;
             }
         }
         if let Some((item, _)) = &self.item {
-            weight.add(item, limit);
+            weight.add_value(item, limit);
         }
         weight
     }
 
     /// Returns the value of a plain path like `inputs.text` or `nodes.a.output`, without a copy;
     /// `None` for any other expression and for an undefined path.
-    pub(super) fn named(&self, expression: &str) -> Option<&Value> {
+    pub(super) fn find_value(&self, expression: &str) -> Option<&Value> {
         let mut names = expression.split('.');
         let (first, mut names) = (names.next()?, names.map(|name| is_name(name).then_some(name)));
         let mut value: &Value = match first {
@@ -107,7 +107,7 @@ fn is_name(text: &str) -> bool {
 }
 
 impl NodeView {
-    fn value(&self) -> Value {
+    fn to_json(&self) -> Value {
         match &self.output {
             Some(output) => json!({"status": self.status, "output": **output}),
             None => json!({"status": self.status}),

@@ -9,24 +9,24 @@ const MAP_BYTES: u64 = 640;
 
 /// Memory and width of a value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Weight {
+pub struct ValueWeight {
     /// Upper bound of its bytes in memory.
     pub bytes: u64,
     /// Items of its longest list, or fields of its largest map if that is more.
     pub longest: u64,
 }
 
-impl Weight {
+impl ValueWeight {
     /// Measures a value. Measuring stops above `limit`: the result is then above the limit, and no
     /// more is known.
-    pub fn of(value: &Value, limit: u64) -> Self {
+    pub fn of_value(value: &Value, limit: u64) -> Self {
         let mut weight = Self::default();
-        weight.add(value, limit);
+        weight.add_value(value, limit);
         weight
     }
 
     /// Adds a value, unless the weight is above `limit` already.
-    pub fn add(&mut self, value: &Value, limit: u64) {
+    pub fn add_value(&mut self, value: &Value, limit: u64) {
         if self.bytes > limit {
             return;
         }
@@ -39,7 +39,7 @@ impl Weight {
                     if self.bytes > limit {
                         return;
                     }
-                    self.add(item, limit);
+                    self.add_value(item, limit);
                 }
             }
             Value::Object(fields) => {
@@ -50,7 +50,7 @@ impl Weight {
                         return;
                     }
                     self.bytes += key.len() as u64;
-                    self.add(field, limit);
+                    self.add_value(field, limit);
                 }
             }
             _ => {}
@@ -62,15 +62,15 @@ impl Weight {
 mod tests {
     use serde_json::json;
 
-    use super::Weight;
+    use super::ValueWeight;
 
     #[test]
     fn a_weight_is_never_below_the_text_and_stops_at_its_limit() {
         let value = json!({"a": ["x".repeat(1000), [1, 2, 3]], "b": {}});
-        let weight = Weight::of(&value, u64::MAX);
+        let weight = ValueWeight::of_value(&value, u64::MAX);
         assert!(weight.bytes > 1000 + 8 * 48 && weight.longest == 3, "{weight:?}");
         let long = json!(vec![0; 100_000]);
-        assert!(Weight::of(&long, 1000).bytes <= 1000 + 48);
-        assert!(Weight::of(&long, 1000).bytes > 1000);
+        assert!(ValueWeight::of_value(&long, 1000).bytes <= 1000 + 48);
+        assert!(ValueWeight::of_value(&long, 1000).bytes > 1000);
     }
 }

@@ -1,61 +1,64 @@
 //! Refuses node fields that a kind of node would ignore, and says what would be right: no limit is
 //! accepted that nothing enforces.
 
-use super::decode::{Decoder, Fields};
-use super::manifest::{Approval, OnError, Signal, Work};
-use super::source::Tree;
+use super::decoder::{ManifestDecoder, MapFields};
+use super::manifest::{ApprovalNode, NodeWork, OnError, SignalNode};
+use super::yaml::YamlTree;
 use crate::time::Span;
 
 /// The node fields that not every kind of node honours, as written in the manifest.
 pub(super) struct GivenFields<'t> {
-    pub(super) retry: Option<&'t Tree>,
-    pub(super) timeout: Option<&'t Tree>,
-    pub(super) on_unknown: Option<&'t Tree>,
-    pub(super) on_error: Option<&'t Tree>,
+    pub(super) retry: Option<&'t YamlTree>,
+    pub(super) timeout: Option<&'t YamlTree>,
+    pub(super) on_unknown: Option<&'t YamlTree>,
+    pub(super) on_error: Option<&'t YamlTree>,
 }
 
 impl<'t> GivenFields<'t> {
     /// Takes these fields from a node's fields.
-    pub(super) fn take(fields: &mut Fields<'t>) -> Self {
+    pub(super) fn take_from(fields: &mut MapFields<'t>) -> Self {
         Self {
-            retry: fields.take("retry"),
-            timeout: fields.take("timeout"),
-            on_error: fields.take("on_error"),
-            on_unknown: fields.take("on_unknown"),
+            retry: fields.take_field("retry"),
+            timeout: fields.take_field("timeout"),
+            on_error: fields.take_field("on_error"),
+            on_unknown: fields.take_field("on_unknown"),
         }
     }
 }
 
 /// Refuses `retry`, `timeout` and `on_unknown` where the node's kind ignores them.
 pub(super) fn check_fields(
-    decoder: &mut Decoder<'_>,
-    fields: &Fields<'_>,
+    decoder: &mut ManifestDecoder<'_>,
+    fields: &MapFields<'_>,
     given: &GivenFields<'_>,
-    work: &Work,
+    work: &NodeWork,
 ) {
     let named =
         [("retry", given.retry), ("timeout", given.timeout), ("on_unknown", given.on_unknown)];
     for (field, tree) in named {
         if let (Some(tree), Some(reason)) = (tree, reason_to_refuse(field, work)) {
-            decoder.add(tree, &fields.at(field), reason);
+            decoder.add_error(tree, &fields.field_path(field), reason);
         }
     }
 }
 
 /// Returns the reason why a kind of node does not take a field; `None` if it does.
-fn reason_to_refuse(field: &str, work: &Work) -> Option<&'static str> {
+fn reason_to_refuse(field: &str, work: &NodeWork) -> Option<&'static str> {
     match (field, work) {
-        ("retry", Work::Branch(_)) => {
+        ("retry", NodeWork::Branch(_)) => {
             Some("a branch calls nothing that another try could help: leave `retry` out")
         }
-        ("retry", Work::Approval(_) | Work::Sleep(_) | Work::Signal(_)) => {
+        ("retry", NodeWork::Approval(_) | NodeWork::Sleep(_) | NodeWork::Signal(_)) => {
             Some("a node that waits is not tried again: say with `on_error` what follows")
         }
-        ("timeout", Work::Branch(_)) => Some("a branch is decided at once: leave `timeout` out"),
-        ("on_unknown", Work::Branch(_) | Work::Approval(_) | Work::Sleep(_) | Work::Signal(_)) => {
-            Some("nothing is called here whose outcome could be unknown: leave `on_unknown` out")
+        ("timeout", NodeWork::Branch(_)) => {
+            Some("a branch is decided at once: leave `timeout` out")
         }
-        ("on_unknown", Work::Graph(_)) => {
+        (
+            "on_unknown",
+            NodeWork::Branch(_) | NodeWork::Approval(_) | NodeWork::Sleep(_) | NodeWork::Signal(_),
+        ) => Some("nothing is called here whose outcome could be unknown: leave `on_unknown` out"),
+        ("on_unknown", NodeWork::Graph(_)) => {
             Some("the run within goes on by itself: say it at its nodes")
         }
         _ => None,
@@ -63,40 +66,42 @@ fn reason_to_refuse(field: &str, work: &Work) -> Option<&'static str> {
 }
 
 /// Refuses `on_error: ask` on a map: its items are not decided about one by one.
-pub(super) fn check_map(
-    decoder: &mut Decoder<'_>,
-    fields: &Fields<'_>,
+pub(super) fn refuse_asking_map(
+    decoder: &mut ManifestDecoder<'_>,
+    fields: &MapFields<'_>,
     given: &GivenFields<'_>,
-    (on_error, work): (Option<&OnError>, &Work),
+    (on_error, work): (Option<&OnError>, &NodeWork),
 ) {
-    if let (Some(tree), Some(OnError::Ask), Work::Map(_)) = (given.on_error, on_error, work) {
+    if let (Some(tree), Some(OnError::Ask), NodeWork::Map(_)) = (given.on_error, on_error, work) {
         let message = "a map cannot ask: use fail, skip or fallback";
-        decoder.add(tree, &fields.at("on_error"), message);
+        decoder.add_error(tree, &fields.field_path("on_error"), message);
     }
 }
 
 /// Warns of two limits on one wait, of which only the shorter one counts.
-pub(super) fn check_waits(
-    decoder: &mut Decoder<'_>,
-    fields: &Fields<'_>,
+pub(super) fn warn_of_double_limit(
+    decoder: &mut ManifestDecoder<'_>,
+    fields: &MapFields<'_>,
     given: &GivenFields<'_>,
     timeout: Span,
-    work: &Work,
+    work: &NodeWork,
 ) {
     let Some(tree) = given.timeout else { return };
     let message = match work {
-        Work::Sleep(sleep) if sleep.span > timeout => {
+        NodeWork::Sleep(sleep) if sleep.span > timeout => {
             format!("ends the sleep of {} after {timeout} as a failure", sleep.span)
         }
-        Work::Approval(Approval { ttl: Some(ttl), .. }) => nearer("`ttl`", *ttl, timeout),
-        Work::Signal(Signal { timeout: Some(own), .. }) => {
-            nearer("the signal's own timeout", *own, timeout)
+        NodeWork::Approval(ApprovalNode { ttl: Some(ttl), .. }) => {
+            describe_nearer_limit("`ttl`", *ttl, timeout)
+        }
+        NodeWork::Signal(SignalNode { timeout: Some(own), .. }) => {
+            describe_nearer_limit("the signal's own timeout", *own, timeout)
         }
         _ => return,
     };
-    decoder.warn(tree, &fields.at("timeout"), message);
+    decoder.add_warning(tree, &fields.field_path("timeout"), message);
 }
 
-fn nearer(name: &str, own: Span, timeout: Span) -> String {
+fn describe_nearer_limit(name: &str, own: Span, timeout: Span) -> String {
     format!("stands beside {name}: the nearer of them counts, {}", own.min(timeout))
 }

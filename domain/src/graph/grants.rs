@@ -1,13 +1,13 @@
 //! Checks that a graph proposed by a model uses only what its plan was granted, at any depth.
 
+use super::diagnostic::Diagnostic;
 use super::manifest::{
-    Agent, Callee, Grants, Graph, Memory, Node, RECALL_TOOL, SPAWN_TOOL, ToolRef,
+    Agent, AgentMemory, CalleeRef, Grants, Graph, GraphNode, RECALL_TOOL, SPAWN_TOOL, ToolRef,
 };
-use super::manifest::{MapWork, Tool, Work};
-use super::mistake::Mistake;
+use super::manifest::{MapWork, NodeWork, ToolInvocation};
 
 /// Prefix of the tools that read or write a subject's memory.
-const MEMORY_TOOLS: &str = "memory.";
+const MEMORY_TOOL_PREFIX: &str = "memory.";
 
 impl Grants {
     /// True if nothing is granted.
@@ -17,7 +17,7 @@ impl Grants {
 
     fn has_tool(&self, name: &str) -> bool {
         // Memory is granted by subject, never by tool.
-        if name.starts_with(MEMORY_TOOLS) {
+        if name.starts_with(MEMORY_TOOL_PREFIX) {
             return self.memory_subject.is_some();
         }
         self.tools.iter().any(|tool| matches!(tool, ToolRef::Builtin(known) if known == name))
@@ -28,15 +28,15 @@ impl Grants {
     }
 
     /// A grant without a version covers every version.
-    fn has_graph(&self, callee: &Callee) -> bool {
-        let is_it = |known: &Callee| {
+    fn has_graph(&self, callee: &CalleeRef) -> bool {
+        let is_it = |known: &CalleeRef| {
             known.name == callee.name
                 && (known.version.is_none() || known.version == callee.version)
         };
         self.tools.iter().any(|tool| matches!(tool, ToolRef::Graph(known) if is_it(known)))
     }
 
-    fn has(&self, tool: &ToolRef) -> bool {
+    fn allows(&self, tool: &ToolRef) -> bool {
         match tool {
             ToolRef::Builtin(name) => self.has_tool(name),
             ToolRef::Agent(callee) => self.has_agent(&callee.name),
@@ -48,36 +48,39 @@ impl Grants {
 /// Returns each use of a tool, agent, graph or memory that was not granted, in the order of the
 /// nodes. The granted subject is compared as text: a template in its place is refused, since what
 /// it yields is not known before the run.
-pub fn find_beyond_grants(graph: &Graph, grants: &Grants) -> Vec<Mistake> {
-    let mut check = GrantCheck { grants, mistakes: Vec::new() };
+pub fn find_ungranted_uses(graph: &Graph, grants: &Grants) -> Vec<Diagnostic> {
+    let mut check = GrantCheck { grants, diagnostics: Vec::new() };
     for (index, node) in graph.nodes.iter().enumerate() {
         check.check_node(node, &format!("nodes[{index}]"));
     }
-    check.mistakes
+    check.diagnostics
 }
 
 struct GrantCheck<'a> {
     grants: &'a Grants,
-    mistakes: Vec<Mistake>,
+    diagnostics: Vec<Diagnostic>,
 }
 
 impl GrantCheck<'_> {
-    fn check_node(&mut self, node: &Node, path: &str) {
+    fn check_node(&mut self, node: &GraphNode, path: &str) {
         match &node.work {
-            Work::Agent(agent) => self.check_agent(agent, &format!("{path}.agent")),
-            Work::Tool(tool) => self.check_tool(tool, &format!("{path}.tool")),
-            Work::Map(map) => match &map.work {
+            NodeWork::Agent(agent) => self.check_agent(agent, &format!("{path}.agent")),
+            NodeWork::Tool(tool) => self.check_tool(tool, &format!("{path}.tool")),
+            NodeWork::Map(map) => match &map.work {
                 MapWork::Agent(agent) => self.check_agent(agent, &format!("{path}.map.agent")),
                 MapWork::Tool(tool) => self.check_tool(tool, &format!("{path}.map.tool")),
             },
-            Work::Graph(graph) => {
+            NodeWork::Graph(graph) => {
                 let (name, version) = (graph.name.clone(), graph.version.clone());
-                let callee = Callee { name, version, description: None };
+                let callee = CalleeRef { name, version, description: None };
                 if !self.grants.has_graph(&callee) {
-                    self.refuse(&format!("{path}.graph"), format!("the graph `{}`", callee.name));
+                    self.report_ungranted(
+                        &format!("{path}.graph"),
+                        format!("the graph `{}`", callee.name),
+                    );
                 }
             }
-            Work::Plan(plan) => {
+            NodeWork::Plan(plan) => {
                 let path = format!("{path}.plan");
                 self.check_agent(&plan.agent, &path);
                 self.check_tools(&plan.grants.tools, &format!("{path}.tools"));
@@ -85,12 +88,15 @@ impl GrantCheck<'_> {
                     self.check_subject(Some(subject), &format!("{path}.memory.subject"));
                 }
             }
-            Work::Branch(_) | Work::Approval(_) | Work::Sleep(_) | Work::Signal(_) => {}
+            NodeWork::Branch(_)
+            | NodeWork::Approval(_)
+            | NodeWork::Sleep(_)
+            | NodeWork::Signal(_) => {}
         }
     }
 
     fn check_agent(&mut self, agent: &Agent, path: &str) {
-        if let Some(Memory { subject, .. }) = &agent.memory {
+        if let Some(AgentMemory { subject, .. }) = &agent.memory {
             self.check_subject(Some(subject), &format!("{path}.memory.subject"));
         }
         let Some(toolbox) = &agent.toolbox else { return };
@@ -100,14 +106,14 @@ impl GrantCheck<'_> {
         // choose it.
         let remembers = |tool: &ToolRef| {
             let ToolRef::Builtin(name) = tool else { return false };
-            name.starts_with(MEMORY_TOOLS)
+            name.starts_with(MEMORY_TOOL_PREFIX)
         };
         if agent.memory.is_none() && toolbox.tools.iter().any(remembers) {
             let message = format!(
                 "an agent with `{RECALL_TOOL}` and the like needs `memory: {{subject: ...}}`: \
                  without it it could ask for anybody's"
             );
-            self.add_mistake(&format!("{path}.tools"), message);
+            self.add_diagnostic(&format!("{path}.tools"), message);
         }
     }
 
@@ -115,16 +121,16 @@ impl GrantCheck<'_> {
         for (index, tool) in tools.iter().enumerate() {
             // What `agent.spawn` runs is checked by the toolbox's `spawn` list.
             let is_spawn = matches!(tool, ToolRef::Builtin(name) if name == SPAWN_TOOL);
-            if !is_spawn && !self.grants.has(tool) {
-                self.refuse(&format!("{path}[{index}]"), describe_tool(tool));
+            if !is_spawn && !self.grants.allows(tool) {
+                self.report_ungranted(&format!("{path}[{index}]"), describe_tool(tool));
             }
         }
     }
 
-    fn check_tool(&mut self, tool: &Tool, path: &str) {
+    fn check_tool(&mut self, tool: &ToolInvocation, path: &str) {
         if !self.grants.has_tool(&tool.name) {
-            self.refuse(path, format!("the tool `{}`", tool.name));
-        } else if tool.name.starts_with(MEMORY_TOOLS) {
+            self.report_ungranted(path, format!("the tool `{}`", tool.name));
+        } else if tool.name.starts_with(MEMORY_TOOL_PREFIX) {
             self.check_subject(tool.with["subject"].as_str(), &format!("{path}.with.subject"));
         }
     }
@@ -132,22 +138,22 @@ impl GrantCheck<'_> {
     fn check_subject(&mut self, subject: Option<&str>, path: &str) {
         let granted = self.grants.memory_subject.as_deref();
         if granted.is_none() {
-            self.refuse(path, "memory".to_owned());
+            self.report_ungranted(path, "memory".to_owned());
         } else if subject != granted {
             let granted = granted.unwrap_or_default();
-            self.add_mistake(
+            self.add_diagnostic(
                 path,
                 format!("the subject must be `{granted}`, written out as it is"),
             );
         }
     }
 
-    fn refuse(&mut self, path: &str, what: String) {
-        self.add_mistake(path, format!("{what} was not given to this plan"));
+    fn report_ungranted(&mut self, path: &str, what: String) {
+        self.add_diagnostic(path, format!("{what} was not given to this plan"));
     }
 
-    fn add_mistake(&mut self, path: &str, message: String) {
-        self.mistakes.push(Mistake { line: 1, column: 1, path: path.to_owned(), message });
+    fn add_diagnostic(&mut self, path: &str, message: String) {
+        self.diagnostics.push(Diagnostic { line: 1, column: 1, path: path.to_owned(), message });
     }
 }
 
@@ -163,9 +169,9 @@ fn describe_tool(tool: &ToolRef) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::find_beyond_grants;
-    use crate::graph::manifest::{Callee, Grants, ToolRef};
-    use crate::graph::{ToolCatalog, ToolSpec, parse};
+    use super::find_ungranted_uses;
+    use crate::graph::manifest::{CalleeRef, Grants, ToolRef};
+    use crate::graph::{ToolCatalog, ToolSpec, parse_manifest};
 
     fn catalog() -> ToolCatalog {
         let tool = |name: &str| ToolSpec {
@@ -179,13 +185,13 @@ mod tests {
 
     fn beyond(nodes: &serde_json::Value, grants: &Grants) -> Vec<String> {
         let manifest = json!({"name": "p", "nodes": nodes}).to_string();
-        let graph = parse(&manifest, &catalog()).expect("it is a graph").graph;
-        find_beyond_grants(&graph, grants).into_iter().map(|mistake| mistake.path).collect()
+        let graph = parse_manifest(&manifest, &catalog()).expect("it is a graph").graph;
+        find_ungranted_uses(&graph, grants).into_iter().map(|mistake| mistake.path).collect()
     }
 
     fn grants() -> Grants {
         let callee =
-            |name: &str| Callee { name: name.to_owned(), version: None, description: None };
+            |name: &str| CalleeRef { name: name.to_owned(), version: None, description: None };
         let tools = vec![
             ToolRef::Builtin("text.join".to_owned()),
             ToolRef::Graph(callee("brief")),

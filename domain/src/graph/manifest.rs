@@ -27,7 +27,7 @@ pub struct Graph {
     /// Limits of one run.
     pub budget: Budget,
     /// Nodes in the order of the manifest; their index is their number in the kernel.
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<GraphNode>,
     /// Output of a run: a value whose strings are templates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Value>,
@@ -35,7 +35,7 @@ pub struct Graph {
 
 /// A node: its work, when it may run, and what happens when it fails.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Node {
+pub struct GraphNode {
     /// Name, unique in the graph.
     pub id: NodeId,
     /// Nodes that it waits for: the declared ones, then those that its templates refer to.
@@ -46,7 +46,7 @@ pub struct Node {
     pub join: Join,
     /// Policy for repeating failed tries.
     #[serde(default)]
-    pub retry: Retry,
+    pub retry: RetryPolicy,
     /// Longest time of one try, or of one wait; the kind's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Span>,
@@ -58,7 +58,7 @@ pub struct Node {
     pub on_unknown: Option<OnUnknown>,
     /// The node's kind and that kind's own fields.
     #[serde(flatten)]
-    pub work: Work,
+    pub work: NodeWork,
 }
 
 /// Policy for a try whose outcome is unknown because its executor died after the intent was logged.
@@ -93,7 +93,7 @@ pub enum Join {
 /// Policy for repeating failed tries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Retry {
+pub struct RetryPolicy {
     /// Most tries, the first included.
     pub max: u32,
     /// Wait before the second try; doubles with each further one, up to [`BACKOFF_LIMIT`].
@@ -103,11 +103,11 @@ pub struct Retry {
 }
 
 /// Longest wait between two tries.
-pub const BACKOFF_LIMIT: Span = Span::seconds(60);
+pub const BACKOFF_LIMIT: Span = Span::from_seconds(60);
 
-impl Default for Retry {
+impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { max: 3, backoff: Span::seconds(1), on: Vec::new() }
+        Self { max: 3, backoff: Span::from_seconds(1), on: Vec::new() }
     }
 }
 
@@ -129,25 +129,25 @@ pub enum OnError {
 /// Work of a node, by kind.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Work {
+pub enum NodeWork {
     /// Calls a model, in turns if it has tools.
     Agent(Agent),
     /// Calls one tool.
-    Tool(Tool),
+    Tool(ToolInvocation),
     /// Chooses which nodes run.
-    Branch(Branch),
+    Branch(BranchNode),
     /// Repeats an agent or a tool for each item of a list.
-    Map(Map),
+    Map(MapNode),
     /// Asks a person for approval.
-    Approval(Approval),
+    Approval(ApprovalNode),
     /// Waits for a span of time.
-    Sleep(Sleep),
+    Sleep(SleepNode),
     /// Runs another graph as a child run.
     Graph(SubGraph),
     /// Lets a model propose a graph, and runs it.
-    Plan(Plan),
+    Plan(PlanNode),
     /// Waits for an outside event.
-    Signal(Signal),
+    Signal(SignalNode),
 }
 
 /// A model call with its prompts and limits.
@@ -182,17 +182,17 @@ pub struct Agent {
     pub toolbox: Option<Toolbox>,
     /// Memory recalled before the first turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory: Option<Memory>,
+    pub memory: Option<AgentMemory>,
 }
 
-impl Node {
+impl GraphNode {
     /// Returns the longest time that a waiting node may wait: the shortest of its limits. For a
     /// sleep that ends well it is the sleep's length.
     pub fn wait_limit(&self) -> Option<Span> {
         let own = match &self.work {
-            Work::Approval(approval) => approval.ttl,
-            Work::Signal(signal) => signal.timeout,
-            Work::Sleep(sleep) => Some(sleep.span),
+            NodeWork::Approval(approval) => approval.ttl,
+            NodeWork::Signal(signal) => signal.timeout,
+            NodeWork::Sleep(sleep) => Some(sleep.span),
             _ => return None,
         };
         own.into_iter().chain(self.timeout).min()
@@ -201,7 +201,7 @@ impl Node {
     /// True if this is a sleep that its own `timeout` cuts short.
     pub fn sleeps_too_long(&self) -> bool {
         match &self.work {
-            Work::Sleep(sleep) => self.timeout.is_some_and(|timeout| timeout < sleep.span),
+            NodeWork::Sleep(sleep) => self.timeout.is_some_and(|timeout| timeout < sleep.span),
             _ => false,
         }
     }
@@ -251,9 +251,9 @@ pub enum ToolRef {
     /// A built-in tool by its name, or [`SPAWN_TOOL`].
     Builtin(String),
     /// A registered agent as a tool.
-    Agent(Callee),
+    Agent(CalleeRef),
     /// A registered graph as a tool.
-    Graph(Callee),
+    Graph(CalleeRef),
 }
 
 /// Tool by which an agent runs the agents and graphs of its `spawn` list.
@@ -264,7 +264,7 @@ pub const RECALL_TOOL: &str = "memory.recall";
 
 /// Reference to an agent or a graph that a tool runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Callee {
+pub struct CalleeRef {
     /// Registered name of the agent or graph.
     pub name: String,
     /// Pinned version of a graph; the latest one when absent.
@@ -277,7 +277,7 @@ pub struct Callee {
 
 /// Memory of an agent: recalled before its first turn, and added to the system prompt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Memory {
+pub struct AgentMemory {
     /// Subject whose memory it is: a template.
     pub subject: String,
     /// Text to be looked for: a template; the prompt when absent.
@@ -304,7 +304,7 @@ pub struct SubGraph {
 
 /// An agent that proposes a graph, which is checked, registered and run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Plan {
+pub struct PlanNode {
     /// The agent that proposes.
     pub agent: Agent,
     /// Most proposals until one is valid.
@@ -332,7 +332,7 @@ pub struct Grants {
 
 /// A call of one tool.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Tool {
+pub struct ToolInvocation {
     /// Name of the tool, as `text.split`.
     pub name: String,
     /// Arguments: an object whose strings are templates.
@@ -341,9 +341,9 @@ pub struct Tool {
 
 /// A choice between cases. The first case whose condition holds is taken, else `otherwise`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Branch {
+pub struct BranchNode {
     /// Cases in the order in which they are tried.
-    pub cases: Vec<Case>,
+    pub cases: Vec<BranchCase>,
     /// Nodes that run when no condition holds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub otherwise: Vec<NodeId>,
@@ -351,7 +351,7 @@ pub struct Branch {
 
 /// One case of a branch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Case {
+pub struct BranchCase {
     /// Condition in CEL over `inputs` and `nodes`.
     pub when: String,
     /// Nodes that run when it holds.
@@ -360,7 +360,7 @@ pub struct Case {
 
 /// The same work for each item of a list. The output is the list of the items' outputs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Map {
+pub struct MapNode {
     /// Template that yields the list.
     pub over: String,
     /// Most items in flight at once.
@@ -378,12 +378,12 @@ pub enum MapWork {
     /// Calls a model for each item.
     Agent(Agent),
     /// Calls a tool for each item.
-    Tool(Tool),
+    Tool(ToolInvocation),
 }
 
 /// A question to a person.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Approval {
+pub struct ApprovalNode {
     /// Role that may answer.
     pub role: String,
     /// Content that is shown and approved: a template.
@@ -395,7 +395,7 @@ pub struct Approval {
 
 /// A wait for a span of time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sleep {
+pub struct SleepNode {
     /// Length of the wait.
     #[serde(rename = "for")]
     pub span: Span,
@@ -403,7 +403,7 @@ pub struct Sleep {
 
 /// A wait for an outside event, whose payload is the output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Signal {
+pub struct SignalNode {
     /// Name of the event.
     pub name: SignalName,
     /// Longest wait; unlimited when absent.
@@ -415,14 +415,14 @@ impl Graph {
     /// The signals that its nodes wait for, in order, each once.
     pub fn signal_names(&self) -> Vec<SignalName> {
         let names = self.nodes.iter().filter_map(|node| match &node.work {
-            Work::Signal(signal) => Some(signal.name.clone()),
+            NodeWork::Signal(signal) => Some(signal.name.clone()),
             _ => None,
         });
         names.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Returns the node with this id.
-    pub fn node(&self, id: &NodeId) -> Option<&Node> {
+    pub fn find_node(&self, id: &NodeId) -> Option<&GraphNode> {
         self.nodes.iter().find(|node| node.id == *id)
     }
 }

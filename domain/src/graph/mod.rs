@@ -15,76 +15,79 @@
 //! Nothing here evaluates a template or a condition, reads a log or knows a run's state:
 //! expressions are only parsed for the names that they use (`crate::expr`).
 
-mod call;
-mod check;
-mod circle;
-mod decide;
-mod decode;
+mod branch_exclusion;
+mod cycle;
+mod decode_node;
+mod decode_retry;
+mod decode_signal;
+mod decode_sub_graph;
+mod decode_tool;
+mod decode_toolbox;
+mod decoder;
+mod diagnostic;
 mod field_rules;
 mod grants;
-mod inputs;
+mod graph_check;
 pub mod manifest;
-mod mistake;
-mod nested;
-mod nodes;
-mod retry;
+mod schema_check;
+mod schema_cost;
 mod schema_refs;
-mod schema_work;
-mod sides;
-mod source;
-mod toolbox;
-mod tools;
+mod tool_catalog;
 pub mod topology;
-mod waiting;
+mod versions;
+mod yaml;
 
-pub use decide::{GraphNoun, GraphState, Never, Register, graph_id};
-pub use grants::find_beyond_grants;
-pub use inputs::{check_inputs, check_inputs_within};
-pub use mistake::{Mistake, Parsed};
-pub use nodes::NODE_KINDS;
-pub use tools::{ToolCatalog, ToolSpec};
+pub use decode_node::NODE_KINDS;
+pub use diagnostic::{Diagnostic, ValidManifest};
+pub use grants::find_ungranted_uses;
+pub use schema_check::{check_inputs, check_inputs_within};
+pub use tool_catalog::{ToolCatalog, ToolSpec};
+pub use versions::{GraphNoun, GraphRejection, GraphState, RegisterGraph, graph_id};
 
-use mistake::Mistakes;
+use diagnostic::Diagnostics;
 
 /// Parses a manifest, YAML or JSON, and checks everything that can be checked before it runs.
 ///
 /// # Errors
 /// Every error found, sorted by position, at most 100 of them.
-pub fn parse(text: &str, tools: &ToolCatalog) -> Result<Parsed, Vec<Mistake>> {
-    let mut mistakes = Mistakes::default();
-    let tree = source::read(text).map_err(|mistake| vec![mistake])?;
-    let decoded = decode::graph(&tree, tools, &mut mistakes);
+pub fn parse_manifest(text: &str, tools: &ToolCatalog) -> Result<ValidManifest, Vec<Diagnostic>> {
+    let mut diagnostics = Diagnostics::default();
+    let tree = yaml::parse_yaml(text).map_err(|mistake| vec![mistake])?;
+    let decoded = decoder::decode_graph(&tree, tools, &mut diagnostics);
     if let Some((mut graph, places)) = decoded {
-        check::check(&mut graph, &places, &mut mistakes);
-        if mistakes.is_empty() {
-            return Ok(Parsed { graph, warnings: mistakes.warnings() });
+        graph_check::check_graph(&mut graph, &places, &mut diagnostics);
+        if diagnostics.is_empty() {
+            return Ok(ValidManifest { graph, warnings: diagnostics.into_warnings() });
         }
     }
-    Err(mistakes.sorted())
+    Err(diagnostics.into_sorted_errors())
 }
 
 /// Largest manifest in bytes that [`parse_manifest_if_small`] takes.
-const SMALL_BYTES: usize = 16 << 10;
+const SMALL_MANIFEST_BYTES: usize = 16 << 10;
 
 /// Parses a manifest if its validation is cheap whatever it contains; `None` if it might not be.
 ///
 /// Schema references and patterns are what makes a short manifest expensive to check. They are
 /// looked for as text: a backslash is refused as well, since an escape could hide their names.
-pub fn parse_if_small(text: &str, tools: &ToolCatalog) -> Option<Result<Parsed, Vec<Mistake>>> {
-    let is_dear = |mark: &str| text.contains(mark);
-    let is_small = text.len() <= SMALL_BYTES
+pub fn parse_manifest_if_small(
+    text: &str,
+    tools: &ToolCatalog,
+) -> Option<Result<ValidManifest, Vec<Diagnostic>>> {
+    let contains_mark = |costly_mark: &str| text.contains(costly_mark);
+    let is_small = text.len() <= SMALL_MANIFEST_BYTES
         // A hit within a plain text only sends the manifest to a worker: no parsing is needed to
         // decide.
         && !["\\", "$ref", "$dynamic", "$recursive", "pattern", "unevaluated"]
             .into_iter()
-            .any(is_dear);
-    is_small.then(|| parse(text, tools))
+            .any(contains_mark);
+    is_small.then(|| parse_manifest(text, tools))
 }
 
 /// Reads a manifest's text as a plain value, within the limits of size and depth.
 ///
 /// # Errors
 /// The text is not readable as YAML or JSON.
-pub fn to_value(text: &str) -> Result<serde_json::Value, Mistake> {
-    source::read(text).map(|tree| tree.value())
+pub fn manifest_to_value(text: &str) -> Result<serde_json::Value, Diagnostic> {
+    yaml::parse_yaml(text).map(|tree| tree.to_value())
 }

@@ -15,16 +15,17 @@ const RULES_LIMIT: u64 = 5_000;
 /// Most levels of a schema, its references written out.
 const DEPTH_LIMIT: usize = 400;
 /// Keywords whose schemas apply to the same value, not to a part of it.
-const SAME_VALUE: [&str; 9] =
+const SAME_VALUE_KEYWORDS: [&str; 9] =
     ["allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies"];
 /// Keywords whose content is a map of schemas under names of the author's choice.
-const NAMED: [&str; 4] = ["properties", "patternProperties", "dependentSchemas", "dependencies"];
+const NAMED_SCHEMA_KEYWORDS: [&str; 4] =
+    ["properties", "patternProperties", "dependentSchemas", "dependencies"];
 /// Keywords whose content is not a schema.
-const PLAIN: [&str; 4] = ["const", "enum", "default", "examples"];
+const NON_SCHEMA_KEYWORDS: [&str; 4] = ["const", "enum", "default", "examples"];
 
 /// Size of a schema, its references written out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Extent {
+pub(super) struct SchemaExtent {
     /// Number of rules, each recursive reference written out once.
     pub(super) rules: u64,
     /// True if the schema refers to itself, or to something outside: the rules applied then depend
@@ -33,29 +34,34 @@ pub(super) struct Extent {
 }
 
 /// Counts the rules of a schema; the error names the definition that has too many.
-pub(super) fn extent_of(schema: &Value) -> Result<Extent, String> {
-    let mut walk =
-        Walk { root: schema, known: BTreeMap::new(), open: Vec::new(), depth: 0, is_open: false };
-    let rules = walk.rules(schema, true)?;
+pub(super) fn extent_of(schema: &Value) -> Result<SchemaExtent, String> {
+    let mut walk = ReferenceWalk {
+        root: schema,
+        definition_rules: BTreeMap::new(),
+        open_definitions: Vec::new(),
+        depth: 0,
+        is_open: false,
+    };
+    let rules = walk.count_rules(schema, true)?;
     let is_open = walk.is_open;
-    Ok(Extent { rules: checked("the schema", rules)?, is_open })
+    Ok(SchemaExtent { rules: check_rule_limit("the schema", rules)?, is_open })
 }
 
-struct Walk<'a> {
+struct ReferenceWalk<'a> {
     root: &'a Value,
     /// Rules of each definition that was counted already.
-    known: BTreeMap<&'a str, u64>,
+    definition_rules: BTreeMap<&'a str, u64>,
     /// The definitions being counted, outermost first, and whether each was reached without
     /// descending into the value.
-    open: Vec<(&'a str, bool)>,
+    open_definitions: Vec<(&'a str, bool)>,
     depth: usize,
     is_open: bool,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> ReferenceWalk<'a> {
     /// Counts the rules of a schema, or of a list of schemas. `is_same` says whether it applies to
     /// the value of the enclosing definition.
-    fn rules(&mut self, schema: &'a Value, is_same: bool) -> Result<u64, String> {
+    fn count_rules(&mut self, schema: &'a Value, is_same: bool) -> Result<u64, String> {
         self.depth += 1;
         if self.depth > DEPTH_LIMIT {
             let message = "a schema goes deeper than";
@@ -65,49 +71,54 @@ impl<'a> Walk<'a> {
             Value::Object(fields) => {
                 let mut rules = 1_u64;
                 for (keyword, content) in fields {
-                    let added = self.keyword(keyword, content, is_same)?;
+                    let added = self.count_keyword(keyword, content, is_same)?;
                     rules = rules.saturating_add(added);
                 }
                 rules
             }
-            Value::Array(list) => self.sum(list.iter(), is_same)?,
+            Value::Array(list) => self.count_all(list.iter(), is_same)?,
             _ => 0,
         };
         self.depth -= 1;
         Ok(rules)
     }
 
-    fn keyword(&mut self, key: &str, content: &'a Value, is_same: bool) -> Result<u64, String> {
-        let is_inner_same = is_same && SAME_VALUE.contains(&key);
+    fn count_keyword(
+        &mut self,
+        key: &str,
+        content: &'a Value,
+        is_same: bool,
+    ) -> Result<u64, String> {
+        let is_inner_same = is_same && SAME_VALUE_KEYWORDS.contains(&key);
         match (key, content) {
-            ("$ref", Value::String(target)) => self.target(target, is_same),
+            ("$ref", Value::String(target)) => self.count_reference(target, is_same),
             ("$dynamicRef" | "$recursiveRef", _) => {
                 self.is_open = true;
                 Ok(0)
             }
             ("$defs" | "definitions", _) => Ok(0),
-            (key, _) if PLAIN.contains(&key) => Ok(0),
-            (key, Value::Object(named)) if NAMED.contains(&key) => {
-                self.sum(named.values(), is_inner_same)
+            (key, _) if NON_SCHEMA_KEYWORDS.contains(&key) => Ok(0),
+            (key, Value::Object(named)) if NAMED_SCHEMA_KEYWORDS.contains(&key) => {
+                self.count_all(named.values(), is_inner_same)
             }
-            (_, content) => self.rules(content, is_inner_same),
+            (_, content) => self.count_rules(content, is_inner_same),
         }
     }
 
-    fn sum(
+    fn count_all(
         &mut self,
         schemas: impl Iterator<Item = &'a Value>,
         is_same: bool,
     ) -> Result<u64, String> {
         let mut rules = 0_u64;
         for schema in schemas {
-            rules = rules.saturating_add(self.rules(schema, is_same)?);
+            rules = rules.saturating_add(self.count_rules(schema, is_same)?);
         }
         Ok(rules)
     }
 
     /// Counts the rules that a reference stands for.
-    fn target(&mut self, target: &'a str, is_same: bool) -> Result<u64, String> {
+    fn count_reference(&mut self, target: &'a str, is_same: bool) -> Result<u64, String> {
         let Some(path) = target.strip_prefix('#') else {
             self.is_open = true;
             return Ok(0);
@@ -117,42 +128,43 @@ impl<'a> Walk<'a> {
             self.is_open = true;
             return Ok(0);
         };
-        if let Some(rules) = self.known.get(path) {
+        if let Some(rules) = self.definition_rules.get(path) {
             return Ok(*rules);
         }
-        let around = self.open.iter().position(|(open, _)| *open == path);
+        let enclosing = self.open_definitions.iter().position(|(open, _)| *open == path);
         let is_root = path.is_empty();
-        if around.is_some() || is_root {
+        if enclosing.is_some() || is_root {
             self.is_open = true;
             // The cycle is harmless if any reference on it descends into the value. The root is
             // never in `open`, so for it the whole stack counts.
-            let after = around.map_or(0, |at| at + 1);
-            let stays = is_same && self.open[after..].iter().all(|(_, is_same)| *is_same);
-            if stays {
-                let name = named(path);
+            let after = enclosing.map_or(0, |at| at + 1);
+            let keeps_value =
+                is_same && self.open_definitions[after..].iter().all(|(_, is_same)| *is_same);
+            if keeps_value {
+                let name = describe_definition(path);
                 return Err(format!(
                     "{name} refers to itself without going into the value: no check would end"
                 ));
             }
             return Ok(1);
         }
-        self.open.push((path, is_same));
-        let rules = self.rules(schema, true)?;
-        self.open.pop();
-        let rules = checked(&named(path), rules)?;
-        self.known.insert(path, rules);
+        self.open_definitions.push((path, is_same));
+        let rules = self.count_rules(schema, true)?;
+        self.open_definitions.pop();
+        let rules = check_rule_limit(&describe_definition(path), rules)?;
+        self.definition_rules.insert(path, rules);
         Ok(rules)
     }
 }
 
-fn named(path: &str) -> String {
+fn describe_definition(path: &str) -> String {
     match path.trim_start_matches('/') {
         "" => "the schema".to_owned(),
         path => format!("`{path}`"),
     }
 }
 
-fn checked(name: &str, rules: u64) -> Result<u64, String> {
+fn check_rule_limit(name: &str, rules: u64) -> Result<u64, String> {
     if rules <= RULES_LIMIT {
         return Ok(rules);
     }

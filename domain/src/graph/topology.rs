@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::manifest::{Graph, OnError, Work};
+use super::manifest::{Graph, NodeWork, OnError};
 use crate::id::NodeId;
 
 /// A dependency between two nodes. `port` is the case of a branch that makes it live; `None` means
@@ -20,13 +20,13 @@ pub struct Edge {
 /// Returns the edges in deterministic order. A branch's target does not wait for that branch a
 /// second time by `needs`, nor a fallback for the node that it replaces: the kernel has that edge
 /// already.
-pub fn edges(graph: &Graph) -> Vec<Edge> {
+pub fn graph_edges(graph: &Graph) -> Vec<Edge> {
     let numbers: BTreeMap<&NodeId, usize> =
         graph.nodes.iter().enumerate().map(|(number, node)| (&node.id, number)).collect();
     let mut edges = BTreeSet::new();
     let mut targets = BTreeSet::new();
     for (from, node) in graph.nodes.iter().enumerate() {
-        let Work::Branch(branch) = &node.work else { continue };
+        let NodeWork::Branch(branch) = &node.work else { continue };
         // `else` gets the port after the last case: the executor numbers choices in the same way.
         let ways = branch.cases.iter().map(|case| &case.to).chain([&branch.otherwise]);
         for (port, ids) in (0_u32..).zip(ways) {

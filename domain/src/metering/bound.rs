@@ -19,7 +19,7 @@ pub struct CallBound {
 
 impl CallBound {
     /// Tokens sent and generated; saturates.
-    pub fn tokens(self) -> u64 {
+    pub fn total_tokens(self) -> u64 {
         self.input_tokens.saturating_add(self.output_tokens)
     }
 }
@@ -28,7 +28,7 @@ impl PriceBook {
     /// Returns the highest cost of a call, whatever classes its tokens and whatever tiers of prompt
     /// length and service it falls into; `None` if the model has no price.
     pub fn worst_cost(&self, query: PriceQuery<'_>, bound: CallBound) -> Option<Money> {
-        let price = self.find(query)?;
+        let price = self.find_price(query)?;
         let worst = |quantity: u64, is_kind: fn(Meter) -> bool| {
             if quantity == 0 {
                 return Some(Money::ZERO);
@@ -37,7 +37,7 @@ impl PriceBook {
             let rates = price.all_rates(bound.input_tokens, query.service_tier);
             let rates = rates.flat_map(|rates| rates.iter());
             let rates = rates.filter(|(meter, _)| is_kind(**meter)).map(|(_, rate)| *rate);
-            rates.max()?.times(quantity)
+            rates.max()?.checked_times(quantity)
         };
         let input = worst(bound.input_tokens, Meter::is_input);
         let output = worst(bound.output_tokens, Meter::is_output);
@@ -58,7 +58,7 @@ impl PriceBook {
 
     /// Returns the most tokens of an answer that an amount pays for, after a prompt of
     /// `input_tokens`; `None` if the model has no price or an answer costs nothing.
-    pub fn affordable_output(
+    pub fn affordable_output_tokens(
         &self,
         query: PriceQuery<'_>,
         input_tokens: u64,
@@ -66,11 +66,11 @@ impl PriceBook {
     ) -> Option<u64> {
         let cost = |output_tokens| {
             let bound = CallBound { input_tokens, output_tokens, ..CallBound::default() };
-            self.worst_cost(query, bound).map(Money::scaled)
+            self.worst_cost(query, bound).map(Money::as_scaled)
         };
         // The cost is linear in output tokens, so that two points give the price of one.
         let (prompt, with_token) = (cost(0)?, cost(1)?);
-        let left = amount.scaled().saturating_sub(prompt).max(0);
+        let left = amount.as_scaled().saturating_sub(prompt).max(0);
         let tokens = left.checked_div(with_token - prompt)?;
         Some(u64::try_from(tokens).unwrap_or(u64::MAX))
     }
@@ -99,7 +99,7 @@ mod tests {
             price("hears-by-token", json!({"in_audio": "5", "out_text": "7"})),
             price("speaks", json!({"characters": "11"})),
         ]);
-        let book = PriceBook::parse(&prices.to_string()).expect("a book");
+        let book = PriceBook::parse_book(&prices.to_string()).expect("a book");
         let texts = CallBound { input_tokens: 10, ..CallBound::default() };
         let recording = CallBound { audio_ms: 100, output_tokens: 10, ..texts };
         let speech = CallBound { characters: 10, ..CallBound::default() };

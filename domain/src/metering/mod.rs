@@ -98,7 +98,7 @@ impl Usage {
     }
 
     /// Tokens sent and generated, of all classes; saturates.
-    pub fn tokens(&self) -> u64 {
+    pub fn total_tokens(&self) -> u64 {
         self.tokens_in().saturating_add(self.tokens_out())
     }
 }

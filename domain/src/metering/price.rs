@@ -10,7 +10,7 @@ use crate::money::{Currency, Money};
 use crate::time::Timestamp;
 
 /// Most base models that may stand behind one another.
-const BASE_STEPS: usize = 4;
+const BASE_MODEL_STEPS_LIMIT: usize = 4;
 
 /// Price of one model from some moment on: money per unit of each meter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,11 +135,11 @@ impl PriceBook {
     ///
     /// # Errors
     /// The text is not such a list, or a price in it is invalid; the error names the model.
-    pub fn parse(json: &str) -> Result<Self, PriceError> {
+    pub fn parse_book(json: &str) -> Result<Self, PriceError> {
         let prices: Vec<Price> = serde_json::from_str(json)?;
         prices.iter().try_for_each(check_price)?;
         let (operator_prices, base_models) = (Vec::new(), BTreeMap::new());
-        Ok(Self { version: version_of(&[json]), prices, operator_prices, base_models })
+        Ok(Self { version: hash_version(&[json]), prices, operator_prices, base_models })
     }
 
     /// Returns the book with an operator's prices added: a JSON object of [`OperatorPrices`]. The
@@ -153,7 +153,7 @@ impl PriceBook {
         let OperatorPrices { prices, base_models } = serde_json::from_value(fields.into())?;
         prices.iter().try_for_each(check_price)?;
         let mut book = self.clone();
-        book.version = version_of(&[&self.version, json]);
+        book.version = hash_version(&[&self.version, json]);
         for BaseModel { provider, model, base } in base_models {
             if base.split_once('/').is_none_or(|(left, right)| left.is_empty() || right.is_empty())
             {
@@ -180,7 +180,9 @@ impl PriceBook {
     }
 
     fn check_base_models(&self) -> Result<(), PriceError> {
-        let ends = |(provider, model): &(String, String)| self.base_of(provider, model).is_some();
+        let ends = |(provider, model): &(String, String)| {
+            self.resolve_base_model(provider, model).is_some()
+        };
         match self.base_models.keys().find(|key| !ends(key)) {
             None => Ok(()),
             Some((provider, model)) => {
@@ -191,14 +193,18 @@ impl PriceBook {
     }
 
     /// Version of the book, as each [`Charge`] names it.
-    pub fn version(&self) -> &str {
+    pub fn book_version(&self) -> &str {
         &self.version
     }
 
     /// Returns the name under which a model has its price; `None` if base models form a cycle.
-    fn base_of<'a>(&'a self, provider: &'a str, model: &'a str) -> Option<(&'a str, &'a str)> {
+    fn resolve_base_model<'a>(
+        &'a self,
+        provider: &'a str,
+        model: &'a str,
+    ) -> Option<(&'a str, &'a str)> {
         let mut name = (provider, model);
-        for _ in 0..=BASE_STEPS {
+        for _ in 0..=BASE_MODEL_STEPS_LIMIT {
             let key = (name.0.to_owned(), name.1.to_owned());
             match self.base_models.get(&key).and_then(|base| base.split_once('/')) {
                 Some(base) => name = base,
@@ -210,8 +216,8 @@ impl PriceBook {
 
     /// Returns the price of a model at a time. The operator's prices come before the built-in ones,
     /// the exact name before the model that it is a dated snapshot of; the latest valid one counts.
-    pub fn find(&self, query: PriceQuery<'_>) -> Option<&Price> {
-        let (provider, model) = self.base_of(query.provider, query.model)?;
+    pub fn find_price(&self, query: PriceQuery<'_>) -> Option<&Price> {
+        let (provider, model) = self.resolve_base_model(query.provider, query.model)?;
         let named = |name: &str| self.find_named(provider, name, query.at);
         let local = || query.is_local.then(|| self.find_named("local", "*", query.at)).flatten();
         let snapshot = || named(snapshot_base(model)?);
@@ -229,12 +235,12 @@ impl PriceBook {
 
     /// Returns the cost of a call; `None` if the model, the tier that served it, or a meter that it
     /// used has no price.
-    pub fn charge(&self, query: PriceQuery<'_>, usage: &Usage) -> Option<Charge> {
-        let price = self.find(query)?;
-        let rates = price.rates(query.service_tier, usage.tokens_in())?;
+    pub fn charge_call(&self, query: PriceQuery<'_>, usage: &Usage) -> Option<Charge> {
+        let price = self.find_price(query)?;
+        let rates = price.rates_for(query.service_tier, usage.tokens_in())?;
         let mut lines = BTreeMap::new();
         for (meter, quantity) in usage.0.iter().filter(|(_, quantity)| **quantity > 0) {
-            lines.insert(*meter, rates.get(meter)?.times(*quantity)?);
+            lines.insert(*meter, rates.get(meter)?.checked_times(*quantity)?);
         }
         let amount = lines.values().copied().sum();
         Some(Charge { currency: price.currency, amount, lines, price: self.version.clone() })
@@ -243,8 +249,8 @@ impl PriceBook {
 
 impl Price {
     /// Money per unit, for a prompt of this length and a service tier.
-    fn rates(&self, service_tier: Option<&str>, tokens: u64) -> Option<BTreeMap<Meter, Money>> {
-        let (base, tiers) = match service_tier.filter(|tier| !is_usual(tier)) {
+    fn rates_for(&self, service_tier: Option<&str>, tokens: u64) -> Option<BTreeMap<Meter, Money>> {
+        let (base, tiers) = match service_tier.filter(|tier| !is_default_tier(tier)) {
             None => (&self.per_token, &self.tiers),
             Some(tier) => {
                 let service = self.services.get(tier)?;
@@ -283,7 +289,7 @@ impl Price {
 }
 
 /// True if a tier is covered by a price without a tier.
-fn is_usual(tier: &str) -> bool {
+fn is_default_tier(tier: &str) -> bool {
     ["", "auto", "default", "standard", "standard_only", "on_demand"].contains(&tier)
 }
 
@@ -307,7 +313,7 @@ pub(crate) fn snapshot_base(model: &str) -> Option<&str> {
     is_date.then_some(base)
 }
 
-fn version_of(texts: &[&str]) -> String {
+fn hash_version(texts: &[&str]) -> String {
     let mut hasher = blake3::Hasher::new();
     for (place, text) in texts.iter().enumerate() {
         if place > 0 {
@@ -373,11 +379,11 @@ mod tests {
             "per_token": {"in_fresh": "2", "in_cache_read": "1", "out_text": "10"},
             "tiers": [{"above_tokens": 100, "per_token": {"in_fresh": "4", "out_text": "15"}}],
             "services": {"priority": {"per_token": {"in_fresh": "3", "out_text": "20"}}}}]);
-        PriceBook::parse(&price.to_string()).expect("a book")
+        PriceBook::parse_book(&price.to_string()).expect("a book")
     }
 
     fn cost(book: &PriceBook, query: PriceQuery<'_>, usage: &Usage) -> Option<String> {
-        book.charge(query, usage).map(|charge| charge.amount.to_string())
+        book.charge_call(query, usage).map(|charge| charge.amount.to_string())
     }
 
     #[test]
@@ -421,9 +427,9 @@ mod tests {
         let own = json!({"prices": [{"provider": "p", "model": "m", "from_ms": 0,
             "currency": "USD", "per_token": {"in_fresh": "7", "out_text": "0"}}],
             "base_models": [{"provider": "azure", "model": "mine", "base": "p/m"}]});
-        let (book, version) = (book(), book().version().to_owned());
+        let (book, version) = (book(), book().book_version().to_owned());
         let book = book.with_operator_prices(&own.to_string()).expect("prices");
-        assert_ne!(book.version(), version);
+        assert_ne!(book.book_version(), version);
         assert_eq!(cost(&book, query("p", "m"), &usage(1, 0)), Some("7".into()));
         assert_eq!(cost(&book, query("azure", "mine"), &usage(1, 0)), Some("7".into()));
         assert_eq!(cost(&book, query("azure", "other"), &usage(1, 0)), None);
@@ -433,7 +439,7 @@ mod tests {
     fn what_is_left_buys_so_much_of_an_answer() {
         let output = |left: i128| {
             let left = Money::from_scaled(left * 1_000_000_000_000_000);
-            book().affordable_output(query("p", "m"), 10, left)
+            book().affordable_output_tokens(query("p", "m"), 10, left)
         };
         // The prompt costs 30 at most, a token of the answer 20: served by priority.
         assert_eq!(
@@ -511,7 +517,7 @@ mod tests {
                 used.0.insert(meter, tokens);
             }
             let tier = served.map(|priority| if priority { "priority" } else { "default" });
-            let charge = book.charge(PriceQuery { service_tier: tier, ..query("p", "m") }, &used);
+            let charge = book.charge_call(PriceQuery { service_tier: tier, ..query("p", "m") }, &used);
             let bound = CallBound { input_tokens: input, output_tokens: output,
                 ..CallBound::default() };
             let worst = book.worst_cost(query("p", "m"), bound).expect("it has a price");

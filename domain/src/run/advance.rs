@@ -3,13 +3,15 @@
 
 use std::collections::BTreeSet;
 
-use super::command::{Advance, CallReport, ChildIntent, End, Intent, Outcome, Start, StepResult};
+use super::command::{
+    AdvanceRun, CallReport, ChildIntent, RunOutcome, StepIntent, StepOutcome, StepResult, StepStart,
+};
 use super::fallback::Fallback;
-use super::moves::Move;
-use super::rejection::Rejection;
-use super::state::{Phase, RunState, Spent, StepStatus};
-use crate::decider::Context;
-use crate::event::{Event, lifecycle, run, turn};
+use super::rejection::RunRejection;
+use super::state::{BudgetUsage, RunPhase, RunState, StepStatus};
+use super::turn_update::TurnUpdate;
+use crate::decider::DecisionContext;
+use crate::event::{Event, control, run, turn};
 use crate::failure::{FailureReport, PlatformText};
 use crate::id::{ExecutorId, StepId};
 use crate::money::Money;
@@ -19,95 +21,105 @@ use crate::stream::Seq;
 use crate::time::Timestamp;
 
 /// Decides what an executor's report records.
-pub(super) fn advance(
+pub(super) fn decide_advance(
     state: &RunState,
-    command: Advance,
-    context: &Context,
+    command: AdvanceRun,
+    context: &DecisionContext,
     next: Seq,
-) -> Result<Vec<Event>, Rejection> {
+) -> Result<Vec<Event>, RunRejection> {
     match state.phase {
-        Phase::New => return Err(Rejection::NotFound),
-        Phase::Running => {}
-        ended => return settle_after_the_end(state, command, ended, context.now),
+        RunPhase::New => return Err(RunRejection::NotFound),
+        RunPhase::Running => {}
+        ended => return settle_calls_after_end(state, command, ended, context.now),
     }
-    told_once(&command)?;
-    if state.paused && !(command.starts.is_empty() && command.instant.is_empty()) {
-        return Err(Rejection::Paused);
+    check_each_step_once(&command)?;
+    if state.paused && !(command.starts.is_empty() && command.instant_outcomes.is_empty()) {
+        return Err(RunRejection::Paused);
     }
     let now = context.now;
-    let mut commit = Building { state, events: Vec::new(), spent: state.spent, next, now };
+    let mut commit =
+        CommitBuilder { state, events: Vec::new(), usage: state.spent, first_seq: next, now };
     // Results before intents: what a tool or model returned must be recorded before anything that
     // builds on it.
-    for moved in &command.moves {
-        commit.told(moved)?;
+    for update in &command.turn_updates {
+        commit.push_update(update)?;
     }
     for outcome in command.outcomes {
-        commit.outcome(outcome)?;
+        commit.push_outcome(outcome)?;
     }
     // These steps have no effect, so they need no start event; only their attempt is checked.
-    for Outcome { step, attempt, result, skipped, .. } in command.instant {
-        commit.check_next(&step, attempt, context)?;
-        commit.result(step, attempt, result, skipped, None);
+    for StepOutcome { step, attempt, result, skipped, .. } in command.instant_outcomes {
+        commit.check_next_attempt(&step, attempt, context)?;
+        commit.push_step_result(step, attempt, result, skipped, None);
     }
     if let Some(end) = command.end {
-        commit.end(end);
+        commit.finish_run(end);
         return Ok(commit.events);
     }
     // After the outcomes, so that work done in time is recorded even if the deadline has passed.
-    if state.deadline().is_some_and(|deadline| deadline <= context.now) {
-        commit.end(End::Failed { step: None, error: too_late(state, context.now) });
+    if state.earliest_deadline().is_some_and(|deadline| deadline <= context.now) {
+        commit.finish_run(RunOutcome::Failed {
+            step: None,
+            error: deadline_failure(state, context.now),
+        });
         return Ok(commit.events);
     }
-    commit.ready(command.ready, &command.starts)?;
-    for moved in command.moves {
-        if !commit.begin(command.executor, moved) {
+    commit.schedule_steps(command.ready_steps, &command.starts)?;
+    for update in command.turn_updates {
+        if !commit.begin_intents(command.executor, update) {
             return Ok(commit.events);
         }
     }
-    commit.starts(command.executor, command.starts, context)?;
+    commit.start_steps(command.executor, command.starts, context)?;
     Ok(commit.events)
 }
 
 /// Rejects a report that names a step twice, except that a step may have a turn update and an
 /// outcome.
-fn told_once(command: &Advance) -> Result<(), Rejection> {
-    let outcomes = command.outcomes.iter().chain(&command.instant).map(|outcome| &outcome.step);
-    let mut moved = BTreeSet::new();
-    for Move { step, .. } in &command.moves {
-        if !moved.insert(step) {
-            return Err(Rejection::ToldTwice(step.clone()));
+fn check_each_step_once(command: &AdvanceRun) -> Result<(), RunRejection> {
+    let outcomes =
+        command.outcomes.iter().chain(&command.instant_outcomes).map(|outcome| &outcome.step);
+    let mut updated = BTreeSet::new();
+    for TurnUpdate { step, .. } in &command.turn_updates {
+        if !updated.insert(step) {
+            return Err(RunRejection::ReportedTwice(step.clone()));
         }
     }
     let mut seen = BTreeSet::new();
     for step in outcomes.chain(command.starts.iter().map(|start| &start.step)) {
         if !seen.insert(step) {
-            return Err(Rejection::ToldTwice(step.clone()));
+            return Err(RunRejection::ReportedTwice(step.clone()));
         }
     }
     Ok(())
 }
 
 /// Records the model calls that were in flight when the run ended: their cost is real.
-fn settle_after_the_end(
+fn settle_calls_after_end(
     state: &RunState,
-    command: Advance,
-    ended: Phase,
+    command: AdvanceRun,
+    ended: RunPhase,
     now: Timestamp,
-) -> Result<Vec<Event>, Rejection> {
-    let mut commit =
-        Building { state, events: Vec::new(), spent: state.spent, next: state.seq.plus(1), now };
+) -> Result<Vec<Event>, RunRejection> {
+    let mut commit = CommitBuilder {
+        state,
+        events: Vec::new(),
+        usage: state.spent,
+        first_seq: state.seq.offset_by(1),
+        now,
+    };
     for outcome in command.outcomes {
         // `call` is taken once the call is settled, so a second report of it records nothing.
         let under_way = state.steps.get(&outcome.step).is_some_and(|step| step.call.is_some());
         if let (true, Some(call)) = (under_way, outcome.call) {
-            commit.call(&outcome.step, outcome.attempt, call, &outcome.result);
+            commit.push_model_call(&outcome.step, outcome.attempt, call, &outcome.result);
         }
     }
-    if commit.events.is_empty() { Err(Rejection::Ended(ended)) } else { Ok(commit.events) }
+    if commit.events.is_empty() { Err(RunRejection::Ended(ended)) } else { Ok(commit.events) }
 }
 
 /// Returns the failure of a run whose deadline has passed, with the limit that it exceeded.
-fn too_late(state: &RunState, now: Timestamp) -> FailureReport {
+fn deadline_failure(state: &RunState, now: Timestamp) -> FailureReport {
     let is_calendar = state.calendar_deadline().is_some_and(|deadline| deadline <= now);
     let message = if is_calendar {
         let limit = state.budget.deadline.unwrap_or_default();
@@ -121,19 +133,19 @@ fn too_late(state: &RunState, now: Timestamp) -> FailureReport {
 
 /// A commit under construction. `usage` is kept up to date with the events, so that each intent is
 /// checked against everything held before it in the same commit.
-pub(super) struct Building<'a> {
+pub(super) struct CommitBuilder<'a> {
     pub(super) state: &'a RunState,
     pub(super) events: Vec<Event>,
-    pub(super) spent: Spent,
-    pub(super) next: Seq,
+    pub(super) usage: BudgetUsage,
+    pub(super) first_seq: Seq,
     now: Timestamp,
 }
 
-impl Building<'_> {
+impl CommitBuilder<'_> {
     /// Pushes the events of an attempt's outcome.
-    fn outcome(&mut self, outcome: Outcome) -> Result<(), Rejection> {
-        let Outcome { step, attempt, result, call, skipped } = outcome;
-        let was_sleeping = self.under_way(&step, attempt)?;
+    fn push_outcome(&mut self, outcome: StepOutcome) -> Result<(), RunRejection> {
+        let StepOutcome { step, attempt, result, call, skipped } = outcome;
+        let was_sleeping = self.check_under_way(&step, attempt)?;
         // A sleep has no effect, so its end is the outcome of the step.
         if was_sleeping {
             self.events.push(Event::TimerFired(run::TimerFired { step: step.clone() }));
@@ -143,9 +155,9 @@ impl Building<'_> {
         }
         let fallback = call.as_ref().and_then(|call| call.fallback.clone());
         if let Some(call) = call {
-            self.call(&step, attempt, call, &result);
+            self.push_model_call(&step, attempt, call, &result);
         }
-        self.result(step, attempt, result, skipped, fallback);
+        self.push_step_result(step, attempt, result, skipped, fallback);
         Ok(())
     }
 
@@ -153,40 +165,50 @@ impl Building<'_> {
     ///
     /// # Errors
     /// This attempt of the step is not under way.
-    pub(super) fn under_way(&self, step: &StepId, attempt: u32) -> Result<bool, Rejection> {
-        let not_under_way = || Rejection::NotUnderWay(step.clone());
-        let known = self.state.steps.get(step).ok_or_else(not_under_way)?;
-        if !known.is_under_way() {
+    pub(super) fn check_under_way(
+        &self,
+        step: &StepId,
+        attempt: u32,
+    ) -> Result<bool, RunRejection> {
+        let not_under_way = || RunRejection::NotUnderWay(step.clone());
+        let step_state = self.state.steps.get(step).ok_or_else(not_under_way)?;
+        if !step_state.is_under_way() {
             return Err(not_under_way());
         }
-        if known.attempt != attempt {
-            let (step, current) = (step.clone(), known.attempt);
-            return Err(Rejection::StaleAttempt { step, told: attempt, current });
+        if step_state.attempt != attempt {
+            let (step, current) = (step.clone(), step_state.attempt);
+            return Err(RunRejection::StaleAttempt { step, reported: attempt, current });
         }
-        Ok(matches!(known.status, StepStatus::Sleeping { .. }))
+        Ok(matches!(step_state.status, StepStatus::Sleeping { .. }))
     }
 
     /// Pushes the end of a model call, and its usage.
-    fn call(&mut self, step: &StepId, attempt: u32, call: CallReport, result: &StepResult) {
+    fn push_model_call(
+        &mut self,
+        step: &StepId,
+        attempt: u32,
+        call: CallReport,
+        result: &StepResult,
+    ) {
         if let StepResult::Failed { error, .. } | StepResult::FailedAsking { error } = result {
-            let error = error.clone().at(self.next);
-            let (step, turn) = (step.clone(), self.turn_of(step));
+            let error = error.clone().into_failure(self.first_seq);
+            let (step, turn) = (step.clone(), self.pending_call_turn(step));
             let failed = run::ModelCallFailed { step, attempt, turn, error };
             self.events.push(Event::ModelCallFailed(failed));
         } else {
-            self.completed_call(step, attempt, &call, None);
+            self.push_completed_call(step, attempt, &call, None);
         }
-        self.record_usage(step, attempt, &call, result.is_unknown());
+        self.push_usage(step, attempt, &call, result.is_unknown());
     }
 
     /// Returns the agent turn of the model call in flight; 0 if there is none.
-    fn turn_of(&self, step: &StepId) -> u32 {
+    fn pending_call_turn(&self, step: &StepId) -> u32 {
         let call = self.state.steps.get(step).and_then(|step| step.call.as_ref());
         call.map_or(0, |call| call.turn)
     }
 
     /// Pushes the completion of a model call, unless the call failed.
-    pub(super) fn completed_call(
+    pub(super) fn push_completed_call(
         &mut self,
         step: &StepId,
         attempt: u32,
@@ -197,7 +219,7 @@ impl Building<'_> {
         self.events.push(Event::ModelCallCompleted(run::ModelCallCompleted {
             step: step.clone(),
             attempt,
-            turn: self.turn_of(step),
+            turn: self.pending_call_turn(step),
             model: call.model.clone(),
             finish,
             duration_ms: call.duration_ms,
@@ -208,19 +230,19 @@ impl Building<'_> {
 
     /// Pushes the usage of a call and releases its budget hold. If the usage or the cost is
     /// unknown, the hold counts as spent, so that the budget stays an upper bound.
-    pub(super) fn record_usage(
+    pub(super) fn push_usage(
         &mut self,
         step: &StepId,
         attempt: u32,
         call: &CallReport,
         is_lost: bool,
     ) {
-        let held = self.state.steps.get(step).and_then(|step| step.call.as_ref());
-        if let Some(held) = held {
-            self.spent.release(held);
+        let pending_call = self.state.steps.get(step).and_then(|step| step.call.as_ref());
+        if let Some(pending_call) = pending_call {
+            self.usage.release_call(pending_call);
         }
         let Some(usage) = &call.usage else { return };
-        let hold = held.map(|held| run::BudgetHold {
+        let hold = pending_call.map(|held| run::BudgetHold {
             // A lost call may have used anything up to its hold; a confirmed one without a price
             // may have cost anything up to it.
             tokens: if is_lost { held.reserved_tokens } else { 0 },
@@ -229,7 +251,7 @@ impl Building<'_> {
         let recorded = run::UsageRecorded {
             step: step.clone(),
             attempt,
-            turn: self.turn_of(step),
+            turn: self.pending_call_turn(step),
             provider: call.provider.clone(),
             model: call.model.clone(),
             usage: usage.clone(),
@@ -239,12 +261,12 @@ impl Building<'_> {
             charge: call.charge.clone(),
             provider_cost: call.provider_cost,
         };
-        self.spent.spend(&recorded);
+        self.usage.add_usage(&recorded);
         self.events.push(Event::UsageRecorded(recorded));
     }
 
     /// Pushes the outcome of an attempt, and the retry or question that follows it.
-    fn result(
+    fn push_step_result(
         &mut self,
         step: StepId,
         attempt: u32,
@@ -253,7 +275,7 @@ impl Building<'_> {
         fallback: Option<Fallback>,
     ) {
         // `Some(true)` asks about an unknown outcome, `Some(false)` about a failure.
-        let asks = match result {
+        let asks_if_unknown = match result {
             StepResult::FailedAsking { .. } => Some(false),
             StepResult::UnknownAsking => Some(true),
             _ => None,
@@ -264,7 +286,7 @@ impl Building<'_> {
                     let decided = run::BranchDecided { node: step.node.clone(), case };
                     self.events.push(Event::BranchDecided(decided));
                 }
-                let output = output.map(|slot| slot.at(self.next));
+                let output = output.map(|slot| slot.to_payload_ref(self.first_seq));
                 let completed = run::StepCompleted { step, attempt, output, skipped };
                 return self.events.push(Event::StepCompleted(completed));
             }
@@ -273,36 +295,41 @@ impl Building<'_> {
                 return self.events.push(Event::StepCompleted(completed));
             }
             StepResult::Failed { error, retry_at } => (Some(error), retry_at),
-            StepResult::Unknown { retry_at: None } => (Some(unknown_outcome()), None),
+            StepResult::Unknown { retry_at: None } => (Some(unknown_outcome_failure()), None),
             StepResult::Unknown { retry_at } => (None, retry_at),
             StepResult::FailedAsking { error } => (Some(error), None),
             StepResult::UnknownAsking => (None, None),
             StepResult::Retried => (None, Some(self.now)),
             StepResult::Skipped => {
-                let skip = lifecycle::StepSkipped { step, attempt, skipped };
+                let skip = control::StepSkipped { step, attempt, skipped };
                 return self.events.push(Event::StepSkipped(skip));
             }
         };
         if let Some(error) = error {
-            let (step, last, error) = (step.clone(), retry_at.is_none(), error.at(self.next));
+            let (step, last, error) =
+                (step.clone(), retry_at.is_none(), error.into_failure(self.first_seq));
             let failed = run::StepFailed { step, attempt, error, last, skipped };
             self.events.push(Event::StepFailed(failed));
         }
         if let Some(due) = retry_at {
             let retried = run::StepRetried { step, attempt: attempt + 1, due, fallback };
             self.events.push(Event::StepRetried(retried));
-        } else if let Some(unknown) = asks {
-            let asked = lifecycle::StepAsked { step, attempt, unknown };
+        } else if let Some(unknown) = asks_if_unknown {
+            let asked = control::StepAsked { step, attempt, unknown };
             self.events.push(Event::StepAsked(asked));
         }
     }
 
     /// Pushes `run.step.scheduled.v1` for steps that became ready. Steps that start in this commit
     /// need none, since the start implies it.
-    fn ready(&mut self, ready: Vec<StepId>, starts: &[Start]) -> Result<(), Rejection> {
+    fn schedule_steps(
+        &mut self,
+        ready: Vec<StepId>,
+        starts: &[StepStart],
+    ) -> Result<(), RunRejection> {
         for step in ready {
             if self.state.steps.contains_key(&step) {
-                return Err(Rejection::ScheduledBefore(step));
+                return Err(RunRejection::ScheduledBefore(step));
             }
             if !starts.iter().any(|start| start.step == step) {
                 self.events.push(Event::StepScheduled(run::StepScheduled { step }));
@@ -312,63 +339,69 @@ impl Building<'_> {
     }
 
     /// Starts steps in order, until one could exceed the budget: that one ends the run.
-    fn starts(
+    fn start_steps(
         &mut self,
         executor: ExecutorId,
-        starts: Vec<Start>,
-        context: &Context,
-    ) -> Result<(), Rejection> {
+        starts: Vec<StepStart>,
+        context: &DecisionContext,
+    ) -> Result<(), RunRejection> {
         for start in starts {
             let attempt = self.next_attempt(&start.step, context)?;
-            if let Some(limit) = self.over_budget(&start.intent) {
-                self.exhausted(start.step, limit);
+            if let Some(limit) = self.find_exceeded_limit(&start.intent) {
+                self.fail_over_budget(start.step, limit);
                 return Ok(());
             }
-            self.start(executor, start, attempt);
+            self.push_step_start(executor, start, attempt);
         }
         Ok(())
     }
 
     /// Checks that `reported` is the attempt that may start now.
-    fn check_next(&self, step: &StepId, told: u32, context: &Context) -> Result<(), Rejection> {
+    fn check_next_attempt(
+        &self,
+        step: &StepId,
+        reported: u32,
+        context: &DecisionContext,
+    ) -> Result<(), RunRejection> {
         let current = self.next_attempt(step, context)?;
-        if current == told {
+        if current == reported {
             return Ok(());
         }
-        Err(Rejection::StaleAttempt { step: step.clone(), told, current })
+        Err(RunRejection::StaleAttempt { step: step.clone(), reported, current })
     }
 
     /// Returns the number of the attempt that may start now.
-    fn next_attempt(&self, step: &StepId, context: &Context) -> Result<u32, Rejection> {
-        let Some(known) = self.state.steps.get(step) else {
+    fn next_attempt(&self, step: &StepId, context: &DecisionContext) -> Result<u32, RunRejection> {
+        let Some(step_state) = self.state.steps.get(step) else {
             return Ok(1);
         };
-        match known.status {
+        match step_state.status {
             StepStatus::Scheduled { due } if due.is_none_or(|due| due <= context.now) => {
-                Ok(known.attempt + 1)
+                Ok(step_state.attempt + 1)
             }
-            _ => Err(Rejection::NotScheduled(step.clone())),
+            _ => Err(RunRejection::NotScheduled(step.clone())),
         }
     }
 
     /// Describes the budget limit that the intent could exceed; `None` if the budget suffices.
-    pub(super) fn over_budget(&self, intent: &Intent) -> Option<PlatformText> {
-        let (what, more_tokens, more): (&'static str, u64, Money) = match intent {
-            Intent::CallModel { reserved_tokens, reserved_cost, .. } => {
+    pub(super) fn find_exceeded_limit(&self, intent: &StepIntent) -> Option<PlatformText> {
+        let (subject, more_tokens, more_cost): (&'static str, u64, Money) = match intent {
+            StepIntent::CallModel { reserved_tokens, reserved_cost, .. } => {
                 ("the call", *reserved_tokens, reserved_cost.unwrap_or_default())
             }
-            Intent::Child(ChildIntent { budget, .. }) => {
+            StepIntent::CreateChild(ChildIntent { budget, .. }) => {
                 ("the run within", budget.tokens.unwrap_or(0), budget.cost.unwrap_or_default())
             }
-            Intent::ReopenChild(reopening) => {
+            StepIntent::ReopenChild(reopening) => {
                 let (tokens, cost) = self.state.child_hold(reopening.child, reopening.budget);
                 ("the run within", tokens, cost)
             }
             _ => return None,
         };
-        let (budget, spent) = (self.state.budget, self.spent);
+        let (budget, spent) = (self.state.budget, self.usage);
         // Without a price there is no upper bound of the cost, so a cost limit forbids the call.
-        if let (Some(limit), Intent::CallModel { reserved_cost: None, .. }) = (budget.cost, intent)
+        if let (Some(limit), StepIntent::CallModel { reserved_cost: None, .. }) =
+            (budget.cost, intent)
         {
             return Some(platform_text!(
                 "budget.cost is {}, and what the call could cost is not known: the model has no \
@@ -384,43 +417,43 @@ impl Building<'_> {
                 "budget.tokens is {}: {} are spent or held, and {} could need {}",
                 limit,
                 tokens,
-                what,
+                subject,
                 more_tokens
             ));
         }
         let cost = spent.cost + spent.reserved_cost;
-        let limit = budget.cost.filter(|limit| cost + more > *limit)?;
+        let limit = budget.cost.filter(|limit| cost + more_cost > *limit)?;
         Some(platform_text!(
             "budget.cost is {}: {} are spent or held, and {} could cost {}",
             limit,
             cost,
-            what,
-            more
+            subject,
+            more_cost
         ))
     }
 
     /// Ends the run because its budget cannot cover the step.
-    pub(super) fn exhausted(&mut self, step: StepId, limit: PlatformText) {
+    pub(super) fn fail_over_budget(&mut self, step: StepId, limit: PlatformText) {
         let exhausted = run::BudgetExhausted { step: step.clone(), limit: limit.clone() };
         self.events.push(Event::BudgetExhausted(exhausted));
         let error = FailureReport::new("budget.exceeded", limit);
-        self.end(End::Failed { step: Some(step), error });
+        self.finish_run(RunOutcome::Failed { step: Some(step), error });
     }
 
     /// Pushes the start of a step with its intent.
-    fn start(&mut self, executor: ExecutorId, start: Start, attempt: u32) {
-        let Start { step, intent } = start;
+    fn push_step_start(&mut self, executor: ExecutorId, start: StepStart, attempt: u32) {
+        let StepStart { step, intent } = start;
         let started = run::StepStarted { step: step.clone(), attempt, executor };
         self.events.push(Event::StepStarted(started));
-        self.intend(&step, attempt, intent);
+        self.push_intent(&step, attempt, intent);
     }
 
     /// Pushes the intent of a step and holds the budget that it needs.
-    pub(super) fn intend(&mut self, step: &StepId, attempt: u32, intent: Intent) {
+    pub(super) fn push_intent(&mut self, step: &StepId, attempt: u32, intent: StepIntent) {
         let step = step.clone();
         match intent {
-            Intent::Compute => {}
-            Intent::CallModel {
+            StepIntent::Compute => {}
+            StepIntent::CallModel {
                 turn,
                 provider,
                 model,
@@ -436,9 +469,9 @@ impl Building<'_> {
                 output_limit,
                 idempotency_key,
             } => {
-                self.spent.reserved_tokens += reserved_tokens;
-                self.spent.reserved_cost += reserved_cost.unwrap_or_default();
-                let prompt = prompt.at(self.next);
+                self.usage.reserved_tokens += reserved_tokens;
+                self.usage.reserved_cost += reserved_cost.unwrap_or_default();
+                let prompt = prompt.to_payload_ref(self.first_seq);
                 self.events.push(Event::ModelCallIntended(run::ModelCallIntended {
                     step,
                     attempt,
@@ -446,7 +479,8 @@ impl Building<'_> {
                     provider,
                     model,
                     route,
-                    routing: routing.map(|routing| Box::new(routing.at(self.next))),
+                    routing: routing
+                        .map(|routing| Box::new(routing.into_event_form(self.first_seq))),
                     key,
                     left_out,
                     prompt,
@@ -458,23 +492,25 @@ impl Building<'_> {
                     idempotency_key,
                 }));
             }
-            Intent::CallTool { at, name } => {
-                let intended = turn::ToolCallIntended { step, attempt, at, name };
+            StepIntent::CallTool { tool_call: at, name } => {
+                let intended = turn::ToolCallIntended { step, attempt, tool_call: at, name };
                 self.events.push(Event::ToolCallIntended(intended));
             }
-            Intent::Child(child) => self.child(step, attempt, child),
-            Intent::ReopenChild(reopening) => self.reopen_child(step, reopening),
-            Intent::Expand { width, max_parallel } => {
+            StepIntent::CreateChild(child) => self.push_child_intent(step, attempt, child),
+            StepIntent::ReopenChild(reopening) => self.push_child_reopening(step, reopening),
+            StepIntent::ExpandMap { width, max_parallel } => {
                 let expanded = run::MapExpanded { node: step.node, width, max_parallel };
                 self.events.push(Event::MapExpanded(expanded));
             }
-            Intent::Sleep { due } => self.events.push(Event::TimerSet(run::TimerSet { step, due })),
-            Intent::Await { signal, expires } => {
-                let awaited = lifecycle::SignalAwaited { step, signal, expires };
+            StepIntent::Sleep { due } => {
+                self.events.push(Event::TimerSet(run::TimerSet { step, due }))
+            }
+            StepIntent::AwaitSignal { signal, expires } => {
+                let awaited = control::SignalAwaited { step, signal, expires };
                 self.events.push(Event::SignalAwaited(awaited));
             }
-            Intent::Ask { approval, role, content, content_hash, expires } => {
-                let content = content.at(self.next);
+            StepIntent::RequestApproval { approval, role, content, content_hash, expires } => {
+                let content = content.to_payload_ref(self.first_seq);
                 self.events.push(Event::ApprovalRequested(run::ApprovalRequested {
                     approval,
                     step,
@@ -488,18 +524,18 @@ impl Building<'_> {
     }
 
     /// Pushes the intent of a child run and holds the child's whole budget.
-    fn child(&mut self, step: StepId, attempt: u32, child: ChildIntent) {
-        self.spent.hold_tokens(child.budget.tokens.unwrap_or(0));
-        self.spent.reserved_cost += child.budget.cost.unwrap_or_default();
+    fn push_child_intent(&mut self, step: StepId, attempt: u32, child: ChildIntent) {
+        self.usage.hold_tokens(child.budget.tokens.unwrap_or(0));
+        self.usage.reserved_cost += child.budget.cost.unwrap_or_default();
         self.events.push(Event::ChildIntended(turn::ChildIntended {
             step,
             attempt,
-            at: child.at,
+            tool_call: child.tool_call,
             child: child.child,
             graph: child.graph,
             version: child.version,
-            input: child.input.at(self.next),
-            manifest: child.manifest.map(|slot| slot.at(self.next)),
+            input: child.input.to_payload_ref(self.first_seq),
+            manifest: child.manifest.map(|slot| slot.to_payload_ref(self.first_seq)),
             budget: child.budget,
             privacy: child.privacy,
             agent: child.agent,
@@ -507,22 +543,22 @@ impl Building<'_> {
     }
 
     /// Pushes the end of the run.
-    fn end(&mut self, end: End) {
+    fn finish_run(&mut self, end: RunOutcome) {
         self.events.push(match end {
-            End::Completed { output } => {
-                let output = output.map(|slot| slot.at(self.next));
-                Event::RunCompleted(run::Completed { output })
+            RunOutcome::Completed { output } => {
+                let output = output.map(|slot| slot.to_payload_ref(self.first_seq));
+                Event::RunCompleted(run::RunCompleted { output })
             }
-            End::Failed { step, error } => {
-                let error = error.at(self.next);
-                Event::RunFailed(run::Failed { step, error })
+            RunOutcome::Failed { step, error } => {
+                let error = error.into_failure(self.first_seq);
+                Event::RunFailed(run::RunFailed { step, error })
             }
         });
     }
 }
 
 /// Returns the failure of a step whose executor died and that is not attempted again.
-fn unknown_outcome() -> FailureReport {
+fn unknown_outcome_failure() -> FailureReport {
     let message =
         platform_text!("the executor died during the step, and no further try is allowed");
     FailureReport::new("step.unknown", message)

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::command::Reason;
-use super::family::migration;
-use super::rejection::Rejection;
-use super::state::{Budget, Phase, RunState};
-use super::steer::check_failed;
+use super::command::CommandReason;
+use super::control::check_steps_failed;
+use super::family::migration_event;
+use super::rejection::RunRejection;
+use super::state::{Budget, RunPhase, RunState};
 use crate::chat::Privacy;
-use crate::event::{Event, lifecycle};
-use crate::graph::manifest::{Agent, Graph, MapWork, Node, Work};
+use crate::event::{Event, control};
+use crate::graph::manifest::{Agent, Graph, GraphNode, MapWork, NodeWork};
 use crate::id::{GraphVersion, NodeId, StepId};
 use crate::money::Money;
 use crate::stream::Seq;
@@ -25,7 +25,7 @@ pub struct AmendRun {
     /// Failed steps that ended the run, by its graph; they get a new series of attempts.
     pub steps: Vec<StepId>,
     /// Reason of the amendment, if one was given.
-    pub reason: Option<Reason>,
+    pub reason: Option<CommandReason>,
 }
 
 /// Budget limits that replace those of a run.
@@ -43,7 +43,7 @@ pub struct NewLimits {
 
 impl NewLimits {
     /// Returns the budget with these limits replaced.
-    fn of(self, budget: Budget) -> Budget {
+    fn apply_to(self, budget: Budget) -> Budget {
         Budget {
             tokens: self.tokens.or(budget.tokens),
             cost: self.cost.or(budget.cost),
@@ -55,50 +55,54 @@ impl NewLimits {
 
 /// Decides an amendment. A failed run is reopened by it; without any change it is rejected, since
 /// the run would fail again.
-pub(super) fn amend(
+pub(super) fn decide_amend(
     state: &RunState,
     command: AmendRun,
     now: Timestamp,
     next: Seq,
-) -> Result<Vec<Event>, Rejection> {
+) -> Result<Vec<Event>, RunRejection> {
     match state.phase {
-        Phase::New => return Err(Rejection::NotFound),
-        Phase::Running | Phase::Failed => {}
-        ended => return Err(Rejection::Ended(ended)),
+        RunPhase::New => return Err(RunRejection::NotFound),
+        RunPhase::Running | RunPhase::Failed => {}
+        ended => return Err(RunRejection::Ended(ended)),
     }
     let AmendRun { limits, version, steps, reason } = command;
-    check_failed(state, &steps)?;
-    let budget = limits.of(state.budget);
-    let (reason, reason_at) = Reason::written(reason, next);
-    let moved = version.and_then(|version| migration(state, version));
-    let amended = (budget != state.budget).then_some(Event::RunAmended(lifecycle::Amended {
+    check_steps_failed(state, &steps)?;
+    let budget = limits.apply_to(state.budget);
+    let (reason, reason_at) = CommandReason::event_fields(reason, next);
+    let migrated = version.and_then(|version| migration_event(state, version));
+    let amended = (budget != state.budget).then_some(Event::RunAmended(control::RunAmended {
         budget,
         reason,
         reason_at,
     }));
-    let changes: Vec<Event> = moved.into_iter().chain(amended).collect();
+    let changes: Vec<Event> = migrated.into_iter().chain(amended).collect();
     if changes.is_empty() {
-        return if state.phase == Phase::Failed {
-            Err(Rejection::NothingAmended)
+        return if state.phase == RunPhase::Failed {
+            Err(RunRejection::NothingAmended)
         } else {
             Ok(changes)
         };
     }
-    check_limits(state, budget, now)?;
-    if state.phase == Phase::Running {
+    check_limits_above_usage(state, budget, now)?;
+    if state.phase == RunPhase::Running {
         return Ok(changes);
     }
     // The reopening comes first: `run.amended.v1` then changes a running run.
-    let mut events = vec![Event::RunReopened(state.reopening(steps, now))];
+    let mut events = vec![Event::RunReopened(state.reopening_event(steps, now))];
     events.extend(changes);
-    events.extend(state.reopened_children(budget));
+    events.extend(state.child_reopening_events(budget));
     Ok(events)
 }
 
 /// Rejects limits that are used up already: they would end the run at once.
-fn check_limits(state: &RunState, budget: Budget, now: Timestamp) -> Result<(), Rejection> {
+fn check_limits_above_usage(
+    state: &RunState,
+    budget: Budget,
+    now: Timestamp,
+) -> Result<(), RunRejection> {
     let used_up = |limit: &'static str, given: String, used: String| {
-        Err(Rejection::LimitUsedUp { limit, given, used })
+        Err(RunRejection::LimitUsedUp { limit, given, used })
     };
     if let Some(tokens) = budget.tokens.filter(|tokens| *tokens <= state.spent.tokens) {
         return used_up("budget.tokens", tokens.to_string(), state.spent.tokens.to_string());
@@ -111,7 +115,7 @@ fn check_limits(state: &RunState, budget: Budget, now: Timestamp) -> Result<(), 
     if let Some(wall) = budget.wall.filter(|wall| *wall <= worked) {
         return used_up("budget.wall", wall.to_string(), worked.to_string());
     }
-    let age = now.since(state.created);
+    let age = now.span_since(state.created);
     match budget.deadline.filter(|deadline| *deadline <= age) {
         Some(deadline) => used_up("budget.deadline", deadline.to_string(), age.to_string()),
         None => Ok(()),
@@ -120,27 +124,27 @@ fn check_limits(state: &RunState, budget: Budget, now: Timestamp) -> Result<(), 
 
 /// Finds a node of `other` whose conversations may travel farther than in `current`, the graph of
 /// the run. The privacy of a running run is never loosened.
-pub fn loosened_node(own: &Graph, other: &Graph) -> Option<NodeId> {
-    let known: BTreeMap<&NodeId, Privacy> =
-        own.nodes.iter().filter_map(|node| Some((&node.id, privacy(node)?))).collect();
-    let is_looser = |node: &&Node| {
-        let before = known.get(&node.id);
-        before.zip(privacy(node)).is_some_and(|(before, now)| now < *before)
+pub fn find_loosened_node(current: &Graph, other: &Graph) -> Option<NodeId> {
+    let privacy_by_node: BTreeMap<&NodeId, Privacy> =
+        current.nodes.iter().filter_map(|node| Some((&node.id, node_privacy(node)?))).collect();
+    let is_looser = |node: &&GraphNode| {
+        let before = privacy_by_node.get(&node.id);
+        before.zip(node_privacy(node)).is_some_and(|(before, now)| now < *before)
     };
     other.nodes.iter().find(is_looser).map(|node| node.id.clone())
 }
 
 /// Returns the privacy of a node that calls a model.
-fn privacy(node: &Node) -> Option<Privacy> {
-    agent(node).map(|agent| agent.privacy)
+fn node_privacy(node: &GraphNode) -> Option<Privacy> {
+    node_agent(node).map(|agent| agent.privacy)
 }
 
 /// Returns the agent of a node, or of each of its map items.
-fn agent(node: &Node) -> Option<&Agent> {
+fn node_agent(node: &GraphNode) -> Option<&Agent> {
     match &node.work {
-        Work::Agent(agent) => Some(agent),
-        Work::Plan(plan) => Some(&plan.agent),
-        Work::Map(map) => match &map.work {
+        NodeWork::Agent(agent) => Some(agent),
+        NodeWork::Plan(plan) => Some(&plan.agent),
+        NodeWork::Map(map) => match &map.work {
             MapWork::Agent(agent) => Some(agent),
             MapWork::Tool(_) => None,
         },

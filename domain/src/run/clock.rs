@@ -3,14 +3,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::fingerprint::Part;
-use super::state::{ApprovalState, Phase, RunState, Step, StepStatus};
+use super::fingerprint::FingerprintPart;
+use super::state::{ApprovalState, RunPhase, RunState, RunStep, StepStatus};
 use crate::id::{ApprovalId, StepId};
 use crate::time::{Span, Timestamp};
 
 /// Times of a run besides its creation and its pauses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Clock {
+pub(super) struct RunClock {
     /// Time of the last folded event.
     pub(super) last_event: Timestamp,
     /// Milliseconds in which nothing of the run could proceed, because all of it waited for people,
@@ -18,7 +18,7 @@ pub(super) struct Clock {
     pub(super) idle_ms: u64,
 }
 
-impl Step {
+impl RunStep {
     /// True if something of the step can proceed without an external event.
     pub(super) fn is_active(&self) -> bool {
         match &self.status {
@@ -34,30 +34,33 @@ impl Step {
 impl RunState {
     /// True if all of the run waits for people, signals, timers or child runs.
     pub fn is_idle(&self) -> bool {
-        self.phase == Phase::Running && !self.paused && self.active == 0 && !self.steps.is_empty()
+        self.phase == RunPhase::Running
+            && !self.paused
+            && self.active_steps == 0
+            && !self.steps.is_empty()
     }
 
     /// Books the time since the last event, before the next event is folded.
     pub(super) fn advance_clock(&mut self, now: Timestamp) {
         // The state before this event tells whether the time since the last one was idle.
         if self.is_idle() {
-            let passed_ms = now.since(self.clock.last_event).0;
+            let passed_ms = now.span_since(self.clock.last_event).0;
             self.clock.idle_ms = self.clock.idle_ms.saturating_add(passed_ms);
         }
         self.clock.last_event = now;
     }
 
     /// Returns the idle time until `now`.
-    fn idle_until(&self, now: Timestamp) -> Span {
-        let passed = if self.is_idle() { now.since(self.clock.last_event) } else { Span(0) };
-        add(Span(self.clock.idle_ms), passed)
+    fn idle_time(&self, now: Timestamp) -> Span {
+        let passed = if self.is_idle() { now.span_since(self.clock.last_event) } else { Span(0) };
+        add_spans(Span(self.clock.idle_ms), passed)
     }
 
     /// Returns the time until `now` in which the run was paused, or had ended before it was
     /// reopened.
-    fn stood_until(&self, now: Timestamp) -> Span {
-        let passed = self.stopped.map_or(Span(0), |since| now.since(since));
-        add(self.stood, passed)
+    fn paused_time(&self, now: Timestamp) -> Span {
+        let passed = self.stopped.map_or(Span(0), |since| now.span_since(since));
+        add_spans(self.stood, passed)
     }
 
     /// Returns the active time until `now`, which counts against `budget.wall`.
@@ -65,56 +68,56 @@ impl RunState {
         let is_over = self.phase.is_ended();
         // The clock of an ended run stops at its last event.
         let now = if is_over { now.min(self.clock.last_event) } else { now };
-        let out = add(self.idle_until(now), self.stood_until(now));
-        Span(now.since(self.created).0.saturating_sub(out.0))
+        let uncounted = add_spans(self.idle_time(now), self.paused_time(now));
+        Span(now.span_since(self.created).0.saturating_sub(uncounted.0))
     }
 
     /// Returns the rest of `budget.wall`; `None` without that limit.
-    pub fn wall_left(&self, now: Timestamp) -> Option<Span> {
+    pub fn remaining_wall_time(&self, now: Timestamp) -> Option<Span> {
         let used = self.active_time(now);
         self.budget.wall.map(|wall| Span(wall.0.saturating_sub(used.0)))
     }
 
     /// Returns the end of `budget.deadline`, which counts from creation without interruption.
     pub fn calendar_deadline(&self) -> Option<Timestamp> {
-        self.budget.deadline.map(|deadline| self.created.after(deadline))
+        self.budget.deadline.map(|deadline| self.created.add_span(deadline))
     }
 
     /// Returns the end of `budget.wall`; `None` while the run is paused or idle, since that time
     /// does not count.
     pub fn wall_deadline(&self) -> Option<Timestamp> {
         let wall = self.budget.wall.filter(|_| !self.paused && !self.is_idle())?;
-        let out = add(self.stood, Span(self.clock.idle_ms));
-        Some(self.created.after(wall).after(out))
+        let uncounted = add_spans(self.stood, Span(self.clock.idle_ms));
+        Some(self.created.add_span(wall).add_span(uncounted))
     }
 
     /// Returns the earliest time at which a budget limit ends the run, as far as it is known.
-    pub fn deadline(&self) -> Option<Timestamp> {
+    pub fn earliest_deadline(&self) -> Option<Timestamp> {
         let calendar = self.calendar_deadline().filter(|_| !self.paused);
         self.wall_deadline().into_iter().chain(calendar).min()
     }
 
     /// Returns the time by which open waits expire: it stands still during a pause.
-    pub(super) fn wait_time(&self, now: Timestamp) -> Timestamp {
+    pub(super) fn wait_reference_time(&self, now: Timestamp) -> Timestamp {
         self.stopped.unwrap_or(now)
     }
 
     /// Deducts a child's active time from the idle time in which this run waited for it. The
     /// deduction is bounded by the idle time since the child began.
-    pub(super) fn charge_time(&mut self, active_ms: u64, idle_at_begin_ms: u64) {
+    pub(super) fn deduct_child_time(&mut self, active_ms: u64, idle_at_begin_ms: u64) {
         let grown_ms = self.clock.idle_ms.saturating_sub(idle_at_begin_ms);
         self.clock.idle_ms -= grown_ms.min(active_ms);
     }
 
     /// Restarts `budget.wall` in full at `now`.
-    pub(super) fn restart_wall(&mut self, now: Timestamp) {
-        let passed = now.since(self.created).0;
+    pub(super) fn restart_wall_budget(&mut self, now: Timestamp) {
+        let passed = now.span_since(self.created).0;
         // All time so far becomes pause, except the idle time, which is uncounted already.
         self.stood = Span(passed.saturating_sub(self.clock.idle_ms));
     }
 
     /// Extends all open waits by the length of a pause.
-    pub(super) fn shift_waits(&mut self, by: Span) {
+    pub(super) fn extend_waits(&mut self, by: Span) {
         let is_open = |state: ApprovalState| state == ApprovalState::Open;
         let open: Vec<ApprovalId> = self
             .approvals
@@ -123,25 +126,25 @@ impl RunState {
             .map(|(id, _)| *id)
             .collect();
         for id in open {
-            if let Some(asked) = self.approvals.get_mut(&id) {
-                asked.expires = asked.expires.map(|expires| expires.after(by));
-                self.changed.insert(Part::Approval(id));
+            if let Some(approval) = self.approvals.get_mut(&id) {
+                approval.expires = approval.expires.map(|expires| expires.add_span(by));
+                self.changed_parts.insert(FingerprintPart::Approval(id));
             }
         }
         let waiting: Vec<StepId> = self
             .steps
             .iter()
-            .filter(|(_, step)| has_timer(step))
+            .filter(|(_, step)| has_open_wait(step))
             .map(|(id, _)| id.clone())
             .collect();
         for id in waiting {
-            self.change(&id, |step| shift_step(step, by));
+            self.update_step(&id, |step| extend_step_wait(step, by));
         }
     }
 }
 
 /// True if the step has a wait that a pause extends.
-fn has_timer(step: &Step) -> bool {
+fn has_open_wait(step: &RunStep) -> bool {
     let is_timed = matches!(
         step.status,
         StepStatus::Sleeping { .. } | StepStatus::Awaiting { expires: Some(_), received: None, .. }
@@ -150,21 +153,21 @@ fn has_timer(step: &Step) -> bool {
 }
 
 /// Extends the waits of one step.
-fn shift_step(step: &mut Step, by: Span) {
+fn extend_step_wait(step: &mut RunStep, by: Span) {
     match &mut step.status {
-        StepStatus::Sleeping { due } => *due = due.after(by),
+        StepStatus::Sleeping { due } => *due = due.add_span(by),
         StepStatus::Awaiting { expires: Some(expires), received: None, .. } => {
-            *expires = expires.after(by);
+            *expires = expires.add_span(by);
         }
         _ => {}
     }
     if let Some(turns) = step.turns.as_deref_mut() {
         // The time limit of an agent counts from its beginning.
-        turns.began = turns.began.after(by);
+        turns.began = turns.began.add_span(by);
     }
 }
 
 /// Adds two spans; saturates at the maximum.
-fn add(one: Span, other: Span) -> Span {
+fn add_spans(one: Span, other: Span) -> Span {
     Span(one.0.saturating_add(other.0))
 }

@@ -1,10 +1,10 @@
 //! Commands to a run, and the reports and intents that they carry.
 
 use super::amend::AmendRun;
-use super::children::{ChildReport, Lineage};
+use super::children::{ChildReport, Provenance};
 use super::family::{ChildReopening, FamilyCommand, ReopenRun};
-use super::moves::Move;
-use super::turns::CallNo;
+use super::turn_update::TurnUpdate;
+use super::turns::ToolCallNumber;
 use crate::chat::Privacy;
 use crate::failure::{FailureReport, PlatformText};
 use crate::id::{
@@ -13,7 +13,9 @@ use crate::id::{
 use crate::metering::{Charge, Meter, Usage};
 use crate::money::Money;
 use crate::payload::{PayloadRef, PayloadSlot};
-use crate::run::{Budget, Fallback, ForkRun, Resolve, Routing, Signal, Table};
+use crate::run::{
+    Budget, CandidateTableRef, Fallback, ForkRun, ResolveStep, RouterDecision, SendSignal,
+};
 use crate::stream::Seq;
 use crate::time::{Span, Timestamp};
 
@@ -23,9 +25,9 @@ pub enum RunCommand {
     /// Creates the run for a graph version.
     Create(CreateRun),
     /// Records the work of an executor and its next intents.
-    Advance(Advance),
+    Advance(AdvanceRun),
     /// Answers an approval request.
-    Answer(Answer),
+    Answer(AnswerApproval),
     /// Records that child runs exist.
     ChildrenCreated(Vec<RunId>),
     /// Records the end of a child run.
@@ -41,12 +43,12 @@ pub enum RunCommand {
     /// Ends a running run; a person asks for it.
     Cancel {
         /// Reason of the person, if one was given.
-        reason: Option<Reason>,
+        reason: Option<CommandReason>,
     },
     /// Lets no further step start.
     Pause {
         /// Reason of the person, if one was given.
-        reason: Option<Reason>,
+        reason: Option<CommandReason>,
     },
     /// Ends a pause of the run itself.
     Resume,
@@ -62,13 +64,13 @@ pub enum RunCommand {
     /// Changes the budget or graph version, and reopens the run if it has failed.
     Amend(AmendRun),
     /// Delivers an external event.
-    Signal(Signal),
+    Signal(SendSignal),
     /// Decides what becomes of a failed or lost step.
-    Resolve(Resolve),
+    Resolve(ResolveStep),
     /// Marks this point of the run with a checkpoint.
     Mark {
         /// Label of the checkpoint, if one was given.
-        label: Option<Reason>,
+        label: Option<CommandReason>,
     },
     /// Creates the run as a fork of another one.
     Fork(ForkRun),
@@ -90,41 +92,41 @@ pub struct CreateRun {
     /// BLAKE3 of the request, by which a retry of the request is recognised.
     pub request_hash: String,
     /// Parent and agent of the run.
-    pub lineage: Lineage,
+    pub provenance: Provenance,
 }
 
 /// Command content: an executor's work since its last report and its next intents, as one commit.
 /// The kernel's scheduler has computed `ready_steps`, `skipped` and `end` before, so that the
 /// domain does not depend on the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Advance {
+pub struct AdvanceRun {
     /// Executor process that reports.
     pub executor: ExecutorId,
     /// Progress within steps that continue, at most one update a step.
-    pub moves: Vec<Move>,
+    pub turn_updates: Vec<TurnUpdate>,
     /// Outcomes of attempts, in the order in which the scheduler received them.
-    pub outcomes: Vec<Outcome>,
+    pub outcomes: Vec<StepOutcome>,
     /// Outcomes of steps without effect, which begin and end in this commit: branches, empty maps,
     /// and steps whose arguments cannot be built. Their `attempt` is the one that would have
     /// started.
-    pub instant: Vec<Outcome>,
+    pub instant_outcomes: Vec<StepOutcome>,
     /// Steps that became ready. Those that do not start in this commit are recorded as scheduled.
-    pub ready: Vec<StepId>,
+    pub ready_steps: Vec<StepId>,
     /// Steps that start in this commit.
-    pub starts: Vec<Start>,
+    pub starts: Vec<StepStart>,
     /// End of the run, if the scheduler reports it.
-    pub end: Option<End>,
+    pub end: Option<RunOutcome>,
 }
 
-impl Advance {
+impl AdvanceRun {
     /// Creates a report without work or intents.
-    pub fn empty(executor: ExecutorId) -> Self {
+    pub fn new(executor: ExecutorId) -> Self {
         Self {
             executor,
-            moves: Vec::new(),
+            turn_updates: Vec::new(),
             outcomes: Vec::new(),
-            instant: Vec::new(),
-            ready: Vec::new(),
+            instant_outcomes: Vec::new(),
+            ready_steps: Vec::new(),
             starts: Vec::new(),
             end: None,
         }
@@ -133,7 +135,7 @@ impl Advance {
 
 /// Outcome of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
+pub struct StepOutcome {
     /// Step that was attempted.
     pub step: StepId,
     /// Number of the attempt.
@@ -226,17 +228,17 @@ pub struct CallReport {
 
 /// Start of a step, with its intent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Start {
+pub struct StepStart {
     /// Step that starts in this commit.
     pub step: StepId,
     /// Effect that the step is about to have.
-    pub intent: Intent,
+    pub intent: StepIntent,
 }
 
 /// Effect that a step is about to have. It is committed before the effect, so that a crash leaves a
 /// trace of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Intent {
+pub enum StepIntent {
     /// A pure computation, which can be repeated at will.
     Compute,
     /// A call to a model.
@@ -250,7 +252,7 @@ pub enum Intent {
         /// Reason of the router for its choice.
         route: String,
         /// Input of the router's choice.
-        routing: Option<Box<Routing<Table>>>,
+        routing: Option<Box<RouterDecision<CandidateTableRef>>>,
         /// Name of the API key, never the key itself.
         key: Option<String>,
         /// Request fields that the provider does not support.
@@ -273,16 +275,16 @@ pub enum Intent {
     /// A tool call before an agent's first turn.
     CallTool {
         /// Turn and number of the tool call.
-        at: CallNo,
+        tool_call: ToolCallNumber,
         /// Name of the tool, as the agent sees it.
         name: String,
     },
     /// Creation of a child run.
-    Child(ChildIntent),
+    CreateChild(ChildIntent),
     /// Reopening of a child run that had ended.
     ReopenChild(ChildReopening),
     /// Expansion of a map; `ready_steps` of the command holds its first items.
-    Expand {
+    ExpandMap {
         /// Number of items of the map.
         width: u32,
         /// Maximum number of items in flight at once.
@@ -294,14 +296,14 @@ pub enum Intent {
         due: Timestamp,
     },
     /// A wait for an external event.
-    Await {
+    AwaitSignal {
         /// Name of the awaited event.
         signal: SignalName,
         /// Time at which the step gives up waiting and fails.
         expires: Option<Timestamp>,
     },
     /// A request for a person's approval.
-    Ask {
+    RequestApproval {
         /// Id of the approval request.
         approval: ApprovalId,
         /// Role that may answer; `owner` may always.
@@ -319,7 +321,7 @@ pub enum Intent {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChildIntent {
     /// Tool call that the child run answers; `None` if it is the whole step.
-    pub at: Option<CallNo>,
+    pub tool_call: Option<ToolCallNumber>,
     /// Id of the child run.
     pub child: RunId,
     /// Graph that the child run executes.
@@ -340,7 +342,7 @@ pub struct ChildIntent {
 
 /// End of a run, as the scheduler reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
+pub enum RunOutcome {
     /// All steps are done.
     Completed {
         /// Output of the run; `None` if the manifest names none.
@@ -357,31 +359,31 @@ pub enum End {
 
 /// Reason that accompanies a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reason {
+pub enum CommandReason {
     /// Text of the platform, which the event contains.
     Platform(PlatformText),
     /// Text of a person, which is sealed as a payload.
     Sealed(PayloadSlot),
 }
 
-impl Reason {
+impl CommandReason {
     /// Returns the two event fields of a reason: the platform's text, or the position of the
     /// person's payload.
-    pub(super) fn written(
+    pub(super) fn event_fields(
         reason: Option<Self>,
         first: Seq,
     ) -> (Option<PlatformText>, Option<PayloadRef>) {
         match reason {
             None => (None, None),
             Some(Self::Platform(text)) => (Some(text), None),
-            Some(Self::Sealed(slot)) => (None, Some(slot.at(first))),
+            Some(Self::Sealed(slot)) => (None, Some(slot.to_payload_ref(first))),
         }
     }
 }
 
 /// Command content: answers an approval request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct AnswerApproval {
     /// Id of the approval request.
     pub approval: ApprovalId,
     /// SHA-256 of the content that the person saw.
@@ -389,7 +391,7 @@ pub struct Answer {
     /// True to grant, false to deny.
     pub granted: bool,
     /// Reason of the person, if one was given.
-    pub reason: Option<Reason>,
+    pub reason: Option<CommandReason>,
     /// Roles of the person, one of which must be that of the request.
     pub roles: Vec<String>,
 }

@@ -5,55 +5,61 @@
 //! passes on what it does not know, and `evolve_end` ignores the rest. A new event must be added to
 //! one of them by hand.
 
-use super::fingerprint::Part;
-use super::state::{Approval, ApprovalState, Call, Phase, RunState, Spent, StepStatus};
-use super::turns::ToolState;
-use crate::decider::Recorded;
+use super::fingerprint::FingerprintPart;
+use super::state::{
+    ApprovalState, BudgetUsage, PendingModelCall, RunApproval, RunPhase, RunState, StepStatus,
+};
+use super::turns::ToolCallState;
+use crate::decider::RecordedEvent;
 use crate::event::{Event, run};
 use crate::id::{ApprovalId, NodeId, StepId};
 use crate::money::Money;
 use crate::time::Timestamp;
 
 /// Folds the events of steps, approvals and model calls.
-pub(super) fn evolve(state: &mut RunState, recorded: Recorded<'_>) {
+pub(super) fn evolve(state: &mut RunState, recorded: RecordedEvent<'_>) {
     state.seq = recorded.seq;
     // Before the event changes the state: whether the run was idle until now depends on the old
     // state.
     state.advance_clock(recorded.time);
     match recorded.event {
-        Event::RunCreated(created) => state.create(created, recorded.time),
+        Event::RunCreated(created) => state.apply_created(created, recorded.time),
         Event::StepScheduled(event) => {
-            state.set(&event.step, StepStatus::Scheduled { due: None });
+            state.set_step_status(&event.step, StepStatus::Scheduled { due: None });
         }
-        Event::StepStarted(event) => state.start(event, recorded.time),
-        Event::MapExpanded(event) => state.expand(event),
-        Event::StepCompleted(event) => state.complete(event),
-        Event::StepFailed(event) => state.fail_step(event),
-        Event::StepUnknown(event) => state.lose(&event.step),
+        Event::StepStarted(event) => state.apply_step_started(event, recorded.time),
+        Event::MapExpanded(event) => state.apply_map_expanded(event),
+        Event::StepCompleted(event) => state.apply_step_completed(event),
+        Event::StepFailed(event) => state.apply_step_failed(event),
+        Event::StepUnknown(event) => state.apply_step_unknown(&event.step),
         Event::StepRetried(event) => {
-            state.release(&event.step);
-            state.change(&event.step, |step| {
+            state.release_call(&event.step);
+            state.update_step(&event.step, |step| {
                 step.status = StepStatus::Scheduled { due: Some(event.due) };
                 step.avoid.extend(event.fallback.clone());
             });
         }
         Event::BranchDecided(event) => {
-            state.change(&StepId::node(event.node.clone()), |step| {
+            state.update_step(&StepId::for_node(event.node.clone()), |step| {
                 step.case = Some(event.case);
             });
         }
-        Event::TimerSet(event) => state.set(&event.step, StepStatus::Sleeping { due: event.due }),
-        Event::ApprovalRequested(event) => state.ask(event),
-        Event::ApprovalGranted(event) => state.answer(event, ApprovalState::Granted),
-        Event::ApprovalDenied(event) => state.answer(event, ApprovalState::Denied),
-        Event::ModelCallIntended(event) => state.intend(event, recorded.time),
+        Event::TimerSet(event) => {
+            state.set_step_status(&event.step, StepStatus::Sleeping { due: event.due })
+        }
+        Event::ApprovalRequested(event) => state.apply_approval_requested(event),
+        Event::ApprovalGranted(event) => {
+            state.apply_approval_answered(event, ApprovalState::Granted)
+        }
+        Event::ApprovalDenied(event) => state.apply_approval_answered(event, ApprovalState::Denied),
+        Event::ModelCallIntended(event) => state.apply_model_call_intended(event, recorded.time),
         Event::ModelCallCompleted(event) => {
-            state.release(&event.step);
-            state.end_turn(event);
+            state.release_call(&event.step);
+            state.apply_turn_answered(event);
         }
         Event::AgentSpawned(event) => state.agent = Some(event.agent),
-        Event::ModelCallFailed(event) => state.release(&event.step),
-        Event::UsageRecorded(event) => state.spend(event),
+        Event::ModelCallFailed(event) => state.release_call(&event.step),
+        Event::UsageRecorded(event) => state.apply_usage(event),
         // These events carry no state of the run, or belong to another noun's stream.
         Event::TimerFired(_)
         | Event::BudgetExhausted(_)
@@ -65,62 +71,66 @@ pub(super) fn evolve(state: &mut RunState, recorded: Recorded<'_>) {
         | Event::MemoryForgotten(_)
         | Event::RequestAccepted(_)
         | Event::RequestAnswered(_) => {}
-        _ => steering(state, recorded),
+        _ => evolve_control(state, recorded),
     }
 }
 
 /// Folds events by which people and programs control the run from outside.
-fn steering(state: &mut RunState, recorded: Recorded<'_>) {
+fn evolve_control(state: &mut RunState, recorded: RecordedEvent<'_>) {
     match recorded.event {
-        Event::RunPaused(event) => state.take_pause(event, recorded.time),
-        Event::RunResumed(event) => state.take_resumption(event, recorded.time),
+        Event::RunPaused(event) => state.apply_paused(event, recorded.time),
+        Event::RunResumed(event) => state.apply_resumed(event, recorded.time),
         Event::RequestApplied(event) => state.requests.insert(event.request, recorded.seq),
-        Event::RunReopened(event) => state.reopen(event, recorded.time),
+        Event::RunReopened(event) => state.apply_reopened(event, recorded.time),
         Event::RunAmended(event) => state.budget = event.budget,
-        Event::RunForked(event) => state.fork(event, recorded.time),
+        Event::RunForked(event) => state.apply_forked(event, recorded.time),
         Event::RunImported(_) => state.is_imported = true,
         Event::RunMigrated(event) => {
             if let Some((_, version)) = &mut state.graph {
                 version.clone_from(&event.to);
             }
         }
-        Event::SignalAwaited(event) => state.await_signal(event),
-        Event::SignalReceived(event) => state.receive(event),
+        Event::SignalAwaited(event) => state.apply_signal_awaited(event),
+        Event::SignalReceived(event) => state.apply_signal_received(event),
         Event::StepAsked(event) => {
             let status = StepStatus::Undecided { unknown: event.unknown, decision: None };
-            state.set(&event.step, status);
+            state.set_step_status(&event.step, status);
         }
-        Event::StepResolved(event) => state.resolve(event),
+        Event::StepResolved(event) => state.apply_step_resolved(event),
         Event::StepSkipped(event) => {
-            state.set(&event.step, StepStatus::Skipped);
-            state.skip(&event.skipped);
+            state.set_step_status(&event.step, StepStatus::Skipped);
+            state.skip_nodes(&event.skipped);
         }
         _ => evolve_calls(state, recorded),
     }
 }
 
 /// Folds tool calls of agents and events of child runs.
-fn evolve_calls(state: &mut RunState, recorded: Recorded<'_>) {
+fn evolve_calls(state: &mut RunState, recorded: RecordedEvent<'_>) {
     match recorded.event {
-        Event::ToolCallIntended(event) => state.intend_tool(event, recorded.time),
-        Event::ToolCallQueued(event) => state.set_tool(&event.step, event.at, ToolState::Queued),
-        Event::ToolCallCompleted(e) => state.end_tool(&e.step, e.at, e.result, false),
-        Event::ToolCallFailed(e) => state.end_tool(&e.step, e.at, e.result, true),
-        Event::ToolCallDenied(e) => state.end_tool(&e.step, e.at, e.result, true),
-        Event::ChildIntended(event) => state.intend_child(event, recorded.time),
-        Event::ChildCreated(event) => state.note_child(event),
-        Event::ChildEnded(event) => state.end_child(event),
-        Event::ChildReopened(event) => state.reopen_child(event, recorded.time),
+        Event::ToolCallIntended(event) => state.apply_tool_call_intended(event, recorded.time),
+        Event::ToolCallQueued(event) => {
+            state.set_tool_call(&event.step, event.tool_call, ToolCallState::Queued)
+        }
+        Event::ToolCallCompleted(e) => {
+            state.finish_tool_call(&e.step, e.tool_call, e.result, false)
+        }
+        Event::ToolCallFailed(e) => state.finish_tool_call(&e.step, e.tool_call, e.result, true),
+        Event::ToolCallDenied(e) => state.finish_tool_call(&e.step, e.tool_call, e.result, true),
+        Event::ChildIntended(event) => state.apply_child_intended(event, recorded.time),
+        Event::ChildCreated(event) => state.apply_child_created(event),
+        Event::ChildEnded(event) => state.apply_child_ended(event),
+        Event::ChildReopened(event) => state.apply_child_reopened(event, recorded.time),
         Event::ParentTold(_) => state.told = true,
-        _ => end(state, recorded),
+        _ => evolve_end(state, recorded),
     }
 }
 
 /// Folds the end of the run.
-fn end(state: &mut RunState, recorded: Recorded<'_>) {
+fn evolve_end(state: &mut RunState, recorded: RecordedEvent<'_>) {
     match recorded.event {
         Event::RunCancelled(event) => {
-            state.phase = Phase::Cancelled;
+            state.phase = RunPhase::Cancelled;
             state.is_cancel_inherited = event.inherited;
             // A cancellation with the parent can be undone by a reopening; the time until then is a
             // pause.
@@ -129,13 +139,13 @@ fn end(state: &mut RunState, recorded: Recorded<'_>) {
             }
         }
         Event::RunCompleted(event) => {
-            state.phase = Phase::Completed;
-            state.output = event.output.map(|output| state.own(output));
+            state.phase = RunPhase::Completed;
+            state.output = event.output.map(|output| state.history_reference(output));
         }
         Event::RunFailed(event) => {
-            state.phase = Phase::Failed;
+            state.phase = RunPhase::Failed;
             state.stopped = Some(recorded.time);
-            state.error = Some(state.own_failure(&event.error));
+            state.error = Some(state.history_failure(&event.error));
             state.failed_step.clone_from(&event.step);
         }
         _ => {}
@@ -143,11 +153,11 @@ fn end(state: &mut RunState, recorded: Recorded<'_>) {
 }
 
 impl RunState {
-    fn create(&mut self, created: &run::Created, at: Timestamp) {
-        self.phase = Phase::Running;
+    fn apply_created(&mut self, created: &run::RunCreated, at: Timestamp) {
+        self.phase = RunPhase::Running;
         self.created = at;
         self.graph = Some((created.graph, created.version.clone()));
-        self.input = Some(self.own(created.input));
+        self.input = Some(self.history_reference(created.input));
         self.budget = created.budget;
         self.privacy = created.privacy;
         self.request_hash.clone_from(&created.request_hash);
@@ -155,12 +165,12 @@ impl RunState {
     }
 
     /// Sets the status of a step.
-    pub(super) fn set(&mut self, id: &StepId, status: StepStatus) {
-        self.change(id, |step| step.status = status);
+    pub(super) fn set_step_status(&mut self, id: &StepId, status: StepStatus) {
+        self.update_step(id, |step| step.status = status);
     }
 
-    fn start(&mut self, event: &run::StepStarted, at: Timestamp) {
-        self.change(&event.step, |step| {
+    fn apply_step_started(&mut self, event: &run::StepStarted, at: Timestamp) {
+        self.update_step(&event.step, |step| {
             // A start of the same attempt is a takeover by another executor, which continues with
             // the same child run.
             if step.attempt != event.attempt {
@@ -171,29 +181,29 @@ impl RunState {
         });
     }
 
-    fn expand(&mut self, event: &run::MapExpanded) {
-        self.change(&StepId::node(event.node.clone()), |step| {
+    fn apply_map_expanded(&mut self, event: &run::MapExpanded) {
+        self.update_step(&StepId::for_node(event.node.clone()), |step| {
             step.status = StepStatus::Expanded;
             step.map = Some((event.width, event.max_parallel));
         });
     }
 
-    fn complete(&mut self, event: &run::StepCompleted) {
-        let output = event.output.map(|output| self.own(output));
-        self.change(&event.step, |step| {
+    fn apply_step_completed(&mut self, event: &run::StepCompleted) {
+        let output = event.output.map(|output| self.history_reference(output));
+        self.update_step(&event.step, |step| {
             step.status = StepStatus::Completed;
             step.attempt = event.attempt;
             step.output = output;
             step.error = None;
             step.lost_call = None;
         });
-        self.skip(&event.skipped);
+        self.skip_nodes(&event.skipped);
     }
 
-    fn fail_step(&mut self, event: &run::StepFailed) {
-        self.release(&event.step);
-        let error = self.own_failure(&event.error);
-        self.change(&event.step, |step| {
+    fn apply_step_failed(&mut self, event: &run::StepFailed) {
+        self.release_call(&event.step);
+        let error = self.history_failure(&event.error);
+        self.update_step(&event.step, |step| {
             step.attempt = event.attempt;
             // Only known failures count towards the retry policy; lost attempts do not.
             step.failures += 1;
@@ -201,28 +211,28 @@ impl RunState {
             step.error = Some(error);
             step.status = StepStatus::Failed;
         });
-        self.skip(&event.skipped);
+        self.skip_nodes(&event.skipped);
     }
 
     /// Folds `run.step.unknown.v1`. The idempotency key of the lost call is kept, so that the
     /// provider recognises the repeated call.
-    fn lose(&mut self, id: &StepId) {
-        self.change(id, |step| {
+    fn apply_step_unknown(&mut self, id: &StepId) {
+        self.update_step(id, |step| {
             step.status = StepStatus::Unknown;
             step.lost_call = step.call.as_ref().and_then(|call| call.idempotency_key.clone());
         });
     }
 
     /// Marks nodes as skipped.
-    fn skip(&mut self, nodes: &[NodeId]) {
+    fn skip_nodes(&mut self, nodes: &[NodeId]) {
         for node in nodes {
-            self.set(&StepId::node(node.clone()), StepStatus::Skipped);
+            self.set_step_status(&StepId::for_node(node.clone()), StepStatus::Skipped);
         }
     }
 
-    fn ask(&mut self, event: &run::ApprovalRequested) {
-        self.set(&event.step, StepStatus::Asking { approval: event.approval });
-        let approval = Approval {
+    fn apply_approval_requested(&mut self, event: &run::ApprovalRequested) {
+        self.set_step_status(&event.step, StepStatus::Asking { approval: event.approval });
+        let approval = RunApproval {
             step: event.step.clone(),
             role: event.role.clone(),
             content_hash: event.content_hash.clone(),
@@ -230,31 +240,31 @@ impl RunState {
             state: ApprovalState::Open,
             reason: None,
             reason_at: None,
-            print: 0,
+            fingerprint: 0,
         };
-        self.changed.insert(Part::Approval(event.approval));
+        self.changed_parts.insert(FingerprintPart::Approval(event.approval));
         self.approvals.insert(event.approval, approval);
     }
 
     /// Folds the answer to an approval.
-    fn answer(&mut self, event: &run::ApprovalAnswered, answer: ApprovalState) {
+    fn apply_approval_answered(&mut self, event: &run::ApprovalAnswered, answer: ApprovalState) {
         let id: ApprovalId = event.approval;
-        let reason_at = event.reason_at.map(|reference| self.own(reference));
+        let reason_at = event.reason_at.map(|reference| self.history_reference(reference));
         if let Some(approval) = self.approvals.get_mut(&id) {
             approval.state = answer;
             approval.reason.clone_from(&event.reason);
             approval.reason_at = reason_at;
-            self.changed.insert(Part::Approval(id));
+            self.changed_parts.insert(FingerprintPart::Approval(id));
         }
     }
 
     /// Folds `run.model_call.intended.v1`: holds the worst case of the call.
-    fn intend(&mut self, event: &run::ModelCallIntended, at: Timestamp) {
+    fn apply_model_call_intended(&mut self, event: &run::ModelCallIntended, at: Timestamp) {
         // Turn 0 is an agent without tools: it has no turns to keep.
         if event.turn > 0 {
-            self.begin_turn(&event.step, at);
+            self.ensure_turns(&event.step, at);
         }
-        let call = Call {
+        let call = PendingModelCall {
             turn: event.turn,
             provider: event.provider.clone(),
             model: event.model.clone(),
@@ -265,47 +275,47 @@ impl RunState {
             idempotency_key: event.idempotency_key.clone(),
         };
         if let Some(routing) = &event.routing {
-            self.note_table(routing);
+            self.remember_candidate_table(routing);
         }
-        self.release(&event.step);
-        self.spent.hold(&call);
-        self.change(&event.step, |step| {
+        self.release_call(&event.step);
+        self.spent.hold_call(&call);
+        self.update_step(&event.step, |step| {
             step.call = Some(call);
             step.lost_call = None;
         });
     }
 
     /// Releases the budget hold of the step's model call, if one is in flight.
-    pub(super) fn release(&mut self, id: &StepId) {
+    pub(super) fn release_call(&mut self, id: &StepId) {
         let is_held = self.steps.get(id).is_some_and(|step| step.call.is_some());
         // `update_step` is called only if a call is in flight: it would mark the step as changed.
-        let mut held = None;
+        let mut pending_call = None;
         if is_held {
-            self.change(id, |step| held = step.call.take());
+            self.update_step(id, |step| pending_call = step.call.take());
         }
-        if let Some(call) = held {
-            self.spent.release(&call);
+        if let Some(call) = pending_call {
+            self.spent.release_call(&call);
         }
     }
 
-    fn spend(&mut self, event: &run::UsageRecorded) {
-        self.release(&event.step);
-        self.spend_turn(event);
-        self.spent.spend(event);
+    fn apply_usage(&mut self, event: &run::UsageRecorded) {
+        self.release_call(&event.step);
+        self.add_turn_tokens(event);
+        self.spent.add_usage(event);
     }
 }
 
-impl Spent {
+impl BudgetUsage {
     /// Books the usage and cost of a call. The hold of a call of unknown usage is a lower bound.
-    pub(super) fn spend(&mut self, usage: &run::UsageRecorded) {
+    pub(super) fn add_usage(&mut self, usage: &run::UsageRecorded) {
         let hold = usage.hold.unwrap_or_default();
         let cost = usage.charge.as_ref().map_or(Money::ZERO, |charge| charge.amount);
-        self.tokens = self.tokens.saturating_add(usage.usage.tokens().max(hold.tokens));
+        self.tokens = self.tokens.saturating_add(usage.usage.total_tokens().max(hold.tokens));
         self.cost += cost.max(hold.cost);
     }
 
     /// Holds the worst case of a call.
-    pub(super) fn hold(&mut self, call: &Call) {
+    pub(super) fn hold_call(&mut self, call: &PendingModelCall) {
         self.hold_tokens(call.reserved_tokens);
         self.reserved_cost += call.reserved_cost;
     }
@@ -316,7 +326,7 @@ impl Spent {
     }
 
     /// Releases the hold of a call.
-    pub(super) fn release(&mut self, call: &Call) {
+    pub(super) fn release_call(&mut self, call: &PendingModelCall) {
         self.release_amounts(call.reserved_tokens, call.reserved_cost);
     }
 
@@ -324,7 +334,7 @@ impl Spent {
     pub(super) fn release_amounts(&mut self, tokens: u64, cost: Money) {
         self.reserved_tokens = self.reserved_tokens.saturating_sub(tokens);
         // Saturating, since logs are folded as they are, even if a release exceeds its hold.
-        let left = self.reserved_cost.scaled().saturating_sub(cost.scaled());
+        let left = self.reserved_cost.as_scaled().saturating_sub(cost.as_scaled());
         self.reserved_cost = Money::from_scaled(left);
     }
 }

@@ -9,54 +9,54 @@ pub struct FailureCode {
     pub is_retryable: bool,
 }
 
-const fn retryable(code: &'static str) -> FailureCode {
+const fn retryable_entry(code: &'static str) -> FailureCode {
     FailureCode { code, is_retryable: true }
 }
 
-const fn lasting(code: &'static str) -> FailureCode {
+const fn permanent_entry(code: &'static str) -> FailureCode {
     FailureCode { code, is_retryable: false }
 }
 
 /// All failure codes, in alphabetical order.
 pub const FAILURE_CODES: [FailureCode; 34] = [
-    lasting("agent.limit"),
-    lasting("approval.denied"),
-    lasting("approval.expired"),
-    lasting("budget.exceeded"),
-    lasting("byok.bad_key"),
-    lasting("byok.missing_key"),
-    lasting("evaluation.limit"),
-    lasting("graph.invalid"),
-    lasting("internal"),
-    retryable("log.unavailable"),
-    lasting("model.not_found"),
-    lasting("payload.erased"),
-    lasting("privacy.cloud_denied"),
-    lasting("provider.content_filtered"),
-    lasting("provider.context_exceeded"),
-    retryable("provider.invalid_answer"),
-    lasting("provider.quota_exceeded"),
-    retryable("provider.rate_limited"),
-    retryable("provider.timeout"),
-    retryable("provider.unavailable"),
-    lasting("request.invalid"),
-    lasting("request.too_large"),
-    lasting("request.unsupported"),
-    lasting("run.cancelled"),
-    lasting("run.imported"),
-    lasting("signal.timeout"),
-    lasting("sleep.timeout"),
-    lasting("step.given_up"),
-    lasting("step.unknown"),
-    lasting("template.invalid"),
-    lasting("tool.denied"),
-    lasting("tool.invalid"),
-    retryable("tool.timeout"),
-    lasting("tool.unknown"),
+    permanent_entry("agent.limit"),
+    permanent_entry("approval.denied"),
+    permanent_entry("approval.expired"),
+    permanent_entry("budget.exceeded"),
+    permanent_entry("byok.bad_key"),
+    permanent_entry("byok.missing_key"),
+    permanent_entry("evaluation.limit"),
+    permanent_entry("graph.invalid"),
+    permanent_entry("internal"),
+    retryable_entry("log.unavailable"),
+    permanent_entry("model.not_found"),
+    permanent_entry("payload.erased"),
+    permanent_entry("privacy.cloud_denied"),
+    permanent_entry("provider.content_filtered"),
+    permanent_entry("provider.context_exceeded"),
+    retryable_entry("provider.invalid_answer"),
+    permanent_entry("provider.quota_exceeded"),
+    retryable_entry("provider.rate_limited"),
+    retryable_entry("provider.timeout"),
+    retryable_entry("provider.unavailable"),
+    permanent_entry("request.invalid"),
+    permanent_entry("request.too_large"),
+    permanent_entry("request.unsupported"),
+    permanent_entry("run.cancelled"),
+    permanent_entry("run.imported"),
+    permanent_entry("signal.timeout"),
+    permanent_entry("sleep.timeout"),
+    permanent_entry("step.given_up"),
+    permanent_entry("step.unknown"),
+    permanent_entry("template.invalid"),
+    permanent_entry("tool.denied"),
+    permanent_entry("tool.invalid"),
+    retryable_entry("tool.timeout"),
+    permanent_entry("tool.unknown"),
 ];
 
 /// Finds the entry of a code; `None` if no step fails with it.
-pub fn failure_code(code: &str) -> Option<&'static FailureCode> {
+pub fn find_failure_code(code: &str) -> Option<&'static FailureCode> {
     FAILURE_CODES.iter().find(|known| known.code == code)
 }
 
@@ -67,13 +67,13 @@ pub fn retryable_codes() -> impl Iterator<Item = &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{FAILURE_CODES, failure_code, retryable_codes};
+    use super::{FAILURE_CODES, find_failure_code, retryable_codes};
 
     #[test]
     fn the_list_is_in_order_and_names_each_code_once() {
         assert!(FAILURE_CODES.is_sorted_by(|one, next| one.code < next.code));
-        assert!(failure_code("provider.timeout").is_some_and(|known| known.is_retryable));
-        assert_eq!(failure_code("provider.rate_limit"), None);
-        assert!(retryable_codes().all(|code| failure_code(code).is_some()));
+        assert!(find_failure_code("provider.timeout").is_some_and(|known| known.is_retryable));
+        assert_eq!(find_failure_code("provider.rate_limit"), None);
+        assert!(retryable_codes().all(|code| find_failure_code(code).is_some()));
     }
 }

@@ -22,14 +22,14 @@ impl KeyOwner {
     /// Returns whether a key may be used, given whether the caller has a key of their own. Callers
     /// with own keys never fall back to a platform key, whatever happened to their own: it would be
     /// somebody else's bill.
-    pub fn may_pay(self, caller_has_own: bool) -> bool {
-        self == Self::User || !caller_has_own
+    pub fn may_pay(self, caller_has_key: bool) -> bool {
+        self == Self::User || !caller_has_key
     }
 }
 
 /// A model that was called, with its provider and key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Candidate {
+pub struct ModelTarget {
     /// Configured name of the provider.
     pub provider: String,
     /// Model id in the provider's spelling.
@@ -43,7 +43,7 @@ pub struct Candidate {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fallback {
     /// Model that the step must not call again.
-    pub from: Candidate,
+    pub from: ModelTarget,
     /// Code of the failure that caused the fallback.
     pub reason: PlatformCode,
 }
@@ -61,7 +61,7 @@ pub enum Successor {
 }
 
 /// Returns which models may be called after this failure.
-pub fn successor<D>(error: &Failure<D>) -> Successor {
+pub fn allowed_successor<D>(error: &Failure<D>) -> Successor {
     match error.code.as_str() {
         // An equally small context window would fail in the same way.
         "provider.context_exceeded" => Successor::Larger,
@@ -79,7 +79,7 @@ pub fn successor<D>(error: &Failure<D>) -> Successor {
 
 #[cfg(test)]
 mod tests {
-    use super::{KeyOwner, Successor, successor};
+    use super::{KeyOwner, Successor, allowed_successor};
     use crate::event::run::Failure;
     use crate::platform_text;
 
@@ -98,7 +98,7 @@ mod tests {
         ];
         for (code, expected) in cases {
             let error = Failure::new(code, platform_text!("m"));
-            assert_eq!(successor::<()>(&error), expected, "{code}");
+            assert_eq!(allowed_successor::<()>(&error), expected, "{code}");
         }
     }
 

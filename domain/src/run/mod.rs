@@ -29,6 +29,8 @@ mod amend;
 mod children;
 mod clock;
 mod command;
+mod compact_steps;
+mod control;
 mod decide;
 mod evolve;
 mod failure_code;
@@ -36,44 +38,51 @@ mod fallback;
 mod family;
 mod fingerprint;
 pub mod lineage;
-mod moves;
-mod packed;
 mod rejection;
 mod retry;
 mod routing;
 mod snapshot;
 mod state;
-mod steer;
+mod turn_update;
 mod turns;
 
-pub use amend::{AmendRun, NewLimits, loosened_node};
+pub use amend::{AmendRun, NewLimits, find_loosened_node};
 pub use children::{
-    Child, ChildOutcome, ChildReport, DEPTH_LIMIT, Lineage, Origin, WIDTH_LIMIT, child_run_id,
+    ChildOutcome, ChildReport, DEPTH_LIMIT, Provenance, RunChild, RunOrigin, WIDTH_LIMIT,
+    child_run_id,
 };
 pub use command::{
-    Advance, Answer, CallReport, ChildIntent, CreateRun, End, Intent, Outcome, Reason, RunCommand,
-    Start, StepResult,
+    AdvanceRun, AnswerApproval, CallReport, ChildIntent, CommandReason, CreateRun, RunCommand,
+    RunOutcome, StepIntent, StepOutcome, StepResult, StepStart,
 };
-pub use failure_code::{FAILURE_CODES, FailureCode, failure_code, retryable_codes};
-pub use fallback::{Candidate, Fallback, HOPS_LIMIT, KeyOwner, Successor, successor};
-pub use family::{ChildReopening, FamilyCommand, PauseCauses, ReopenRun};
-pub use lineage::Ancestor;
-pub use moves::{Answered, Move, Next, Told, ToolOutcome};
-pub use rejection::Rejection;
-pub use retry::{keep_to_hint, next_try, next_try_after_crash};
-pub use routing::{Ability, Candidates, Offered, Platform, Routing, Table, Traits};
-pub use state::{Approval, ApprovalState, Budget, Call, Phase, RunState, Spent, Step, StepStatus};
-pub use steer::{
-    ForkRun, Resolution, Resolve, SIGNALS_LIMIT, Signal, check_fork_point, check_signal,
+pub use control::{
+    ForkRun, Resolution, ResolveStep, SIGNALS_LIMIT, SendSignal, check_fork_point, check_signal,
     fatal_steps,
 };
-pub use turns::{CallNo, ToolState, Turn, Turns};
+pub use failure_code::{FAILURE_CODES, FailureCode, find_failure_code, retryable_codes};
+pub use fallback::{Fallback, HOPS_LIMIT, KeyOwner, ModelTarget, Successor, allowed_successor};
+pub use family::{ChildReopening, FamilyCommand, PauseCauses, ReopenRun};
+pub use lineage::Ancestor;
+pub use rejection::RunRejection;
+pub use retry::{apply_retry_hint, next_attempt_after_crash, next_attempt_at};
+pub use routing::{
+    CandidateFacts, CandidateTableRef, ModelCapability, RouterCandidate, RouterDecision,
+    RoutingCandidates, ServingPlatform,
+};
+pub use state::{
+    ApprovalState, Budget, BudgetUsage, PendingModelCall, RunApproval, RunPhase, RunState, RunStep,
+    StepStatus,
+};
+pub use turn_update::{ToolCallResult, ToolOutcome, TurnAnswer, TurnIntent, TurnUpdate};
+pub use turns::{AgentTurn, AgentTurns, ToolCallNumber, ToolCallState};
 
-use crate::decider::{Context, Decider, Fingerprint, Inherited, Recorded, Wake};
+use crate::decider::{
+    Decider, DecisionContext, Fingerprint, InheritedHistory, RecordedEvent, Wake,
+};
 use crate::event::Event;
 use crate::id::{RunId, TenantId};
-use crate::once::{AppliedRequests, RemembersRequests};
-use crate::request::derived_uuid;
+use crate::idempotency::{AppliedRequests, HasAppliedRequests};
+use crate::request::derive_uuid;
 use crate::stream::Seq;
 
 /// Marker type that carries the [`Decider`] of runs.
@@ -83,10 +92,10 @@ pub struct Run;
 /// Returns the id of the run that a request with this idempotency key creates. The same tenant and
 /// key always give the same id, so that a repeated request finds its run.
 pub fn run_id_for_key(tenant: &TenantId, key: &str) -> RunId {
-    RunId(derived_uuid(&["run/v1", tenant.as_str(), key]))
+    RunId(derive_uuid(&["run/v1", tenant.as_str(), key]))
 }
 
-impl RemembersRequests for RunState {
+impl HasAppliedRequests for RunState {
     fn applied_requests(&self) -> &AppliedRequests {
         &self.requests
     }
@@ -95,39 +104,39 @@ impl RemembersRequests for RunState {
 impl Decider for Run {
     type State = RunState;
     type Command = RunCommand;
-    type Rejection = Rejection;
+    type Rejection = RunRejection;
 
     fn decide(
         state: &RunState,
         command: RunCommand,
-        context: &Context,
+        context: &DecisionContext,
         next: Seq,
-    ) -> Result<Vec<Event>, Rejection> {
+    ) -> Result<Vec<Event>, RunRejection> {
         decide::decide(state, command, context, next)
     }
 
-    fn evolve(state: &mut RunState, recorded: Recorded<'_>) {
+    fn evolve(state: &mut RunState, recorded: RecordedEvent<'_>) {
         evolve::evolve(state, recorded);
     }
 
-    fn wake(state: &RunState) -> Wake {
-        state.wake()
+    fn next_wake(state: &RunState) -> Wake {
+        state.next_wake()
     }
 
-    fn fingerprint(state: &mut RunState) -> Option<Fingerprint> {
-        Some(state.fingerprint())
+    fn refresh_fingerprint(state: &mut RunState) -> Option<Fingerprint> {
+        Some(state.refresh_fingerprint())
     }
 
-    fn inherits(first: &Event) -> Option<Inherited> {
+    fn inherited_history(first: &Event) -> Option<InheritedHistory> {
         let Event::RunForked(forked) = first else { return None };
-        Some(Inherited { id: forked.parent.0, seq: forked.seq, fold: forked.fold })
+        Some(InheritedHistory { id: forked.parent.0, seq: forked.seq, fingerprint: forked.fold })
     }
 
-    fn snapshot(state: &RunState) -> Option<Vec<u8>> {
-        state.snapshot()
+    fn encode_snapshot(state: &RunState) -> Option<Vec<u8>> {
+        state.encode_snapshot()
     }
 
-    fn recall(snapshot: &[u8]) -> Option<RunState> {
-        RunState::recall(snapshot)
+    fn decode_snapshot(snapshot: &[u8]) -> Option<RunState> {
+        RunState::decode_snapshot(snapshot)
     }
 }

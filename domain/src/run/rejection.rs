@@ -3,12 +3,12 @@
 use std::fmt;
 
 use crate::id::{ApprovalId, RunId, SignalName, StepId};
-use crate::run::{Phase, Resolution};
+use crate::run::{Resolution, RunPhase};
 use crate::stream::Seq;
 
 /// Rejection of a command that contradicts the run's state. Nothing was recorded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Rejection {
+pub enum RunRejection {
     /// The run does not exist.
     #[error("there is no such run")]
     NotFound,
@@ -23,17 +23,17 @@ pub enum Rejection {
     Imported,
     /// The command needs a running run, and the run has ended.
     #[error("the run has ended ({0}): nothing can be changed")]
-    Ended(Phase),
+    Ended(RunPhase),
     /// An outcome was reported for a step of which no attempt is under way.
     #[error("step {0} is not under way")]
     NotUnderWay(StepId),
     /// An outcome was reported for another attempt than the current one.
-    #[error("step {step}: try {told} was reported, try {current} is under way")]
+    #[error("step {step}: try {reported} was reported, try {current} is under way")]
     StaleAttempt {
         /// Step that was reported.
         step: StepId,
         /// Attempt that was reported.
-        told: u32,
+        reported: u32,
         /// Attempt that is under way.
         current: u32,
     },
@@ -45,7 +45,7 @@ pub enum Rejection {
     ScheduledBefore(StepId),
     /// One command reports a step twice.
     #[error("step {0} is told of twice in one command")]
-    ToldTwice(StepId),
+    ReportedTwice(StepId),
     /// A result was reported for a tool call that has ended or was never requested.
     #[error("step {0}: the tool call is not under way")]
     ToolCallEnded(StepId),
@@ -81,10 +81,10 @@ pub enum Rejection {
         "the run has ended ({0}) and cannot be resumed: fork it at an earlier event, or retry it \
         if it failed"
     )]
-    NotResumable(Phase),
+    NotResumable(RunPhase),
     /// Only a failed run can be retried.
     #[error("the run has not failed ({0}): only failed steps of a failed run can be retried")]
-    NotFailed(Phase),
+    NotFailed(RunPhase),
     /// The failure of the run was not that of a step.
     #[error(
         "no failed step ended the run: mend what did with `convergio runs amend`, a larger budget \
@@ -106,12 +106,12 @@ pub enum Rejection {
     },
     /// The run is paused because its parent run is.
     #[error("the run that this one belongs to is paused: resume that one")]
-    PausedAbove,
+    ParentPaused,
     /// A step is to be retried that has not failed.
     #[error("step {0} has not failed")]
     HasNotFailed(StepId),
     /// The run has received its maximum of signals.
-    #[error("a run takes {} signals at most", super::steer::SIGNALS_LIMIT)]
+    #[error("a run takes {} signals at most", super::control::SIGNALS_LIMIT)]
     TooManySignals,
     /// No node of the run's graph waits for the signal.
     #[error(
@@ -146,7 +146,7 @@ pub enum Rejection {
     },
     /// The run had ended at the event at which it was to be forked.
     #[error("the run had ended ({0}) at event {1}: fork it at an earlier event")]
-    NotForkable(Phase, Seq),
+    NotForkable(RunPhase, Seq),
 }
 
 /// Maximum number of names in a message.
@@ -164,7 +164,7 @@ fn names_of(names: &[SignalName]) -> String {
     }
 }
 
-impl fmt::Display for Phase {
+impl fmt::Display for RunPhase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::New => "new",

@@ -15,9 +15,9 @@ const TABLES_LIMIT: usize = 4;
 
 /// Input of the router's choice, and its output besides the chosen model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Routing<At = PayloadRef> {
+pub struct RouterDecision<At = PayloadRef> {
     /// Models to choose from.
-    pub candidates: Candidates<At>,
+    pub candidates: RoutingCandidates<At>,
     /// Estimated input tokens, rounded up.
     pub tokens_in: u64,
     /// Maximum output tokens of the call.
@@ -30,7 +30,7 @@ pub struct Routing<At = PayloadRef> {
     pub pinned: Option<u32>,
     /// Platform that this machine prefers, if one of the candidates runs on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub prefers: Option<Platform>,
+    pub prefers: Option<ServingPlatform>,
     /// Digest of the verdicts about all candidates in order, as 16 hexadecimal digits; absent if
     /// there is only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -40,16 +40,16 @@ pub struct Routing<At = PayloadRef> {
 /// Models that the router chose from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Candidates<At = PayloadRef> {
+pub enum RoutingCandidates<At = PayloadRef> {
     /// A single candidate: the model that is called.
-    One(Traits),
+    One(CandidateFacts),
     /// A list of [`RouterCandidate`] in a payload, which later calls share while it is unchanged.
     Table(At),
 }
 
 /// Position of a candidate table within a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Table {
+pub enum CandidateTableRef {
     /// A payload of this commit.
     New(PayloadSlot),
     /// A payload of an earlier commit of the run.
@@ -58,7 +58,7 @@ pub enum Table {
 
 /// A model that the router could choose.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Offered {
+pub struct RouterCandidate {
     /// Configured name of the provider.
     pub provider: String,
     /// Model id in the provider's spelling.
@@ -68,15 +68,15 @@ pub struct Offered {
     pub key: Option<String>,
     /// Properties that the router knew.
     #[serde(flatten)]
-    pub traits: Traits,
+    pub traits: CandidateFacts,
 }
 
 /// Properties of a model that the router knew when it chose. Prices are in 1e-15 units of the price
 /// book's currency for each token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Traits {
+pub struct CandidateFacts {
     /// Software or service that runs the model.
-    pub platform: Platform,
+    pub platform: ServingPlatform,
     /// True if the model runs on a machine of the person or the operator.
     #[serde(default, skip_serializing_if = "is_false")]
     pub local: bool,
@@ -85,7 +85,7 @@ pub struct Traits {
     pub failing: bool,
     /// Capabilities of the model.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub can: BTreeSet<Ability>,
+    pub can: BTreeSet<ModelCapability>,
     /// Price of an input token, in 1e-15 currency units; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price_in: Option<u64>,
@@ -102,7 +102,7 @@ pub struct Traits {
 /// Software or service that runs a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Platform {
+pub enum ServingPlatform {
     /// Apple MLX, on this machine.
     Mlx,
     /// A server of the Ollama project.
@@ -118,7 +118,7 @@ pub enum Platform {
 /// Capability of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Ability {
+pub enum ModelCapability {
     /// It can call tools.
     Tools,
     /// It can answer by a given JSON schema.
@@ -129,26 +129,30 @@ pub enum Ability {
     Audio,
 }
 
-impl Routing<Table> {
+impl RouterDecision<CandidateTableRef> {
     /// Resolves the table's position, where `first` is the sequence number of the commit's first
     /// event.
-    pub(super) fn at(self, first: Seq) -> Routing {
+    pub(super) fn into_event_form(self, first: Seq) -> RouterDecision {
         let candidates = match self.candidates {
-            Candidates::One(traits) => Candidates::One(traits),
-            Candidates::Table(Table::New(slot)) => Candidates::Table(slot.at(first)),
-            Candidates::Table(Table::Known(reference)) => Candidates::Table(reference),
+            RoutingCandidates::One(traits) => RoutingCandidates::One(traits),
+            RoutingCandidates::Table(CandidateTableRef::New(slot)) => {
+                RoutingCandidates::Table(slot.to_payload_ref(first))
+            }
+            RoutingCandidates::Table(CandidateTableRef::Known(reference)) => {
+                RoutingCandidates::Table(reference)
+            }
         };
         let Self { tokens_in, tokens_out, local, pinned, prefers, verdicts, .. } = self;
-        Routing { candidates, tokens_in, tokens_out, local, pinned, prefers, verdicts }
+        RouterDecision { candidates, tokens_in, tokens_out, local, pinned, prefers, verdicts }
     }
 }
 
 impl RunState {
     /// Remembers the candidate table of a call. The most recently used table is last, and the first
     /// is dropped at the limit.
-    pub(super) fn note_table(&mut self, routing: &Routing) {
-        let Candidates::Table(reference) = routing.candidates else { return };
-        let reference = self.own(reference);
+    pub(super) fn remember_candidate_table(&mut self, routing: &RouterDecision) {
+        let RoutingCandidates::Table(reference) = routing.candidates else { return };
+        let reference = self.history_reference(reference);
         // A repeated table moves to the end, so that tables in use are not dropped.
         self.tables.retain(|known| *known != reference);
         if self.tables.len() == TABLES_LIMIT {
@@ -167,7 +171,7 @@ fn is_false(word: &bool) -> bool {
 mod tests {
     use serde_json::json;
 
-    use super::{Candidates, Routing};
+    use super::{RouterDecision, RoutingCandidates};
     use crate::run::RunState;
 
     #[test]
@@ -177,7 +181,7 @@ mod tests {
         let table = json!({"candidates": "6.1", "tokens_in": 7, "tokens_out": 20,
             "verdicts": "0123456789abcdef"});
         for written in [one, table] {
-            let read: Routing = serde_json::from_value(written.clone()).expect("a routing");
+            let read: RouterDecision = serde_json::from_value(written.clone()).expect("a routing");
             assert_eq!(serde_json::to_value(&read).expect("JSON"), written);
         }
     }
@@ -185,10 +189,12 @@ mod tests {
     #[test]
     fn the_last_tables_are_remembered_and_printed() {
         let mut state = RunState::default();
-        let before = state.fingerprint();
+        let before = state.refresh_fingerprint();
         for table in [1, 2, 1, 3, 4, 5] {
-            state.note_table(&Routing {
-                candidates: Candidates::Table(format!("{table}.0").parse().expect("a place")),
+            state.remember_candidate_table(&RouterDecision {
+                candidates: RoutingCandidates::Table(
+                    format!("{table}.0").parse().expect("a place"),
+                ),
                 tokens_in: 0,
                 tokens_out: 0,
                 local: false,
@@ -199,6 +205,6 @@ mod tests {
         }
         let known: Vec<_> = state.tables.iter().map(ToString::to_string).collect();
         assert_eq!(known, ["1.0", "3.0", "4.0", "5.0"]);
-        assert_ne!(state.fingerprint(), before);
+        assert_ne!(state.refresh_fingerprint(), before);
     }
 }

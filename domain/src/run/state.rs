@@ -6,24 +6,24 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::children::{Child, Origin, WIDTH_LIMIT};
-use super::clock::Clock;
+use super::children::{RunChild, RunOrigin, WIDTH_LIMIT};
+use super::clock::RunClock;
+use super::compact_steps;
+use super::control::Resolution;
 use super::fallback::Fallback;
 use super::family::{ChildAccount, PauseCauses};
-use super::fingerprint::Part;
+use super::fingerprint::FingerprintPart;
 use super::lineage::Ancestor;
-use super::packed;
-use super::steer::Resolution;
-use super::turns::Turns;
+use super::turns::AgentTurns;
 use crate::chat::Privacy;
 use crate::decider::Wake;
 use crate::failure::{Failure, PlatformText};
 use crate::id::{
     AgentId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, RunId, SignalName, StepId,
 };
+use crate::idempotency::AppliedRequests;
 use crate::metering::Meter;
 use crate::money::Money;
-use crate::once::AppliedRequests;
 use crate::payload::PayloadRef;
 use crate::stream::Seq;
 use crate::time::{Span, Timestamp};
@@ -52,32 +52,37 @@ impl Budget {
 
     /// Returns the lower of each pair of limits.
     #[must_use]
-    pub fn within(self, other: Self) -> Self {
-        fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+    pub fn narrowed_by(self, other: Self) -> Self {
+        fn min_limit<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
             match (one, other) {
                 (Some(one), Some(other)) => Some(one.min(other)),
                 (one, other) => one.or(other),
             }
         }
         Self {
-            tokens: least(self.tokens, other.tokens),
-            cost: least(self.cost, other.cost),
-            wall: least(self.wall, other.wall),
-            deadline: least(self.deadline, other.deadline),
+            tokens: min_limit(self.tokens, other.tokens),
+            cost: min_limit(self.cost, other.cost),
+            wall: min_limit(self.wall, other.wall),
+            deadline: min_limit(self.deadline, other.deadline),
         }
     }
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { tokens: Some(100_000), cost: None, wall: Some(Span::seconds(600)), deadline: None }
+        Self {
+            tokens: Some(100_000),
+            cost: None,
+            wall: Some(Span::from_seconds(600)),
+            deadline: None,
+        }
     }
 }
 
 /// Phase of a run's life.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Phase {
+pub enum RunPhase {
     /// No event has been recorded.
     #[default]
     New,
@@ -91,7 +96,7 @@ pub enum Phase {
     Cancelled,
 }
 
-impl Phase {
+impl RunPhase {
     /// True if the run has ended. A failed or inherited end can still be undone by a reopening.
     pub fn is_ended(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
@@ -153,7 +158,7 @@ pub enum StepStatus {
 
 /// State of a step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Step {
+pub struct RunStep {
     /// Current status of the step.
     pub status: StepStatus,
     /// Number of the last attempt; 0 before the first.
@@ -165,7 +170,7 @@ pub struct Step {
     /// Width and maximum parallelism of an expanded map.
     pub map: Option<(u32, u32)>,
     /// Model call in flight, with its budget hold.
-    pub call: Option<Call>,
+    pub call: Option<PendingModelCall>,
     /// Number of failed attempts; attempts of unknown outcome do not count.
     pub failures: u32,
     /// Failure of the last attempt.
@@ -175,7 +180,7 @@ pub struct Step {
     pub avoid: Vec<Fallback>,
     /// Turns of an agent with tools.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub turns: Option<Box<Turns>>,
+    pub turns: Option<Box<AgentTurns>>,
     /// Child run that the last attempt consists of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub child: Option<RunId>,
@@ -187,12 +192,12 @@ pub struct Step {
     pub lost_call: Option<String>,
     /// Hash of this part, as last added to the run's fingerprint.
     #[serde(skip)]
-    pub(super) print: u64,
+    pub(super) fingerprint: u64,
 }
 
 /// A model call in flight, with its budget hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Call {
+pub struct PendingModelCall {
     /// Turn of the agent, from 1; 0 for an agent without tools.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub turn: u32,
@@ -215,7 +220,7 @@ pub struct Call {
     pub idempotency_key: Option<String>,
 }
 
-impl Step {
+impl RunStep {
     pub(super) fn new(status: StepStatus) -> Self {
         Self {
             status,
@@ -231,7 +236,7 @@ impl Step {
             child: None,
             awaits: BTreeSet::new(),
             lost_call: None,
-            print: 0,
+            fingerprint: 0,
         }
     }
 
@@ -281,7 +286,7 @@ pub enum ApprovalState {
 
 /// State of an approval request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Approval {
+pub struct RunApproval {
     /// Step that waits for the answer.
     pub step: StepId,
     /// Role that may answer; `owner` may always.
@@ -299,12 +304,12 @@ pub struct Approval {
     pub reason_at: Option<PayloadRef>,
     /// Hash of this part, as last added to the run's fingerprint.
     #[serde(skip)]
-    pub(super) print: u64,
+    pub(super) fingerprint: u64,
 }
 
 /// Amounts that are spent, and amounts that are held for calls and child runs in flight.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Spent {
+pub struct BudgetUsage {
     /// Tokens of settled calls and of child runs.
     pub tokens: u64,
     /// Tokens held for calls and child runs in flight.
@@ -322,7 +327,7 @@ pub struct RunState {
     /// Sequence number of the last folded event.
     pub seq: Seq,
     /// Phase of the run's life.
-    pub phase: Phase,
+    pub phase: RunPhase,
     /// Time of creation; of a fork, time of the fork.
     pub created: Timestamp,
     /// Graph and the version to which the run is pinned.
@@ -336,22 +341,22 @@ pub struct RunState {
     /// Farthest that the run's conversations may travel.
     pub privacy: Privacy,
     /// Usage and holds counted against the budget.
-    pub spent: Spent,
+    pub spent: BudgetUsage,
     /// All steps that any event has named.
-    #[serde(serialize_with = "packed::write_others")]
-    pub steps: BTreeMap<StepId, Step>,
+    #[serde(serialize_with = "compact_steps::serialize_other_steps")]
+    pub steps: BTreeMap<StepId, RunStep>,
     /// Number of runnable steps, kept so that no commit has to visit every step.
     #[serde(skip)]
-    pub(super) runnable: u32,
+    pub(super) runnable_steps: u32,
     /// Number of tool calls queued for a child run, kept for the same reason.
     #[serde(skip)]
     pub(super) queued_calls: u32,
     /// Number of steps that can proceed without an external event. The run is idle while it is
     /// zero.
     #[serde(skip)]
-    pub(super) active: u32,
+    pub(super) active_steps: u32,
     /// All approval requests, answered ones included.
-    pub approvals: BTreeMap<ApprovalId, Approval>,
+    pub approvals: BTreeMap<ApprovalId, RunApproval>,
     /// Output of the run, in its history.
     pub output: Option<PayloadRef>,
     /// Failure that ended the run.
@@ -359,11 +364,11 @@ pub struct RunState {
     /// Step whose failure ended the run, if one did.
     pub failed_step: Option<StepId>,
     /// Parent run, if this is a child run.
-    pub origin: Option<Origin>,
+    pub origin: Option<RunOrigin>,
     /// Agent that the run executes, if any.
     pub agent: Option<AgentId>,
     /// Child runs, ended ones included.
-    pub children: BTreeMap<RunId, Child>,
+    pub children: BTreeMap<RunId, RunChild>,
     /// True if the parent run has recorded this run's end.
     pub told: bool,
     /// Number of times the run has been reopened.
@@ -377,7 +382,7 @@ pub struct RunState {
     /// Causes of the pause.
     pub pause: PauseCauses,
     /// Times besides creation and pauses.
-    pub(super) clock: Clock,
+    pub(super) clock: RunClock,
     /// Begin of the current pause, or time of the failure; `None` while the run runs.
     pub(super) stopped: Option<Timestamp>,
     /// Total length of earlier pauses, which does not count against the budget.
@@ -399,47 +404,48 @@ pub struct RunState {
     pub requests: AppliedRequests,
     /// Parts that changed since the fingerprint was last computed.
     #[serde(skip)]
-    pub(super) changed: BTreeSet<Part>,
+    pub(super) changed_parts: BTreeSet<FingerprintPart>,
     /// Wrapping sum of the hashes of all parts.
     #[serde(skip)]
-    pub(super) prints: u64,
+    pub(super) fingerprint_sum: u64,
 }
 
 impl RunState {
     /// Returns the step of a whole node.
-    pub fn node(&self, node: &NodeId) -> Option<&Step> {
-        self.steps.get(&StepId::node(node.clone()))
+    pub fn node_step(&self, node: &NodeId) -> Option<&RunStep> {
+        self.steps.get(&StepId::for_node(node.clone()))
     }
 
     /// True if the run ended before the step did. Nothing comes of the step then, unless the run is
     /// reopened.
-    pub fn is_abandoned(&self, step: &Step) -> bool {
+    pub fn is_abandoned(&self, step: &RunStep) -> bool {
         self.phase.is_ended() && !step.is_ended()
     }
 
     /// Updates one step, and the counters that depend on it. The only way to change a step.
-    pub(super) fn change(&mut self, id: &StepId, change: impl FnOnce(&mut Step)) {
+    pub(super) fn update_step(&mut self, id: &StepId, change: impl FnOnce(&mut RunStep)) {
         // Events of unknown steps fold too: until its status is set, such a step counts as skipped.
-        let unheard = || Step::new(StepStatus::Skipped);
-        self.changed.insert(Part::Step(id.clone()));
-        let step = self.steps.entry(id.clone()).or_insert_with(unheard);
+        let new_step = || RunStep::new(StepStatus::Skipped);
+        self.changed_parts.insert(FingerprintPart::Step(id.clone()));
+        let step = self.steps.entry(id.clone()).or_insert_with(new_step);
         // Differences keep the counters exact without visiting the other steps.
         let (was_runnable, was_active) = (step.is_runnable(), step.is_active());
         let queued_calls = step.queued_call_count();
         change(step);
-        self.runnable = self.runnable + u32::from(step.is_runnable()) - u32::from(was_runnable);
-        self.active = self.active + u32::from(step.is_active()) - u32::from(was_active);
+        self.runnable_steps =
+            self.runnable_steps + u32::from(step.is_runnable()) - u32::from(was_runnable);
+        self.active_steps = self.active_steps + u32::from(step.is_active()) - u32::from(was_active);
         self.queued_calls = self.queued_calls + step.queued_call_count() - queued_calls;
     }
 
     /// Returns when an executor must look at the run next.
-    pub fn wake(&self) -> Wake {
+    pub fn next_wake(&self) -> Wake {
         if self.is_imported {
             return Wake::Done;
         }
-        if self.phase != Phase::Running {
+        if self.phase != RunPhase::Running {
             // A call in flight at the end is still to be settled: its cost is real.
-            let is_due = self.spent.reserved_tokens > 0 || self.owes();
+            let is_due = self.spent.reserved_tokens > 0 || self.has_open_obligations();
             return if is_due { Wake::Now } else { Wake::Done };
         }
         // No deadline applies during a pause, and a resumption wakes the run anyway.
@@ -449,11 +455,15 @@ impl RunState {
         // The steps that a fork makes ready by its own graph are not in its first event, so an
         // executor must schedule them.
         let is_new_fork = self.seq == Seq(1) && !self.lineage.is_empty();
-        if self.runnable > 0 || self.steps.is_empty() || is_new_fork || self.may_begin_queued() {
+        if self.runnable_steps > 0
+            || self.steps.is_empty()
+            || is_new_fork
+            || self.can_start_queued_call()
+        {
             return Wake::Now;
         }
         // The deadline wakes the run even if no step does: an executor must then end it.
-        let mut due = self.deadline().into_iter().chain(self.next_look()).min();
+        let mut due = self.earliest_deadline().into_iter().chain(self.next_existence_check()).min();
         for step in self.steps.values() {
             match self.step_wake(step) {
                 Wake::Now => return Wake::Now,
@@ -465,12 +475,12 @@ impl RunState {
     }
 
     /// True if a queued tool call can start its child run now.
-    fn may_begin_queued(&self) -> bool {
+    fn can_start_queued_call(&self) -> bool {
         self.queued_calls > 0 && self.open_children().count() < WIDTH_LIMIT
     }
 
     /// Returns when a step needs attention; [`Wake::Done`] if never by itself.
-    fn step_wake(&self, step: &Step) -> Wake {
+    fn step_wake(&self, step: &RunStep) -> Wake {
         match &step.status {
             StepStatus::Scheduled { due: Some(due) } | StepStatus::Sleeping { due } => {
                 Wake::At(*due)
@@ -487,7 +497,7 @@ impl RunState {
     /// answered.
     fn approval_wake(&self, approval: ApprovalId) -> Wake {
         match self.approvals.get(&approval) {
-            Some(Approval { state: ApprovalState::Open, expires, .. }) => {
+            Some(RunApproval { state: ApprovalState::Open, expires, .. }) => {
                 expires.map_or(Wake::Parked, Wake::At)
             }
             _ => Wake::Now,

@@ -1,7 +1,7 @@
 //! Every field of a node is kept by its kind, or refused with what would be right.
 
 use convergio_domain::graph::manifest::Graph;
-use convergio_domain::graph::{NODE_KINDS, parse};
+use convergio_domain::graph::{NODE_KINDS, parse_manifest};
 use convergio_domain::run::{FAILURE_CODES, retryable_codes};
 use convergio_domain::time::Span;
 
@@ -46,7 +46,7 @@ fn every_field_of_a_node_is_kept_or_refused_by_every_kind() {
         for (field, refused_by) in FIELDS {
             let text = manifest(kind, field);
             if !refused_by.contains(&kind) {
-                assert!(parse(&text, &tools()).is_ok(), "{kind} keeps {field}");
+                assert!(parse_manifest(&text, &tools()).is_ok(), "{kind} keeps {field}");
                 continue;
             }
             let found = mistakes(&text);
@@ -104,7 +104,7 @@ fn codes_that_no_failure_has_or_that_are_never_repeated_are_refused() {
     }
     let all = retryable_codes().collect::<Vec<_>>().join(", ");
     let text = format!("name: a\nnodes: [{{id: x, retry: {{on: [{all}]}}, agent: {{prompt: p}}}}]");
-    assert!(parse(&text, &tools()).is_ok());
+    assert!(parse_manifest(&text, &tools()).is_ok());
 }
 
 #[test]
@@ -123,9 +123,9 @@ fn of_two_limits_of_a_wait_the_nearer_counts_and_is_told() {
     for (body, seconds, warning) in cases {
         let text =
             format!("name: a\noutput: '{{{{ nodes.x.output }}}}'\nnodes: [{{id: x, {body}}}]");
-        let parsed = parse(&text, &tools()).expect(body);
+        let parsed = parse_manifest(&text, &tools()).expect(body);
         let node = &parsed.graph.nodes[0];
-        assert_eq!(node.wait_limit(), seconds.map(Span::seconds), "{body}");
+        assert_eq!(node.wait_limit(), seconds.map(Span::from_seconds), "{body}");
         assert_eq!(node.sleeps_too_long(), body.contains("30m"), "{body}");
         let told = parsed.warnings.iter().find(|told| told.path == "nodes[0].timeout");
         assert_eq!(told.is_some(), warning.is_some(), "{body}: {:?}", parsed.warnings);
@@ -141,8 +141,8 @@ fn whole_numbers_of_a_manifest_are_kept_or_refused() {
         )
     };
     for number in ["9007199254740993", "18446744073709551615", "-9223372036854775808"] {
-        let graph = parse(&text(number), &tools()).expect(number).graph;
-        let again: Graph = serde_json::from_slice(&graph.canonical()).expect("it is JSON");
+        let graph = parse_manifest(&text(number), &tools()).expect(number).graph;
+        let again: Graph = serde_json::from_slice(&graph.canonical_manifest()).expect("it is JSON");
         assert_eq!(again.output.expect("given").to_string(), number, "in the log it is the same");
     }
     for number in ["18446744073709551616", "-9223372036854775809", "+12345678901234567890123"] {
@@ -150,6 +150,6 @@ fn whole_numbers_of_a_manifest_are_kept_or_refused() {
         assert_eq!((found.len(), found[0].line), (1, 3));
         assert!(found[0].message.contains("beyond 64 bits"), "{}", found[0].message);
         let quoted = text(&format!("\"{number}\""));
-        assert!(parse(&quoted, &tools()).is_ok(), "as text it is taken");
+        assert!(parse_manifest(&quoted, &tools()).is_ok(), "as text it is taken");
     }
 }

@@ -3,9 +3,9 @@
 mod fields;
 mod names;
 
-use convergio_domain::expr::{NodeView, Scope, holds, render_value};
+use convergio_domain::expr::{ExprScope, NodeView, condition_holds, render_value};
 use convergio_domain::graph::manifest::Graph;
-use convergio_domain::graph::{Mistake, ToolCatalog, ToolSpec, parse, topology};
+use convergio_domain::graph::{Diagnostic, ToolCatalog, ToolSpec, parse_manifest, topology};
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 use serde_json::json;
 use std::sync::Arc;
@@ -42,24 +42,24 @@ nodes:
   - {id: last, join: any, needs: [ask, "no"], tool: text.trim, with: {text: "z"}}
 "#;
 
-fn mistakes(text: &str) -> Vec<Mistake> {
-    parse(text, &tools()).expect_err("the manifest has mistakes")
+fn mistakes(text: &str) -> Vec<Diagnostic> {
+    parse_manifest(text, &tools()).expect_err("the manifest has mistakes")
 }
 
 #[test]
 fn a_good_manifest_is_canonical_and_comes_back() {
-    let graph = parse(GOOD, &tools()).map_err(|m| format!("{m:?}")).unwrap().graph;
-    let again: Graph = serde_json::from_slice(&graph.canonical()).unwrap();
+    let graph = parse_manifest(GOOD, &tools()).map_err(|m| format!("{m:?}")).unwrap().graph;
+    let again: Graph = serde_json::from_slice(&graph.canonical_manifest()).unwrap();
     assert_eq!(again, graph);
-    assert_eq!(again.version(), graph.version());
+    assert_eq!(again.compute_version(), graph.compute_version());
     assert_eq!(graph.budget.tokens, Some(500));
 }
 
 #[test]
 fn expressions_make_edges() {
-    let graph = parse(GOOD, &tools()).unwrap().graph;
+    let graph = parse_manifest(GOOD, &tools()).unwrap().graph;
     let edges: Vec<_> =
-        topology::edges(&graph).iter().map(|edge| (edge.from, edge.to, edge.port)).collect();
+        topology::graph_edges(&graph).iter().map(|edge| (edge.from, edge.to, edge.port)).collect();
     assert!(edges.contains(&(0, 1, None)), "judge's template names first");
     assert!(edges.contains(&(3, 4, Some(0))) && edges.contains(&(3, 5, Some(1))));
 }
@@ -298,7 +298,8 @@ const BAD: &[(&str, &str, usize, &str)] = &[
 fn every_mistake_is_named_by_path_line_and_reason() {
     for (text, path, line, reason) in BAD {
         let found = mistakes(text);
-        let named = |m: &Mistake| m.path == *path && m.line == *line && m.message.contains(reason);
+        let named =
+            |m: &Diagnostic| m.path == *path && m.line == *line && m.message.contains(reason);
         assert!(found.iter().any(named), "{text}\nwants {path}:{line}: {reason}\n{found:#?}");
     }
 }
@@ -326,7 +327,7 @@ nodes:
   - {id: paid, signal: {name: paid, timeout: 25h}}
   - {id: soon, sleep: 1d}
 ";
-    let warnings = parse(text, &tools()).expect("valid").warnings;
+    let warnings = parse_manifest(text, &tools()).expect("valid").warnings;
     let told: Vec<_> = warnings
         .iter()
         .filter(|warning| warning.message.contains("budget.deadline"))
@@ -336,7 +337,7 @@ nodes:
         [(4, "nodes[0].sleep"), (5, "nodes[1].approval.ttl"), (6, "nodes[2].signal.timeout")];
     assert_eq!(told, expected, "{warnings:#?}");
     let unlimited = text.replace("budget: {deadline: 1d}\n", "");
-    let warnings = parse(&unlimited, &tools()).expect("valid").warnings;
+    let warnings = parse_manifest(&unlimited, &tools()).expect("valid").warnings;
     assert!(!warnings.iter().any(|warning| warning.message.contains("deadline")));
 }
 
@@ -345,12 +346,12 @@ fn what_is_allowed_and_probably_not_meant_is_a_warning() {
     let text = "name: a\nnodes:\n- {id: b, branch: {if: 'true', then: x, else: y}}\n\
         - {id: x, tool: text.trim, with: {text: a}}\n- {id: y, tool: text.trim, with: {text: b}}\n\
         - {id: z, join: any, needs: [y], tool: text.trim, with: {text: '{{ nodes.x.output }}'}}";
-    let warnings = parse(text, &tools()).expect("valid").warnings;
+    let warnings = parse_manifest(text, &tools()).expect("valid").warnings;
     let said =
         |line, what: &str| warnings.iter().any(|w| w.line == line && w.message.contains(what));
     assert!(said(6, "`x` may be skipped") && said(6, "nothing uses"), "{warnings:#?}");
     let guarded = text.replace("nodes.x.output", "nodes.x.output | default(1)");
-    let warnings = parse(&guarded, &tools()).expect("valid").warnings;
+    let warnings = parse_manifest(&guarded, &tools()).expect("valid").warnings;
     assert!(!warnings.iter().any(|w| w.message.contains("skipped")), "{warnings:#?}");
 }
 
@@ -367,9 +368,9 @@ fn a_node_named_by_index_is_waited_for() {
             _ => format!("- {{id: b, tool: text.trim, with: {{text: {}}}}}", json!(by)),
         };
         let text = format!("name: a\nnodes:\n- {{id: a, sleep: 1s}}\n{last}");
-        let graph = parse(&text, &tools()).expect("valid").graph;
+        let graph = parse_manifest(&text, &tools()).expect("valid").graph;
         assert!(
-            topology::edges(&graph).iter().any(|edge| (edge.from, edge.to) == (0, 1)),
+            topology::graph_edges(&graph).iter().any(|edge| (edge.from, edge.to) == (0, 1)),
             "{text}"
         );
     }
@@ -379,8 +380,8 @@ fn a_node_named_by_index_is_waited_for() {
 fn a_slice_of_an_output_is_a_reference_too() {
     let text = "name: a\nnodes:\n  - {id: x, tool: text.trim, with: {text: a}}\n  \
         - {id: y, tool: text.trim, with: {text: \"{{ nodes.x.output[:3] }}\"}}\n";
-    let graph = parse(text, &tools()).unwrap().graph;
-    assert_eq!(topology::edges(&graph).len(), 1);
+    let graph = parse_manifest(text, &tools()).unwrap().graph;
+    assert_eq!(topology::graph_edges(&graph).len(), 1);
 }
 
 #[test]
@@ -445,14 +446,14 @@ fn hostile() -> Vec<String> {
 
 #[test]
 fn hostile_expressions_are_refused_and_never_end_the_process() {
-    let scope = Scope { inputs: Arc::new(json!({"n": 3})), ..Scope::default() };
+    let scope = ExprScope { inputs: Arc::new(json!({"n": 3})), ..ExprScope::default() };
     for hostile in hostile() {
-        assert!(holds(&hostile, &scope).is_err());
+        assert!(condition_holds(&hostile, &scope).is_err());
         for template in [format!("{{{{ {hostile} }}}}"), format!("a{{% if {hostile} %}}")] {
             let manifest = json!({"name": "a", "nodes": [
                 {"id": "x", "tool": "text.trim", "with": {"text": template}},
                 {"id": "b", "branch": {"if": hostile, "then": "x"}}]});
-            assert!(parse(&manifest.to_string(), &tools()).is_err());
+            assert!(parse_manifest(&manifest.to_string(), &tools()).is_err());
             assert!(render_value(&json!(template), &scope).is_err());
         }
     }
@@ -460,13 +461,13 @@ fn hostile_expressions_are_refused_and_never_end_the_process() {
 
 #[test]
 fn as_many_operators_as_allowed_are_evaluated() {
-    let scope = Scope { inputs: Arc::new(json!({"n": 3, "l": [1]})), ..Scope::default() };
+    let scope = ExprScope { inputs: Arc::new(json!({"n": 3, "l": [1]})), ..ExprScope::default() };
     for piece in ["not ", "- ", "1 - ", "1 if 0 else ", "1 and "] {
         let template = json!(format!("{{{{ {}1 }}}}", piece.repeat(120)));
         render_value(&template, &scope).expect(piece);
     }
     for (piece, end) in [("1+", "1 > 0"), ("!", "true"), ("true && ", "true"), ("-", "1 < 2")] {
-        holds(&format!("{}{end}", piece.repeat(90)), &scope).expect(piece);
+        condition_holds(&format!("{}{end}", piece.repeat(90)), &scope).expect(piece);
     }
     let nested = "{% if 1 %}".repeat(16) + &"{% endif %}".repeat(16);
     render_value(&json!(nested), &scope).expect("statements within each other");
@@ -475,7 +476,7 @@ fn as_many_operators_as_allowed_are_evaluated() {
 #[test]
 fn templates_are_bounded_in_work_and_memory() {
     let inputs = json!({"doc": "x".repeat(1 << 20), "list": vec!["y"; 1000]});
-    let scope = Scope { inputs: Arc::new(inputs), ..Scope::default() };
+    let scope = ExprScope { inputs: Arc::new(inputs), ..ExprScope::default() };
     let endless = "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}";
     let wide = "a{% for i in range(9999) %}{{ inputs.doc }}{% endfor %}";
     let tenfold =
@@ -492,11 +493,13 @@ fn templates_are_bounded_in_work_and_memory() {
 
 #[test]
 fn conditions_loop_once_at_most() {
-    let scope = Scope { inputs: Arc::new(json!({"l": [1, 2]})), ..Scope::default() };
+    let scope = ExprScope { inputs: Arc::new(json!({"l": [1, 2]})), ..ExprScope::default() };
     assert!(
-        holds("inputs.l.all(x, x > 0) && inputs.l.exists(x, x > 1)", &scope).expect("two loops")
+        condition_holds("inputs.l.all(x, x > 0) && inputs.l.exists(x, x > 1)", &scope)
+            .expect("two loops")
     );
-    let error = holds("inputs.l.all(x, inputs.l.all(y, y > 0))", &scope).expect_err("nested");
+    let error =
+        condition_holds("inputs.l.all(x, inputs.l.all(y, y > 0))", &scope).expect_err("nested");
     assert!(error.message.contains("within a loop"), "{error}");
 }
 
@@ -511,7 +514,7 @@ fn large_manifests_are_checked_in_time_that_grows_with_their_size() {
     }));
     let needs: Vec<_> = (0..2000).map(|i| format!("s{i}")).collect();
     branches.push_str(&format!("- {{id: last, sleep: 1s, needs: [{}]}}\n", needs.join(",")));
-    parse(&branches, &tools()).expect("valid");
+    parse_manifest(&branches, &tools()).expect("valid");
 }
 
 #[test]
@@ -519,7 +522,7 @@ fn templates_keep_types_and_conditions_are_true_or_false() {
     let view = NodeView { status: "completed", output: Some(Arc::new(json!({"ok": true}))) };
     let skipped = NodeView { status: "skipped", output: None };
     let nodes = [("a".parse().unwrap(), view), ("b".parse().unwrap(), skipped)].into();
-    let scope = Scope { inputs: Arc::new(json!({"n": 3})), nodes, item: None };
+    let scope = ExprScope { inputs: Arc::new(json!({"n": 3})), nodes, item: None };
     let value = json!({"n": "{{ inputs.n }}", "t": "n is {{ inputs.n }}",
         "o": "{{ nodes.a.output }}",
         "j": "is {{ nodes.a.output }}", "d": "{{ nodes.b.output | default('none') }}"});
@@ -527,10 +530,10 @@ fn templates_keep_types_and_conditions_are_true_or_false() {
     let expected =
         json!({"n": 3, "t": "n is 3", "o": {"ok": true}, "j": "is {\"ok\":true}", "d": "none"});
     assert_eq!(rendered, expected);
-    assert!(holds("nodes.a.output.ok && inputs.n > 2", &scope).unwrap());
-    assert!(holds("nodes.b.status == 'skipped'", &scope).unwrap());
-    assert!(holds("inputs.n", &scope).is_err());
-    assert!(holds("nodes.b.output == 'x'", &scope).is_err());
+    assert!(condition_holds("nodes.a.output.ok && inputs.n > 2", &scope).unwrap());
+    assert!(condition_holds("nodes.b.status == 'skipped'", &scope).unwrap());
+    assert!(condition_holds("inputs.n", &scope).is_err());
+    assert!(condition_holds("nodes.b.output == 'x'", &scope).is_err());
     assert!(render_value(&json!("{{ nodes.b.output }}"), &scope).is_err());
 }
 
@@ -541,7 +544,7 @@ fn an_agent_has_a_prompt_or_a_whole_request_and_may_be_private() {
             "name: a\ninputs: {{type: object, properties: {{chat: {{type: object}}}}}}\n\
              nodes: [{{id: one, agent: {{{fields}}}}}]"
         );
-        parse(&text, &tools()).map(|parsed| serde_json::to_value(parsed.graph).unwrap())
+        parse_manifest(&text, &tools()).map(|parsed| serde_json::to_value(parsed.graph).unwrap())
     };
     let whole = agent(r#"request: "{{ inputs.chat }}", privacy: local"#).unwrap();
     let read = &whole["nodes"][0]["agent"];
@@ -566,7 +569,7 @@ fn an_agent_has_a_prompt_or_a_whole_request_and_may_be_private() {
 proptest! {
     #[test]
     fn no_text_ends_the_process(text in any::<String>()) {
-        let _checked = parse(&text, &tools());
+        let _checked = parse_manifest(&text, &tools());
     }
 
     #[test]
@@ -576,10 +579,10 @@ proptest! {
             *letter = with;
         }
         let text: String = text.into_iter().collect();
-        if let Ok(parsed) = parse(&text, &tools()) {
-            let again: Graph = serde_json::from_slice(&parsed.graph.canonical()).unwrap();
-            prop_assert_eq!(again.version(), parsed.graph.version());
-            prop_assert!(topology::edges(&again).len() < 100);
+        if let Ok(parsed) = parse_manifest(&text, &tools()) {
+            let again: Graph = serde_json::from_slice(&parsed.graph.canonical_manifest()).unwrap();
+            prop_assert_eq!(again.compute_version(), parsed.graph.compute_version());
+            prop_assert!(topology::graph_edges(&again).len() < 100);
         }
     }
 }

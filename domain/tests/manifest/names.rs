@@ -1,7 +1,7 @@
 //! Names of nodes and of signals: what is taken, and one message for each that is not.
 
-use convergio_domain::expr::{NodeView, Scope, holds, render_value};
-use convergio_domain::graph::parse;
+use convergio_domain::expr::{ExprScope, NodeView, condition_holds, render_value};
+use convergio_domain::graph::parse_manifest;
 use convergio_domain::id::SignalName;
 use serde_json::json;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ fn an_id_that_is_no_name_is_told_once_where_it_is_given() {
         let message = &found[0].message;
         assert!(message.contains(&format!("as `{right}`")), "{message}");
         let renamed = text.replace(id, right);
-        assert!(parse(&renamed, &tools()).is_ok(), "what is advised is taken: {renamed}");
+        assert!(parse_manifest(&renamed, &tools()).is_ok(), "what is advised is taken: {renamed}");
     }
 }
 
@@ -42,15 +42,16 @@ fn words_of_cel_are_names_of_nodes_by_index() {
             )
         };
         let indexed = format!("nodes[\"{word}\"].output");
-        assert!(parse(&manifest(&indexed), &tools()).is_ok(), "{indexed}");
+        assert!(parse_manifest(&manifest(&indexed), &tools()).is_ok(), "{indexed}");
         let found = mistakes(&manifest(&format!("nodes.{word}.output")));
         assert_eq!((found.len(), found[0].line), (1, 6), "{found:?}");
         let advice = format!("`{word}` is a word of CEL: write nodes[\"{word}\"]");
         assert_eq!(found[0].message, advice);
         let output = Some(Arc::new(json!("t")));
         let view = NodeView { status: "completed", output };
-        let scope = Scope { nodes: [(word.parse().unwrap(), view)].into(), ..Scope::default() };
-        assert_eq!(holds(&format!("{indexed} == \"t\""), &scope), Ok(true));
+        let scope =
+            ExprScope { nodes: [(word.parse().unwrap(), view)].into(), ..ExprScope::default() };
+        assert_eq!(condition_holds(&format!("{indexed} == \"t\""), &scope), Ok(true));
         let template = json!(format!("{{{{ nodes.{word}.output }}}}"));
         assert_eq!(render_value(&template, &scope), Ok(json!("t")), "templates take it");
     }
@@ -58,8 +59,10 @@ fn words_of_cel_are_names_of_nodes_by_index() {
 
 #[test]
 fn messages_about_expressions_are_in_the_words_of_who_wrote_them() {
-    let scope =
-        Scope { inputs: Arc::new(json!({"text": "x".repeat(3 << 20)})), ..Scope::default() };
+    let scope = ExprScope {
+        inputs: Arc::new(json!({"text": "x".repeat(3 << 20)})),
+        ..ExprScope::default()
+    };
     let refusal = |text: &str| render_value(&json!(text), &scope).expect_err(text).message;
     let large = refusal("{{ inputs.text }} and {{ inputs.text }}");
     assert_eq!(large, "template: yields more than 4194304 bytes: yield less");
@@ -70,13 +73,13 @@ fn messages_about_expressions_are_in_the_words_of_who_wrote_them() {
     assert!(wide.contains("beyond 64 bits"), "{wide}");
     for condition in ["inputs.a ==", "inputs.a = 1", "(inputs.a", "inputs.n > 99999999999999999999"]
     {
-        let message = holds(condition, &scope).expect_err(condition).message;
+        let message = condition_holds(condition, &scope).expect_err(condition).message;
         assert!(message.starts_with("not a condition in CEL"), "{condition}: {message}");
         for word in ["viable", "EOF", "mismatched", "token", "Syntax"] {
             assert!(!message.contains(word), "{condition}: {message}");
         }
     }
-    let listed = holds("[1, 2]", &scope).expect_err("a list").message;
+    let listed = condition_holds("[1, 2]", &scope).expect_err("a list").message;
     assert!(listed.contains("yields a list"), "{listed}");
 }
 
@@ -94,11 +97,14 @@ fn signals_have_the_names_that_webhooks_give_events() {
     ];
     for name in names {
         let plain = format!("name: a\nnodes: [{{id: x, signal: \"{name}\"}}]");
-        let graph = parse(&plain, &tools()).expect(name).graph;
+        let graph = parse_manifest(&plain, &tools()).expect(name).graph;
         assert_eq!(graph.signal_names(), [name.parse::<SignalName>().expect(name)]);
         let whole =
             format!("name: a\nnodes: [{{id: x, signal: {{name: \"{name}\", timeout: 1s}}}}]");
-        assert_eq!(parse(&whole, &tools()).expect(name).graph.signal_names(), graph.signal_names());
+        assert_eq!(
+            parse_manifest(&whole, &tools()).expect(name).graph.signal_names(),
+            graph.signal_names()
+        );
     }
     let too_long = "x".repeat(129);
     for name in ["", "pay ment", "zahlung.bestätigt", "a\\nb", "{{ inputs.name }}", &too_long] {

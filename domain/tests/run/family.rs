@@ -8,8 +8,8 @@ use convergio_domain::money::Money;
 use convergio_domain::payload::PayloadSlot;
 use convergio_domain::platform_text;
 use convergio_domain::run::{
-    Advance, Budget, ChildIntent, ChildReopening, ChildReport, End, FamilyCommand, Intent, Phase,
-    Rejection, ReopenRun, Run, RunCommand, StepStatus,
+    AdvanceRun, Budget, ChildIntent, ChildReopening, ChildReport, FamilyCommand, ReopenRun, Run,
+    RunCommand, RunOutcome, RunPhase, RunRejection, StepIntent, StepStatus,
 };
 use convergio_domain::time::Span;
 use uuid::Uuid;
@@ -23,19 +23,19 @@ fn failure(code: &'static str) -> FailureReport {
 /// A run whose step `sub` waits for a run within it, besides a step of its own.
 fn parent() -> History {
     let mut run = History::created(Budget { tokens: Some(1_000), ..Budget::default() });
-    let child = Intent::Child(ChildIntent {
-        at: None,
+    let child = StepIntent::CreateChild(ChildIntent {
+        tool_call: None,
         child: CHILD,
         graph: GraphId(Uuid::from_u128(1)),
-        version: GraphVersion::of(b"{}"),
+        version: GraphVersion::from_manifest(b"{}"),
         input: PayloadSlot(0),
         manifest: None,
         budget: Budget { tokens: Some(400), ..Budget::UNBOUND },
         privacy: Default::default(),
         agent: None,
     });
-    let starts = vec![start("a", Intent::Compute), start("sub", child)];
-    run.when(RunCommand::Advance(Advance { starts, ..advance() })).expect("they start");
+    let starts = vec![start("a", StepIntent::Compute), start("sub", child)];
+    run.when(RunCommand::Advance(AdvanceRun { starts, ..advance() })).expect("they start");
     run
 }
 
@@ -57,9 +57,9 @@ fn ended(report: ChildReport) -> RunCommand {
 }
 
 fn fail_by(run: &mut History, id: &str) {
-    let end = Some(End::Failed { step: Some(step(id)), error: failure("tool.failed") });
+    let end = Some(RunOutcome::Failed { step: Some(step(id)), error: failure("tool.failed") });
     let outcomes = vec![outcome(id, 1, failed(None))];
-    run.when(RunCommand::Advance(Advance { outcomes, end, ..advance() })).expect("it fails");
+    run.when(RunCommand::Advance(AdvanceRun { outcomes, end, ..advance() })).expect("it fails");
 }
 
 fn retry(ids: &[&str]) -> RunCommand {
@@ -125,7 +125,7 @@ fn a_run_that_failed_by_another_step_only_notes_what_was_repaired_within_it() {
     run.when(outcomes(vec![outcome("sub", 1, failed(None))])).expect("it fails");
     fail_by(&mut run, "a");
     assert_eq!(run.types(ended(report(130, 1, None))), ["run.child.ended.v1"]);
-    assert_eq!((run.state.phase, run.state.spent.tokens), (Phase::Failed, 130));
+    assert_eq!((run.state.phase, run.state.spent.tokens), (RunPhase::Failed, 130));
 }
 
 #[test]
@@ -136,8 +136,8 @@ fn a_further_try_holds_what_the_run_within_may_use_beyond_what_it_did() {
     run.when(retry(&["sub"])).expect("it failed");
     let budget = Budget { tokens: Some(350), ..Budget::UNBOUND };
     let reopening = ChildReopening { child: CHILD, version: None, budget };
-    let starts = vec![start("sub", Intent::ReopenChild(reopening))];
-    let types = run.types(RunCommand::Advance(Advance { starts, ..advance() }));
+    let starts = vec![start("sub", StepIntent::ReopenChild(reopening))];
+    let types = run.types(RunCommand::Advance(AdvanceRun { starts, ..advance() }));
     assert_eq!(types, ["run.step.started.v1", "run.child.reopened.v1"]);
     assert_eq!((run.state.spent.tokens, run.state.spent.reserved_tokens), (100, 250));
     assert_eq!(run.state.steps[&step("sub")].attempt, 2);
@@ -150,7 +150,7 @@ fn reopen(reopenings: u32) -> RunCommand {
         reopenings,
         steps: Vec::new(),
         budget: Budget::default(),
-        version: GraphVersion::of(b"{}"),
+        version: GraphVersion::from_manifest(b"{}"),
     })
 }
 
@@ -159,31 +159,32 @@ fn only_a_cancellation_from_above_is_taken_back_from_above() {
     let mut run = History::created(Budget::default());
     run.when(starts(&["a"])).expect("it starts");
     run.when(RunCommand::Inherit(FamilyCommand::Cancel)).expect("it runs");
-    assert_eq!(run.state.phase, Phase::Cancelled);
+    assert_eq!(run.state.phase, RunPhase::Cancelled);
     assert_eq!(run.types(reopen(1)), ["run.reopened.v1"]);
     assert_eq!(run.when(reopen(1)), Ok(Vec::new()), "it went on already");
-    assert_eq!((run.state.phase, run.state.reopenings), (Phase::Running, 1));
+    assert_eq!((run.state.phase, run.state.reopenings), (RunPhase::Running, 1));
     run.when(RunCommand::Cancel { reason: None }).expect("it runs");
-    assert_eq!(run.when(reopen(2)), Err(Rejection::Ended(Phase::Cancelled)));
+    assert_eq!(run.when(reopen(2)), Err(RunRejection::Ended(RunPhase::Cancelled)));
     assert_eq!(run.when(RunCommand::Inherit(FamilyCommand::Pause)), Ok(Vec::new()));
 }
 
 #[test]
 fn a_run_that_two_paused_goes_on_when_both_let_it() {
-    let mut run = History::created(Budget { wall: Some(Span::seconds(10)), ..Budget::default() });
+    let mut run =
+        History::created(Budget { wall: Some(Span::from_seconds(10)), ..Budget::default() });
     run.when(starts(&["a"])).expect("it starts");
     let (pause, resume) = (RunCommand::Pause { reason: None }, RunCommand::Resume);
     let above = |command| RunCommand::Inherit(command);
     assert_eq!(run.types(above(FamilyCommand::Pause)), ["run.paused.v1"]);
-    assert_eq!(run.when(resume.clone()), Err(Rejection::PausedAbove));
+    assert_eq!(run.when(resume.clone()), Err(RunRejection::ParentPaused));
     assert_eq!(run.types(pause), ["run.paused.v1"]);
-    run.now = run.now.after(Span::seconds(100));
+    run.now = run.now.add_span(Span::from_seconds(100));
     assert_eq!(run.types(above(FamilyCommand::Resume)), ["run.resumed.v1"]);
     assert!(run.state.paused, "somebody paused it besides");
     assert_eq!(run.when(above(FamilyCommand::Resume)), Ok(Vec::new()));
-    run.now = run.now.after(Span::seconds(100));
+    run.now = run.now.add_span(Span::from_seconds(100));
     assert_eq!(run.types(resume), ["run.resumed.v1"]);
-    assert_eq!(run.state.deadline(), Some(run.now.after(Span::seconds(10))));
+    assert_eq!(run.state.earliest_deadline(), Some(run.now.add_span(Span::from_seconds(10))));
 }
 
 #[test]
@@ -192,19 +193,19 @@ fn a_run_that_goes_on_looks_after_those_within_it() {
     run.when(RunCommand::ChildrenCreated(vec![CHILD])).expect("it exists");
     run.when(outcomes(vec![outcome("a", 1, crate::history::completed())])).expect("it ends");
     run.when(RunCommand::Pause { reason: None }).expect("it runs");
-    assert_eq!(Run::wake(&run.state), Wake::Parked);
+    assert_eq!(Run::next_wake(&run.state), Wake::Parked);
     run.when(RunCommand::Resume).expect("it is paused");
-    assert_eq!(Run::wake(&run.state), Wake::At(run.now));
+    assert_eq!(Run::next_wake(&run.state), Wake::At(run.now));
 }
 
 #[test]
 fn a_run_that_waits_for_one_within_is_charged_what_that_one_worked() {
     let mut run = parent();
-    run.state.budget.wall = Some(Span::seconds(100));
+    run.state.budget.wall = Some(Span::from_seconds(100));
     run.when(outcomes(vec![outcome("a", 1, crate::history::completed())])).expect("it ends");
-    assert_eq!(run.state.deadline(), None, "it only waits");
-    run.now = run.now.after(Span::seconds(50));
+    assert_eq!(run.state.earliest_deadline(), None, "it only waits");
+    run.now = run.now.add_span(Span::from_seconds(50));
     let worked = ChildReport { active_ms: Some(20_000), ..report(0, 0, None) };
     run.when(ended(worked)).expect("it is within");
-    assert_eq!(run.state.active_time(run.now), Span::seconds(20));
+    assert_eq!(run.state.active_time(run.now), Span::from_seconds(20));
 }

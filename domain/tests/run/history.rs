@@ -1,15 +1,15 @@
 //! given / when / then for the run's decider, and values that the tests share.
 
 use convergio_domain::chat::Privacy;
-use convergio_domain::decider::{Context, Decider, Recorded};
+use convergio_domain::decider::{Decider, DecisionContext, RecordedEvent};
 use convergio_domain::event::Event;
 use convergio_domain::failure::FailureReport;
 use convergio_domain::id::{ExecutorId, GraphId, GraphVersion, StepId};
 use convergio_domain::payload::PayloadSlot;
 use convergio_domain::platform_text;
 use convergio_domain::run::{
-    Advance, Budget, CreateRun, Intent, Lineage, Outcome, Rejection, Run, RunCommand, RunState,
-    Start, StepResult,
+    AdvanceRun, Budget, CreateRun, Provenance, Run, RunCommand, RunRejection, RunState, StepIntent,
+    StepOutcome, StepResult, StepStart,
 };
 use convergio_domain::time::Timestamp;
 use uuid::Uuid;
@@ -36,16 +36,16 @@ impl History {
     }
 
     /// Decides and folds; gives the new events.
-    pub(crate) fn when(&mut self, command: RunCommand) -> Result<Vec<Event>, Rejection> {
-        let context = Context {
+    pub(crate) fn when(&mut self, command: RunCommand) -> Result<Vec<Event>, RunRejection> {
+        let context = DecisionContext {
             now: self.now,
             actor: "tester".parse().expect("the test's own values are right"),
         };
-        let next = self.state.seq.plus(1);
+        let next = self.state.seq.offset_by(1);
         let events = Run::decide(&self.state, command, &context, next)?;
         for event in &events {
-            let seq = self.state.seq.plus(1);
-            Run::evolve(&mut self.state, Recorded { seq, time: self.now, event });
+            let seq = self.state.seq.offset_by(1);
+            Run::evolve(&mut self.state, RecordedEvent { seq, time: self.now, event });
         }
         self.events.extend(events.iter().cloned());
         Ok(events)
@@ -65,11 +65,11 @@ pub(crate) fn create(request: &str, budget: Budget) -> CreateRun {
     CreateRun {
         privacy: Privacy::Any,
         graph: GraphId(Uuid::from_u128(1)),
-        version: GraphVersion::of(b"{}"),
+        version: GraphVersion::from_manifest(b"{}"),
         input: PayloadSlot(0),
         budget,
         request_hash: request.into(),
-        lineage: Lineage::default(),
+        provenance: Provenance::default(),
     }
 }
 
@@ -78,30 +78,30 @@ pub(crate) fn step(text: &str) -> StepId {
 }
 
 /// An empty advance.
-pub(crate) fn advance() -> Advance {
-    Advance {
+pub(crate) fn advance() -> AdvanceRun {
+    AdvanceRun {
         executor: EXECUTOR,
-        moves: Vec::new(),
+        turn_updates: Vec::new(),
         outcomes: Vec::new(),
-        instant: Vec::new(),
-        ready: Vec::new(),
+        instant_outcomes: Vec::new(),
+        ready_steps: Vec::new(),
         starts: Vec::new(),
         end: None,
     }
 }
 
-pub(crate) fn start(id: &str, intent: Intent) -> Start {
-    Start { step: step(id), intent }
+pub(crate) fn start(id: &str, intent: StepIntent) -> StepStart {
+    StepStart { step: step(id), intent }
 }
 
 /// Starts pure steps.
 pub(crate) fn starts(ids: &[&str]) -> RunCommand {
-    let starts = ids.iter().map(|id| start(id, Intent::Compute)).collect();
-    RunCommand::Advance(Advance { starts, ..advance() })
+    let starts = ids.iter().map(|id| start(id, StepIntent::Compute)).collect();
+    RunCommand::Advance(AdvanceRun { starts, ..advance() })
 }
 
-pub(crate) fn outcome(id: &str, attempt: u32, result: StepResult) -> Outcome {
-    Outcome { step: step(id), attempt, result, call: None, skipped: Vec::new() }
+pub(crate) fn outcome(id: &str, attempt: u32, result: StepResult) -> StepOutcome {
+    StepOutcome { step: step(id), attempt, result, call: None, skipped: Vec::new() }
 }
 
 pub(crate) fn completed() -> StepResult {
@@ -117,12 +117,12 @@ pub(crate) fn failed(retry_at: Option<Timestamp>) -> StepResult {
 }
 
 /// Reports outcomes.
-pub(crate) fn outcomes(outcomes: Vec<Outcome>) -> RunCommand {
-    RunCommand::Advance(Advance { outcomes, ..advance() })
+pub(crate) fn outcomes(outcomes: Vec<StepOutcome>) -> RunCommand {
+    RunCommand::Advance(AdvanceRun { outcomes, ..advance() })
 }
 
-pub(crate) fn model_call(tokens: u64) -> Intent {
-    Intent::CallModel {
+pub(crate) fn model_call(tokens: u64) -> StepIntent {
+    StepIntent::CallModel {
         key: None,
         left_out: Vec::new(),
         turn: 0,

@@ -1,13 +1,13 @@
 //! Runs that came as files: history that nothing follows, and that can be forked.
 
-use convergio_domain::decider::{Context, Decider, Recorded, Wake};
+use convergio_domain::decider::{Decider, DecisionContext, RecordedEvent, Wake};
 use convergio_domain::event::Event;
-use convergio_domain::event::lifecycle::Imported;
+use convergio_domain::event::control::RunImported;
 use convergio_domain::id::{ApprovalId, GraphId, GraphVersion, RunId};
 use convergio_domain::payload::PayloadSlot;
 use convergio_domain::run::{
-    Answer, Budget, FamilyCommand, ForkRun, Intent, Rejection, Resolution, Resolve, Run,
-    RunCommand, Signal, StepStatus, check_signal,
+    AnswerApproval, Budget, FamilyCommand, ForkRun, Resolution, ResolveStep, Run, RunCommand,
+    RunRejection, SendSignal, StepIntent, StepStatus, check_signal,
 };
 use convergio_domain::stream::Seq;
 use convergio_domain::time::Timestamp;
@@ -17,13 +17,13 @@ use crate::history::{History, advance, create, start, starts, step};
 
 const APPROVAL: ApprovalId = ApprovalId(Uuid::from_u128(5));
 
-fn signal() -> Signal {
+fn signal() -> SendSignal {
     let signal = "pay".parse().expect("a name");
-    Signal { id: Uuid::from_u128(9), signal, payload: PayloadSlot(0) }
+    SendSignal { id: Uuid::from_u128(9), name: signal, payload: PayloadSlot(0) }
 }
 
 fn answer() -> RunCommand {
-    RunCommand::Answer(Answer {
+    RunCommand::Answer(AnswerApproval {
         approval: APPROVAL,
         content_hash: "abc".into(),
         granted: true,
@@ -35,38 +35,38 @@ fn answer() -> RunCommand {
 /// A run that asks a person and has a step under way.
 fn asking() -> History {
     let mut run = History::created(Budget::default());
-    let ask = Intent::Ask {
+    let ask = StepIntent::RequestApproval {
         approval: APPROVAL,
         role: "teacher".into(),
         content: PayloadSlot(0),
         content_hash: "abc".into(),
         expires: None,
     };
-    let starts = vec![start("ok", ask), start("a", Intent::Compute)];
-    let command = convergio_domain::run::Advance { starts, ..advance() };
+    let starts = vec![start("ok", ask), start("a", StepIntent::Compute)];
+    let command = convergio_domain::run::AdvanceRun { starts, ..advance() };
     run.when(RunCommand::Advance(command)).expect("they start");
     run
 }
 
 /// What an import adds to a history.
 fn mark(run: &mut History) {
-    let event = Event::RunImported(Imported {
+    let event = Event::RunImported(RunImported {
         by: "ann".parse().expect("a name"),
         file_hash: "ab".into(),
         signer: None,
     });
-    let seq = run.state.seq.plus(1);
-    Run::evolve(&mut run.state, Recorded { seq, time: Timestamp(2_000), event: &event });
+    let seq = run.state.seq.offset_by(1);
+    Run::evolve(&mut run.state, RecordedEvent { seq, time: Timestamp(2_000), event: &event });
 }
 
 #[test]
 fn nothing_is_added_to_an_imported_run() {
     let mut run = asking();
-    assert_eq!(Run::wake(&run.state), Wake::Now);
+    assert_eq!(Run::next_wake(&run.state), Wake::Now);
     mark(&mut run);
-    assert_eq!(Run::wake(&run.state), Wake::Done);
+    assert_eq!(Run::next_wake(&run.state), Wake::Done);
     let resolve =
-        Resolve { step: step("a"), resolution: Resolution::Retry, output: None, reason: None };
+        ResolveStep { step: step("a"), resolution: Resolution::Retry, output: None, reason: None };
     let commands = [
         starts(&["b"]),
         answer(),
@@ -75,7 +75,7 @@ fn nothing_is_added_to_an_imported_run() {
         RunCommand::Resume,
         RunCommand::Cancel { reason: None },
         RunCommand::Retry { steps: Vec::new() },
-        RunCommand::Migrate { to: GraphVersion::of(b"other") },
+        RunCommand::Migrate { to: GraphVersion::from_manifest(b"other") },
         RunCommand::Signal(signal()),
         RunCommand::Resolve(resolve),
         RunCommand::Mark { label: None },
@@ -83,11 +83,11 @@ fn nothing_is_added_to_an_imported_run() {
         RunCommand::ParentTold,
     ];
     for command in commands {
-        assert_eq!(run.when(command.clone()), Err(Rejection::Imported), "{command:?}");
+        assert_eq!(run.when(command.clone()), Err(RunRejection::Imported), "{command:?}");
     }
-    let unwanted = check_signal(&run.state, &signal(), &[signal().signal]);
-    assert_eq!(unwanted, Err(Rejection::Imported));
-    assert!(Rejection::Imported.to_string().contains("fork it"));
+    let unwanted = check_signal(&run.state, &signal(), &[signal().name]);
+    assert_eq!(unwanted, Err(RunRejection::Imported));
+    assert!(RunRejection::Imported.to_string().contains("fork it"));
     // A run that says that this one is within it cannot do anything to it.
     for command in [FamilyCommand::Cancel, FamilyCommand::Pause, FamilyCommand::Resume] {
         assert_eq!(run.when(RunCommand::Inherit(command)), Ok(Vec::new()));
@@ -97,14 +97,14 @@ fn nothing_is_added_to_an_imported_run() {
 #[test]
 fn the_mark_is_a_part_of_the_state_that_is_kept_and_printed() {
     let mut run = asking();
-    let before = run.state.fingerprint();
+    let before = run.state.refresh_fingerprint();
     mark(&mut run);
-    let after = run.state.fingerprint();
+    let after = run.state.refresh_fingerprint();
     assert_ne!(before, after);
-    let snapshot = Run::snapshot(&run.state).expect("written");
-    let mut read = Run::recall(&snapshot).expect("read");
+    let snapshot = Run::encode_snapshot(&run.state).expect("written");
+    let mut read = Run::decode_snapshot(&snapshot).expect("read");
     assert!(read.is_imported);
-    assert_eq!(read.fingerprint(), after);
+    assert_eq!(read.refresh_fingerprint(), after);
 }
 
 /// The fork of a run as it stands.
@@ -113,20 +113,20 @@ fn forked(run: &mut History, of_import: bool) -> convergio_domain::run::RunState
         parent: RunId(Uuid::from_u128(77)),
         seq: run.state.seq,
         hash: "ab".into(),
-        fold: run.state.fingerprint(),
+        fingerprint: run.state.refresh_fingerprint(),
         graph: GraphId(Uuid::from_u128(1)),
-        version: GraphVersion::of(b"{}"),
+        version: GraphVersion::from_manifest(b"{}"),
         input: None,
         budget: Budget::default(),
         changes: Vec::new(),
         request_hash: "fork".into(),
-        of_import,
+        is_parent_imported: of_import,
     };
-    let context = Context { now: Timestamp(7_000), actor: "ann".parse().expect("a name") };
+    let context = DecisionContext { now: Timestamp(7_000), actor: "ann".parse().expect("a name") };
     let none = convergio_domain::run::RunState::default();
     let events = Run::decide(&none, RunCommand::Fork(command), &context, Seq(1)).expect("new");
     let mut state = run.state.clone();
-    Run::evolve(&mut state, Recorded { seq: Seq(1), time: context.now, event: &events[0] });
+    Run::evolve(&mut state, RecordedEvent { seq: Seq(1), time: context.now, event: &events[0] });
     state
 }
 
@@ -139,7 +139,7 @@ fn a_fork_of_an_imported_run_goes_on_and_asks_what_a_file_says_was_answered() {
     mark(&mut run);
     let state = forked(&mut run, true);
     assert!(!state.is_imported);
-    assert_eq!(Run::wake(&state), Wake::Now);
+    assert_eq!(Run::next_wake(&state), Wake::Now);
     assert_eq!(state.steps[&step("ok")].status, StepStatus::Scheduled { due: None });
     assert_eq!(state.steps[&step("a")].status, StepStatus::Scheduled { due: None });
 }

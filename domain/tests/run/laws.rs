@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use crate::history::{History, advance, completed, failed, model_call, outcome, start};
-use convergio_domain::decider::{Context, Decider, Recorded};
+use convergio_domain::decider::{Decider, DecisionContext, RecordedEvent};
 use convergio_domain::event::Event;
 use convergio_domain::failure::FailureReport;
 use convergio_domain::payload::PayloadSlot;
 use convergio_domain::platform_text;
 use convergio_domain::run::{
-    Advance, Budget, End, FamilyCommand, Intent, Resolution, Resolve, Run, RunCommand, RunState,
-    Signal, StepResult,
+    AdvanceRun, Budget, FamilyCommand, Resolution, ResolveStep, Run, RunCommand, RunOutcome,
+    RunState, SendSignal, StepIntent, StepResult,
 };
 use convergio_domain::stream::Seq;
 use convergio_domain::time::{Span, Timestamp};
@@ -34,13 +34,13 @@ fn result() -> impl Strategy<Value = StepResult> {
     ]
 }
 
-fn intent() -> impl Strategy<Value = Intent> {
+fn intent() -> impl Strategy<Value = StepIntent> {
     prop_oneof![
-        Just(Intent::Compute),
+        Just(StepIntent::Compute),
         (1..200_u64).prop_map(model_call),
-        Just(Intent::Sleep { due: Timestamp(100) }),
-        Just(Intent::Expand { width: 2, max_parallel: 1 }),
-        Just(Intent::Await {
+        Just(StepIntent::Sleep { due: Timestamp(100) }),
+        Just(StepIntent::ExpandMap { width: 2, max_parallel: 1 }),
+        Just(StepIntent::AwaitSignal {
             signal: "go".parse().expect("a name"),
             expires: Some(Timestamp(900))
         }),
@@ -52,7 +52,7 @@ fn command() -> impl Strategy<Value = RunCommand> {
     let told = (name(), 1..4_u32, result()).prop_map(|(id, attempt, r)| outcome(id, attempt, r));
     let begun = (name(), intent()).prop_map(|(id, intent)| start(id, intent));
     let moves = (prop::collection::vec(told, 0..3), prop::collection::vec(begun, 0..3)).prop_map(
-        |(outcomes, starts)| RunCommand::Advance(Advance { outcomes, starts, ..advance() }),
+        |(outcomes, starts)| RunCommand::Advance(AdvanceRun { outcomes, starts, ..advance() }),
     );
     prop_oneof![20 => moves, 8 => steering(), 1 => Just(RunCommand::Cancel { reason: None })]
 }
@@ -67,9 +67,9 @@ fn steering() -> impl Strategy<Value = RunCommand> {
     let id = || name().prop_map(|id| id.parse().expect("a step"));
     let resolutions = [Resolution::Retry, Resolution::Completed, Resolution::Failed];
     let resolution = prop::sample::select(resolutions.to_vec());
-    let signal = |id| Signal {
+    let signal = |id| SendSignal {
         id: Uuid::from_u128(id),
-        signal: "go".parse().expect("a name"),
+        name: "go".parse().expect("a name"),
         payload: PayloadSlot(0),
     };
     prop_oneof![
@@ -81,21 +81,21 @@ fn steering() -> impl Strategy<Value = RunCommand> {
         2 => id().prop_map(|step| RunCommand::Retry { steps: vec![step] }),
         2 => (0..9_u128).prop_map(move |id| RunCommand::Signal(signal(id))),
         4 => (id(), resolution).prop_map(|(step, resolution)| {
-            RunCommand::Resolve(Resolve { step, resolution, output: None, reason: None })
+            RunCommand::Resolve(ResolveStep { step, resolution, output: None, reason: None })
         }),
-        1 => Just(RunCommand::Advance(Advance { end: Some(failed_end()), ..advance() })),
+        1 => Just(RunCommand::Advance(AdvanceRun { end: Some(failed_end()), ..advance() })),
     ]
 }
 
-fn failed_end() -> End {
-    End::Failed { step: None, error: failure() }
+fn failed_end() -> RunOutcome {
+    RunOutcome::Failed { step: None, error: failure() }
 }
 
 fn history(commands: Vec<(RunCommand, u16)>) -> History {
     let budget = Budget { tokens: Some(500), ..Budget::default() };
     let mut run = History::created(budget);
     for (command, passed_ms) in commands {
-        run.now = run.now.after(Span(u64::from(passed_ms)));
+        run.now = run.now.add_span(Span(u64::from(passed_ms)));
         let _refused_is_fine = run.when(command);
     }
     run
@@ -111,13 +111,13 @@ proptest! {
         let run = history(commands);
         let (mut at_the_end, mut at_every_event) = (RunState::default(), RunState::default());
         for (index, event) in run.events.iter().enumerate() {
-            let recorded = Recorded { seq: Seq(index as u64 + 1), time: run.now, event };
-            let before = at_every_event.fingerprint();
+            let recorded = RecordedEvent { seq: Seq(index as u64 + 1), time: run.now, event };
+            let before = at_every_event.refresh_fingerprint();
             Run::evolve(&mut at_the_end, recorded);
             Run::evolve(&mut at_every_event, recorded);
-            prop_assert!(before != at_every_event.fingerprint(), "an event changes it");
+            prop_assert!(before != at_every_event.refresh_fingerprint(), "an event changes it");
         }
-        prop_assert_eq!(at_the_end.fingerprint(), at_every_event.fingerprint());
+        prop_assert_eq!(at_the_end.refresh_fingerprint(), at_every_event.refresh_fingerprint());
     }
 }
 
@@ -125,11 +125,11 @@ proptest! {
     #[test]
     fn a_state_that_was_written_down_is_read_as_it_was(commands in commands()) {
         let mut run = history(commands);
-        let snapshot = Run::snapshot(&run.state).unwrap();
-        let mut read = Run::recall(&snapshot).unwrap();
-        prop_assert_eq!(read.fingerprint(), run.state.fingerprint());
+        let snapshot = Run::encode_snapshot(&run.state).unwrap();
+        let mut read = Run::decode_snapshot(&snapshot).unwrap();
+        prop_assert_eq!(read.refresh_fingerprint(), run.state.refresh_fingerprint());
         prop_assert_eq!(&read, &run.state);
-        prop_assert_eq!(Run::wake(&read), Run::wake(&run.state));
+        prop_assert_eq!(Run::next_wake(&read), Run::next_wake(&run.state));
     }
 
     #[test]
@@ -179,10 +179,10 @@ proptest! {
         let mut run = History::created(budget);
         let (began, mut before) = (run.now, Span(0));
         for (command, passed_ms) in commands {
-            run.now = run.now.after(Span(u64::from(passed_ms)));
+            run.now = run.now.add_span(Span(u64::from(passed_ms)));
             let _refused_is_fine = run.when(command);
             let worked = run.state.active_time(run.now);
-            prop_assert!(worked >= before && worked <= run.now.since(began), "{:?}", worked);
+            prop_assert!(worked >= before && worked <= run.now.span_since(began), "{:?}", worked);
             before = worked;
         }
     }
@@ -208,8 +208,8 @@ proptest! {
     #[test]
     fn deciding_twice_gives_the_same_events(commands in commands(), last in command()) {
         let run = history(commands);
-        let context = Context { now: run.now, actor: "tester".parse().unwrap() };
-        let decide = || Run::decide(&run.state, last.clone(), &context, run.state.seq.plus(1));
+        let context = DecisionContext { now: run.now, actor: "tester".parse().unwrap() };
+        let decide = || Run::decide(&run.state, last.clone(), &context, run.state.seq.offset_by(1));
         prop_assert_eq!(decide(), decide());
     }
 
@@ -220,7 +220,7 @@ proptest! {
         // Times are part of the state only where events were folded with them: all of one instant.
         for (index, event) in run.events.iter().enumerate() {
             let seq = Seq(index as u64 + 1);
-            Run::evolve(&mut state, Recorded { seq, time: Timestamp(1_000), event });
+            Run::evolve(&mut state, RecordedEvent { seq, time: Timestamp(1_000), event });
         }
         prop_assert_eq!(state.phase, run.state.phase);
         prop_assert_eq!(state.spent, run.state.spent);
@@ -241,7 +241,7 @@ proptest! {
             )
         };
         if !run.events.iter().any(stood) {
-            prop_assert_eq!(Run::wake(&state), Run::wake(&run.state));
+            prop_assert_eq!(Run::next_wake(&state), Run::next_wake(&run.state));
         }
     }
 
@@ -256,8 +256,8 @@ proptest! {
         }
         let mut state = RunState::default();
         for event in &events {
-            Run::evolve(&mut state, Recorded { seq: Seq(1), time: Timestamp(0), event });
-            Run::wake(&state);
+            Run::evolve(&mut state, RecordedEvent { seq: Seq(1), time: Timestamp(0), event });
+            Run::next_wake(&state);
         }
     }
 }

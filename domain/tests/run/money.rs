@@ -3,7 +3,9 @@
 
 use convergio_domain::metering::{CallBound, Charge, Meter, Price, PriceBook, PriceQuery, Usage};
 use convergio_domain::money::{Currency, Money};
-use convergio_domain::run::{Advance, Budget, CallReport, Intent, Phase, RunCommand, StepResult};
+use convergio_domain::run::{
+    AdvanceRun, Budget, CallReport, RunCommand, RunPhase, StepIntent, StepResult,
+};
 use convergio_domain::time::Timestamp;
 use proptest::prelude::{Strategy, any, prop, prop_assert, proptest};
 use serde_json::json;
@@ -29,12 +31,12 @@ fn book() -> PriceBook {
     let price = json!([{"provider": "p", "model": "m", "from_ms": 0, "currency": "USD",
         "per_token": rates(1), "tiers": [{"above_tokens": 500, "per_token": rates(2)}],
         "services": {"priority": {"per_token": rates(3)}}}]);
-    PriceBook::parse(&price.to_string()).expect("a book")
+    PriceBook::parse_book(&price.to_string()).expect("a book")
 }
 
-fn call(bound: CallBound, cost: Option<Money>) -> Intent {
+fn call(bound: CallBound, cost: Option<Money>) -> StepIntent {
     let mut intent = model_call(bound.input_tokens + bound.output_tokens);
-    if let Intent::CallModel { reserved_cost, .. } = &mut intent {
+    if let StepIntent::CallModel { reserved_cost, .. } = &mut intent {
         *reserved_cost = cost;
     }
     intent
@@ -42,7 +44,7 @@ fn call(bound: CallBound, cost: Option<Money>) -> Intent {
 
 fn start_call(run: &mut History, bound: CallBound, cost: Option<Money>) {
     let starts = vec![start("a", call(bound, cost))];
-    run.when(RunCommand::Advance(Advance { starts, ..advance() })).expect("it may start");
+    run.when(RunCommand::Advance(AdvanceRun { starts, ..advance() })).expect("it may start");
 }
 
 /// How a call ended, and what it used of what it might have used.
@@ -86,7 +88,7 @@ fn billed(end: &CallEnd) -> (Usage, Option<Charge>) {
         }
     }
     let service_tier = end.tier.map(|is_priority| if is_priority { "priority" } else { "default" });
-    let charge = book().charge(PriceQuery { service_tier, ..QUERY }, &usage);
+    let charge = book().charge_call(PriceQuery { service_tier, ..QUERY }, &usage);
     (usage, charge)
 }
 
@@ -112,7 +114,7 @@ fn end_call(run: &mut History, attempt: u32, end: &CallEnd) -> (u64, Money) {
     let worst = book().worst_cost(QUERY, end.bound).expect("it has a price");
     let (usage, charge) = billed(end);
     let cost = charge.as_ref().map_or(worst, |charge| charge.amount);
-    let tokens = usage.tokens();
+    let tokens = usage.total_tokens();
     let again = Some(run.now);
     let (result, call, billed) = match end.kind % 4 {
         0 => (completed(), Some(report(Some(usage), charge, Some("stop"))), (tokens, cost)),
@@ -145,7 +147,7 @@ proptest! {
         for (attempt, end) in (1_u32..).zip(&ends) {
             let worst = book().worst_cost(QUERY, end.bound);
             start_call(&mut run, end.bound, worst);
-            if run.state.phase == Phase::Failed {
+            if run.state.phase == RunPhase::Failed {
                 break;
             }
             let billed = end_call(&mut run, attempt, end);
@@ -186,7 +188,7 @@ fn what_has_no_price_after_all_costs_what_was_held() {
     run.when(outcomes(vec![told])).expect("it was under way");
     assert_eq!(run.state.spent.cost, held);
     start_call(&mut run, bound, Some(held));
-    assert_eq!(run.state.phase, Phase::Failed, "600 of 1000 are spent, 600 more are not there");
+    assert_eq!(run.state.phase, RunPhase::Failed, "600 of 1000 are spent, 600 more are not there");
 }
 
 #[test]
@@ -194,7 +196,8 @@ fn a_currency_is_said_with_every_charge() {
     let price: Vec<Price> = serde_json::from_value(json!([{"provider": "p", "model": "m",
         "from_ms": 0, "currency": "EUR", "per_token": {"in_fresh": "1"}}]))
     .expect("a price");
-    let book = PriceBook::parse(&serde_json::to_string(&price).expect("JSON")).expect("a book");
-    let charge = book.charge(QUERY, &Usage([(Meter::InFresh, 1)].into())).expect("priced");
+    let book =
+        PriceBook::parse_book(&serde_json::to_string(&price).expect("JSON")).expect("a book");
+    let charge = book.charge_call(QUERY, &Usage([(Meter::InFresh, 1)].into())).expect("priced");
     assert_eq!(charge.currency, Currency::Eur);
 }

@@ -9,8 +9,8 @@ use convergio_domain::id::ApprovalId;
 use convergio_domain::metering::{Meter, Usage};
 use convergio_domain::payload::PayloadSlot;
 use convergio_domain::run::{
-    Advance, Answer, ApprovalState, Budget, CallReport, End, Intent, Phase, Rejection, Run,
-    RunCommand, StepResult, StepStatus,
+    AdvanceRun, AnswerApproval, ApprovalState, Budget, CallReport, Run, RunCommand, RunOutcome,
+    RunPhase, RunRejection, StepIntent, StepResult, StepStatus,
 };
 use convergio_domain::time::{Span, Timestamp};
 use uuid::Uuid;
@@ -38,17 +38,17 @@ fn the_same_request_creates_one_run_and_another_is_refused() {
     let again = run.when(RunCommand::Create(create("request", Budget::default())));
     assert_eq!(again, Ok(Vec::new()));
     let other = run.when(RunCommand::Create(create("other", Budget::default())));
-    assert_eq!(other, Err(Rejection::IdempotencyMismatch));
+    assert_eq!(other, Err(RunRejection::IdempotencyMismatch));
 }
 
 #[test]
 fn a_linear_step_costs_one_commit_that_also_starts_the_next() {
     let mut run = History::created(Budget::default());
     run.when(starts(&["a"])).unwrap();
-    let types = run.types(RunCommand::Advance(Advance {
+    let types = run.types(RunCommand::Advance(AdvanceRun {
         outcomes: vec![outcome("a", 1, completed())],
-        ready: vec![step("b"), step("c")],
-        starts: vec![start("b", Intent::Compute)],
+        ready_steps: vec![step("b"), step("c")],
+        starts: vec![start("b", StepIntent::Compute)],
         ..advance()
     }));
     let expected = ["run.step.completed.v1", "run.step.scheduled.v1", "run.step.started.v1"];
@@ -63,7 +63,7 @@ fn an_output_refers_to_the_commit_that_carried_it() {
     let before = run.state.seq;
     run.when(outcomes(vec![outcome("a", 1, completed())])).unwrap();
     let output = run.state.steps[&step("a")].output.unwrap();
-    assert_eq!(output.seq, before.plus(1));
+    assert_eq!(output.seq, before.offset_by(1));
 }
 
 #[test]
@@ -71,9 +71,9 @@ fn a_completed_step_is_neither_started_nor_completed_again() {
     let mut run = History::created(Budget::default());
     run.when(starts(&["a"])).unwrap();
     run.when(outcomes(vec![outcome("a", 1, completed())])).unwrap();
-    assert_eq!(run.when(starts(&["a"])), Err(Rejection::NotScheduled(step("a"))));
+    assert_eq!(run.when(starts(&["a"])), Err(RunRejection::NotScheduled(step("a"))));
     let again = run.when(outcomes(vec![outcome("a", 1, completed())]));
-    assert_eq!(again, Err(Rejection::NotUnderWay(step("a"))));
+    assert_eq!(again, Err(RunRejection::NotUnderWay(step("a"))));
 }
 
 #[test]
@@ -82,12 +82,12 @@ fn a_failed_try_is_repeated_when_its_time_has_come() {
     run.when(starts(&["a"])).unwrap();
     let types = run.types(outcomes(vec![outcome("a", 1, failed(Some(Timestamp(9_000))))]));
     assert_eq!(types, ["run.step.failed.v1", "run.step.retried.v1"]);
-    assert_eq!(Run::wake(&run.state), Wake::At(Timestamp(9_000)));
-    assert_eq!(run.when(starts(&["a"])), Err(Rejection::NotScheduled(step("a"))));
+    assert_eq!(Run::next_wake(&run.state), Wake::At(Timestamp(9_000)));
+    assert_eq!(run.when(starts(&["a"])), Err(RunRejection::NotScheduled(step("a"))));
     run.now = Timestamp(9_000);
     run.when(starts(&["a"])).unwrap();
     let late = run.when(outcomes(vec![outcome("a", 1, completed())]));
-    assert_eq!(late, Err(Rejection::StaleAttempt { step: step("a"), told: 1, current: 2 }));
+    assert_eq!(late, Err(RunRejection::StaleAttempt { step: step("a"), reported: 1, current: 2 }));
     run.when(outcomes(vec![outcome("a", 2, completed())])).unwrap();
     assert_eq!(run.state.steps[&step("a")].failures, 1);
 }
@@ -106,7 +106,7 @@ fn a_step_of_a_dead_executor_is_unknown_before_it_is_repeated() {
 fn a_model_call_is_intended_held_and_settled() {
     let mut run = History::created(Budget { tokens: Some(100), ..Budget::default() });
     let call =
-        RunCommand::Advance(Advance { starts: vec![start("a", model_call(80))], ..advance() });
+        RunCommand::Advance(AdvanceRun { starts: vec![start("a", model_call(80))], ..advance() });
     assert_eq!(run.types(call), ["run.step.started.v1", "run.model_call.intended.v1"]);
     assert_eq!(run.state.spent.reserved_tokens, 80);
     let mut told = outcome("a", 1, completed());
@@ -122,7 +122,7 @@ fn a_model_call_is_intended_held_and_settled() {
 fn a_call_that_could_break_the_budget_is_not_made() {
     let mut run = History::created(Budget { tokens: Some(100), ..Budget::default() });
     let both = vec![start("a", model_call(60)), start("b", model_call(60))];
-    let types = run.types(RunCommand::Advance(Advance { starts: both, ..advance() }));
+    let types = run.types(RunCommand::Advance(AdvanceRun { starts: both, ..advance() }));
     let expected = [
         "run.step.started.v1",
         "run.model_call.intended.v1",
@@ -131,57 +131,58 @@ fn a_call_that_could_break_the_budget_is_not_made() {
     ];
     assert_eq!(types, expected);
     assert_eq!(run.state.error.as_ref().unwrap().code, "budget.exceeded");
-    assert_eq!(Run::wake(&run.state), Wake::Now, "the call under way is still to be settled");
+    assert_eq!(Run::next_wake(&run.state), Wake::Now, "the call under way is still to be settled");
 }
 
 #[test]
 fn what_a_call_cost_is_recorded_after_the_end_too() {
     let mut run = History::created(Budget::default());
-    let call = Advance { starts: vec![start("a", model_call(80))], ..advance() };
+    let call = AdvanceRun { starts: vec![start("a", model_call(80))], ..advance() };
     run.when(RunCommand::Advance(call)).unwrap();
     run.when(RunCommand::Cancel { reason: None }).unwrap();
     let mut told = outcome("a", 1, StepResult::Unknown { retry_at: None });
     told.call = Some(CallReport { finish: None, confirmed: false, ..report(20) });
     assert_eq!(run.types(outcomes(vec![told.clone()])), ["run.usage.recorded.v1"]);
-    assert_eq!(run.when(outcomes(vec![told])), Err(Rejection::Ended(Phase::Cancelled)));
-    assert_eq!(Run::wake(&run.state), Wake::Done);
+    assert_eq!(run.when(outcomes(vec![told])), Err(RunRejection::Ended(RunPhase::Cancelled)));
+    assert_eq!(Run::next_wake(&run.state), Wake::Done);
 }
 
 #[test]
 fn a_run_ends_at_its_deadline() {
-    let mut run = History::created(Budget { wall: Some(Span::seconds(1)), ..Budget::default() });
+    let mut run =
+        History::created(Budget { wall: Some(Span::from_seconds(1)), ..Budget::default() });
     run.when(starts(&["a"])).unwrap();
-    run.now = run.state.deadline().unwrap();
+    run.now = run.state.earliest_deadline().unwrap();
     assert_eq!(run.types(RunCommand::Advance(advance())), ["run.failed.v1"]);
-    assert_eq!(run.state.phase, Phase::Failed);
+    assert_eq!(run.state.phase, RunPhase::Failed);
 }
 
 #[test]
 fn the_end_carries_the_output() {
     let mut run = History::created(Budget::default());
     run.when(starts(&["a"])).unwrap();
-    run.when(RunCommand::Advance(Advance {
+    run.when(RunCommand::Advance(AdvanceRun {
         outcomes: vec![outcome("a", 1, completed())],
-        end: Some(End::Completed { output: Some(PayloadSlot(1)) }),
+        end: Some(RunOutcome::Completed { output: Some(PayloadSlot(1)) }),
         ..advance()
     }))
     .unwrap();
-    assert_eq!(run.state.phase, Phase::Completed);
+    assert_eq!(run.state.phase, RunPhase::Completed);
     assert_eq!(run.state.output.unwrap().index, 1);
-    let ended = Err(Rejection::Ended(Phase::Completed));
+    let ended = Err(RunRejection::Ended(RunPhase::Completed));
     assert_eq!(run.when(RunCommand::Cancel { reason: None }), ended);
 }
 
 fn asked(run: &mut History) -> ApprovalId {
     let approval = ApprovalId(Uuid::from_u128(5));
-    let ask = Intent::Ask {
+    let ask = StepIntent::RequestApproval {
         approval,
         role: "teacher".into(),
         content: PayloadSlot(0),
         content_hash: "abc".into(),
         expires: Some(Timestamp(50_000)),
     };
-    let command = Advance { starts: vec![start("ok", ask)], ..advance() };
+    let command = AdvanceRun { starts: vec![start("ok", ask)], ..advance() };
     run.when(RunCommand::Advance(command)).expect("the sleep starts");
     approval
 }
@@ -193,7 +194,7 @@ fn answer(approval: ApprovalId, hash: &str, granted: bool) -> RunCommand {
 fn answer_as(roles: &[&str], approval: ApprovalId, hash: &str, granted: bool) -> RunCommand {
     let (content_hash, reason) = (hash.into(), None);
     let roles = roles.iter().map(|role| (*role).to_owned()).collect();
-    RunCommand::Answer(Answer { approval, content_hash, granted, reason, roles })
+    RunCommand::Answer(AnswerApproval { approval, content_hash, granted, reason, roles })
 }
 
 #[test]
@@ -207,7 +208,7 @@ fn an_approval_is_answered_by_who_has_its_role_or_owns_everything() {
         let mut run = History::created(Budget::default());
         let id = asked(&mut run);
         let told = run.when(answer_as(roles, id, "abc", true));
-        let refused = Err(Rejection::NotInRole(id, "teacher".into()));
+        let refused = Err(RunRejection::NotInRole(id, "teacher".into()));
         assert!(if may { told.is_ok() } else { told == refused }, "{roles:?}: {told:?}");
         assert_eq!(run.state.approvals[&id].state == ApprovalState::Granted, may, "{roles:?}");
     }
@@ -217,29 +218,29 @@ fn an_approval_is_answered_by_who_has_its_role_or_owns_everything() {
 fn an_approval_is_bound_to_its_content_and_answered_once() {
     let mut run = History::created(Budget::default());
     let id = asked(&mut run);
-    assert_eq!(run.when(answer(id, "other", true)), Err(Rejection::ContentChanged(id)));
+    assert_eq!(run.when(answer(id, "other", true)), Err(RunRejection::ContentChanged(id)));
     assert_eq!(run.types(answer(id, "abc", true)), ["run.approval.granted.v1"]);
     assert_eq!(run.when(answer(id, "abc", true)), Ok(Vec::new()));
-    assert_eq!(run.when(answer(id, "abc", false)), Err(Rejection::AnsweredBefore(id)));
-    assert_eq!(Run::wake(&run.state), Wake::Now);
+    assert_eq!(run.when(answer(id, "abc", false)), Err(RunRejection::AnsweredBefore(id)));
+    assert_eq!(Run::next_wake(&run.state), Wake::Now);
 }
 
 #[test]
 fn an_approval_lapses() {
     let mut run = History::created(Budget::default());
     let id = asked(&mut run);
-    assert_eq!(Run::wake(&run.state), Wake::At(Timestamp(50_000)));
+    assert_eq!(Run::next_wake(&run.state), Wake::At(Timestamp(50_000)));
     run.now = Timestamp(50_000);
-    assert_eq!(run.when(answer(id, "abc", true)), Err(Rejection::ApprovalExpired(id)));
+    assert_eq!(run.when(answer(id, "abc", true)), Err(RunRejection::ApprovalExpired(id)));
 }
 
 #[test]
 fn a_sleep_fires_its_timer_once() {
     let mut run = History::created(Budget::default());
-    let sleep = start("s", Intent::Sleep { due: Timestamp(3_000) });
-    let command = Advance { starts: vec![sleep], ..advance() };
+    let sleep = start("s", StepIntent::Sleep { due: Timestamp(3_000) });
+    let command = AdvanceRun { starts: vec![sleep], ..advance() };
     run.when(RunCommand::Advance(command)).unwrap();
-    assert_eq!(Run::wake(&run.state), Wake::At(Timestamp(3_000)));
+    assert_eq!(Run::next_wake(&run.state), Wake::At(Timestamp(3_000)));
     let over = StepResult::Completed { output: None, case: None };
     let types = run.types(outcomes(vec![outcome("s", 1, over)]));
     assert_eq!(types, ["run.timer.fired.v1", "run.step.completed.v1"]);
@@ -250,7 +251,7 @@ fn a_branch_is_decided_without_an_intent() {
     let mut run = History::created(Budget::default());
     let mut chosen = outcome("b", 1, StepResult::Completed { output: None, case: Some(1) });
     chosen.skipped = vec!["other".parse().unwrap()];
-    let command = Advance { instant: vec![chosen], ..advance() };
+    let command = AdvanceRun { instant_outcomes: vec![chosen], ..advance() };
     let types = run.types(RunCommand::Advance(command));
     assert_eq!(types, ["run.branch.decided.v1", "run.step.completed.v1"]);
     assert_eq!(run.state.steps[&step("other")].status, StepStatus::Skipped);
@@ -262,13 +263,13 @@ fn a_step_is_told_of_once_in_a_commit() {
     let mut run = History::created(Budget::default());
     run.when(starts(&["a"])).unwrap();
     let twice = vec![outcome("a", 1, completed()), outcome("a", 1, completed())];
-    assert_eq!(run.when(outcomes(twice)), Err(Rejection::ToldTwice(step("a"))));
-    assert_eq!(run.when(starts(&["b", "b"])), Err(Rejection::ToldTwice(step("b"))));
+    assert_eq!(run.when(outcomes(twice)), Err(RunRejection::ReportedTwice(step("a"))));
+    assert_eq!(run.when(starts(&["b", "b"])), Err(RunRejection::ReportedTwice(step("b"))));
 }
 
 #[test]
 fn nothing_is_asked_of_a_run_that_does_not_exist() {
     let mut none = History::default();
-    assert_eq!(none.when(starts(&["a"])), Err(Rejection::NotFound));
-    assert_eq!(none.when(RunCommand::Cancel { reason: None }), Err(Rejection::NotFound));
+    assert_eq!(none.when(starts(&["a"])), Err(RunRejection::NotFound));
+    assert_eq!(none.when(RunCommand::Cancel { reason: None }), Err(RunRejection::NotFound));
 }

@@ -3,15 +3,16 @@
 use crate::history::{
     History, advance, completed, failed, model_call, outcome, outcomes, start, starts, step,
 };
-use convergio_domain::decider::{Decider, Fingerprint, Recorded, Wake};
+use convergio_domain::decider::{Decider, Fingerprint, RecordedEvent, Wake};
 use convergio_domain::event::Event;
 use convergio_domain::failure::FailureReport;
 use convergio_domain::id::{GraphId, GraphVersion, RunId};
 use convergio_domain::payload::{PayloadRef, PayloadSlot};
 use convergio_domain::platform_text;
 use convergio_domain::run::{
-    Advance, Budget, End, ForkRun, Intent, Phase, Reason, Rejection, Resolution, Resolve, Run,
-    RunCommand, RunState, Signal, StepResult, StepStatus, check_fork_point, lineage,
+    AdvanceRun, Budget, CommandReason, ForkRun, Resolution, ResolveStep, Run, RunCommand,
+    RunOutcome, RunPhase, RunRejection, RunState, SendSignal, StepIntent, StepResult, StepStatus,
+    check_fork_point, lineage,
 };
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::{Span, Timestamp};
@@ -36,52 +37,56 @@ fn a_paused_run_records_outcomes_and_starts_nothing() {
     let mut run = begun(&["a"]);
     assert_eq!(run.types(pause()), ["run.paused.v1"]);
     assert_eq!(run.when(pause()), Ok(Vec::new()), "twice changes nothing");
-    assert_eq!(Run::wake(&run.state), Wake::Parked, "it costs nothing while it is paused");
-    let both = Advance {
+    assert_eq!(Run::next_wake(&run.state), Wake::Parked, "it costs nothing while it is paused");
+    let both = AdvanceRun {
         outcomes: vec![outcome("a", 1, completed())],
-        ready: vec![step("b")],
+        ready_steps: vec![step("b")],
         ..advance()
     };
-    let starting = Advance { starts: vec![start("b", Intent::Compute)], ..both.clone() };
-    assert_eq!(run.when(RunCommand::Advance(starting)), Err(Rejection::Paused));
+    let starting = AdvanceRun { starts: vec![start("b", StepIntent::Compute)], ..both.clone() };
+    assert_eq!(run.when(RunCommand::Advance(starting)), Err(RunRejection::Paused));
     let types = run.types(RunCommand::Advance(both));
     assert_eq!(types, ["run.step.completed.v1", "run.step.scheduled.v1"]);
     assert_eq!(run.types(RunCommand::Resume), ["run.resumed.v1"]);
     assert_eq!(run.when(RunCommand::Resume), Ok(Vec::new()));
-    assert_eq!(Run::wake(&run.state), Wake::Now);
+    assert_eq!(Run::next_wake(&run.state), Wake::Now);
 }
 
 #[test]
 fn the_time_of_a_pause_does_not_count_against_the_budget() {
-    let mut run = History::created(Budget { wall: Some(Span::seconds(10)), ..Budget::default() });
+    let mut run =
+        History::created(Budget { wall: Some(Span::from_seconds(10)), ..Budget::default() });
     run.when(starts(&["a"])).expect("it starts");
     run.when(pause()).expect("it runs");
-    assert_eq!(run.state.deadline(), None);
+    assert_eq!(run.state.earliest_deadline(), None);
     run.now = Timestamp(61_000);
     run.when(RunCommand::Resume).expect("it is paused");
-    assert_eq!(run.state.deadline(), Some(Timestamp(71_000)));
+    assert_eq!(run.state.earliest_deadline(), Some(Timestamp(71_000)));
 }
 
 #[test]
 fn an_ended_run_is_neither_paused_nor_resumed() {
     let mut run = begun(&["a"]);
-    let end = Some(End::Completed { output: None });
-    run.when(RunCommand::Advance(Advance { end, ..advance() })).expect("it ends");
+    let end = Some(RunOutcome::Completed { output: None });
+    run.when(RunCommand::Advance(AdvanceRun { end, ..advance() })).expect("it ends");
     let before = run.state.clone();
-    assert_eq!(run.when(pause()), Err(Rejection::Ended(Phase::Completed)));
+    assert_eq!(run.when(pause()), Err(RunRejection::Ended(RunPhase::Completed)));
     let refused = run.when(RunCommand::Resume).expect_err("it has ended");
-    assert_eq!(refused, Rejection::NotResumable(Phase::Completed));
+    assert_eq!(refused, RunRejection::NotResumable(RunPhase::Completed));
     assert!(refused.to_string().contains("fork"), "{refused}");
-    assert_eq!(check_fork_point(&run.state), Err(Rejection::NotForkable(Phase::Completed, Seq(3))));
+    assert_eq!(
+        check_fork_point(&run.state),
+        Err(RunRejection::NotForkable(RunPhase::Completed, Seq(3)))
+    );
     assert_eq!(run.state, before, "nothing was changed");
 }
 
 fn failed_run() -> History {
     let mut run = begun(&["a", "m", "m[0]"]);
     run.when(outcomes(vec![outcome("a", 1, completed())])).expect("it is under way");
-    let end = Some(End::Failed { step: Some(step("m[0]")), error: failure() });
+    let end = Some(RunOutcome::Failed { step: Some(step("m[0]")), error: failure() });
     let outcomes = vec![outcome("m[0]", 1, failed(None)), outcome("m", 1, failed(None))];
-    run.when(RunCommand::Advance(Advance { outcomes, end, ..advance() })).expect("it fails");
+    run.when(RunCommand::Advance(AdvanceRun { outcomes, end, ..advance() })).expect("it fails");
     run
 }
 
@@ -89,46 +94,46 @@ fn failed_run() -> History {
 fn a_failed_run_goes_on_from_its_failed_steps_and_repeats_no_other() {
     let mut run = failed_run();
     let retry = |ids: &[&str]| RunCommand::Retry { steps: ids.iter().map(|id| step(id)).collect() };
-    assert_eq!(run.when(retry(&["a"])), Err(Rejection::HasNotFailed(step("a"))));
-    assert_eq!(run.when(retry(&[])), Err(Rejection::NothingToRetry));
+    assert_eq!(run.when(retry(&["a"])), Err(RunRejection::HasNotFailed(step("a"))));
+    assert_eq!(run.when(retry(&[])), Err(RunRejection::NothingToRetry));
     run.now = Timestamp(100_000);
     assert_eq!(run.types(retry(&["m[0]", "m"])), ["run.reopened.v1"]);
-    assert_eq!((run.state.phase, &run.state.error), (Phase::Running, &None));
+    assert_eq!((run.state.phase, &run.state.error), (RunPhase::Running, &None));
     assert_eq!(run.state.steps[&step("m[0]")].status, StepStatus::Scheduled { due: None });
     assert_eq!(run.state.steps[&step("a")].status, StepStatus::Completed);
     let again = run.when(starts(&["a"]));
-    assert_eq!(again, Err(Rejection::NotScheduled(step("a"))), "what is done is done");
+    assert_eq!(again, Err(RunRejection::NotScheduled(step("a"))), "what is done is done");
     run.when(starts(&["m[0]"])).expect("it is scheduled");
     assert_eq!(run.state.steps[&step("m[0]")].attempt, 2);
-    assert_eq!(run.when(retry(&["m"])), Err(Rejection::NotFailed(Phase::Running)));
+    assert_eq!(run.when(retry(&["m"])), Err(RunRejection::NotFailed(RunPhase::Running)));
 }
 
 #[test]
 fn a_map_that_failed_by_an_item_is_open_again_with_it() {
     let mut run = History::created(Budget::default());
-    let expand = start("m", Intent::Expand { width: 2, max_parallel: 1 });
-    let begin = Advance { starts: vec![expand], ready: vec![step("m[0]")], ..advance() };
+    let expand = start("m", StepIntent::ExpandMap { width: 2, max_parallel: 1 });
+    let begin = AdvanceRun { starts: vec![expand], ready_steps: vec![step("m[0]")], ..advance() };
     run.when(RunCommand::Advance(begin)).expect("it expands");
     run.when(starts(&["m[0]"])).expect("its item starts");
-    let end = Some(End::Failed { step: Some(step("m[0]")), error: failure() });
+    let end = Some(RunOutcome::Failed { step: Some(step("m[0]")), error: failure() });
     let outcomes = vec![outcome("m[0]", 1, failed(None)), outcome("m", 1, failed(None))];
-    run.when(RunCommand::Advance(Advance { outcomes, end, ..advance() })).expect("it fails");
+    run.when(RunCommand::Advance(AdvanceRun { outcomes, end, ..advance() })).expect("it fails");
     let steps = vec![step("m[0]"), step("m")];
     run.when(RunCommand::Retry { steps }).expect("it failed");
     assert_eq!(run.state.steps[&step("m")].status, StepStatus::Expanded);
-    assert_eq!(Run::wake(&run.state), Wake::Now);
+    assert_eq!(Run::next_wake(&run.state), Wake::Now);
 }
 
 fn signal(id: u128, name: &str) -> RunCommand {
     let signal = name.parse().expect("a name");
     let payload = PayloadSlot(0);
-    RunCommand::Signal(Signal { id: Uuid::from_u128(id), signal, payload })
+    RunCommand::Signal(SendSignal { id: Uuid::from_u128(id), name: signal, payload })
 }
 
 fn awaiting(id: &str, name: &str) -> RunCommand {
     let signal = name.parse().expect("a name");
-    let wait = Intent::Await { signal, expires: Some(Timestamp(9_000)) };
-    RunCommand::Advance(Advance { starts: vec![start(id, wait)], ..advance() })
+    let wait = StepIntent::AwaitSignal { signal, expires: Some(Timestamp(9_000)) };
+    RunCommand::Advance(AdvanceRun { starts: vec![start(id, wait)], ..advance() })
 }
 
 fn received(run: &History, id: &str) -> Option<PayloadRef> {
@@ -142,11 +147,11 @@ fn received(run: &History, id: &str) -> Option<PayloadRef> {
 fn a_signal_goes_to_the_first_step_that_waits_or_is_kept_for_the_next() {
     let mut run = History::created(Budget::default());
     run.when(awaiting("b", "paid")).expect("it waits");
-    assert_eq!(Run::wake(&run.state), Wake::At(Timestamp(9_000)));
+    assert_eq!(Run::next_wake(&run.state), Wake::At(Timestamp(9_000)));
     assert_eq!(run.types(signal(1, "paid")), ["run.signal.received.v1"]);
     assert_eq!(run.when(signal(1, "paid")), Ok(Vec::new()), "the same one counts once");
     assert_eq!(received(&run, "b"), Some(PayloadRef { seq: Seq(4), index: 0 }));
-    assert_eq!(Run::wake(&run.state), Wake::Now);
+    assert_eq!(Run::next_wake(&run.state), Wake::Now);
     run.when(signal(2, "paid")).expect("kept");
     run.when(signal(3, "paid")).expect("kept");
     run.when(awaiting("c", "paid")).expect("it waits");
@@ -154,31 +159,31 @@ fn a_signal_goes_to_the_first_step_that_waits_or_is_kept_for_the_next() {
     run.when(awaiting("d", "shipped")).expect("it waits");
     assert_eq!(received(&run, "d"), None, "another name");
     run.when(RunCommand::Cancel { reason: None }).expect("it runs");
-    assert_eq!(run.when(signal(9, "paid")), Err(Rejection::Ended(Phase::Cancelled)));
+    assert_eq!(run.when(signal(9, "paid")), Err(RunRejection::Ended(RunPhase::Cancelled)));
 }
 
 fn resolve(id: &str, resolution: Resolution, output: Option<PayloadSlot>) -> RunCommand {
-    RunCommand::Resolve(Resolve { step: step(id), resolution, output, reason: None })
+    RunCommand::Resolve(ResolveStep { step: step(id), resolution, output, reason: None })
 }
 
 #[test]
 fn a_step_of_unknown_outcome_waits_for_a_decision() {
     let mut run = History::created(Budget::default());
-    let call = Advance { starts: vec![start("a", model_call(50))], ..advance() };
+    let call = AdvanceRun { starts: vec![start("a", model_call(50))], ..advance() };
     run.when(RunCommand::Advance(call)).expect("it starts");
     let types = run.types(outcomes(vec![outcome("a", 1, StepResult::UnknownAsking)]));
     assert_eq!(types, ["run.step.unknown.v1", "run.step.asked.v1"]);
     let skip = run.when(resolve("a", Resolution::Skip, None));
-    assert!(matches!(skip, Err(Rejection::NoSuchDecision { unknown: true, .. })), "{skip:?}");
+    assert!(matches!(skip, Err(RunRejection::NoSuchDecision { unknown: true, .. })), "{skip:?}");
     let done = resolve("a", Resolution::Completed, Some(PayloadSlot(0)));
     assert_eq!(run.types(done.clone()), ["run.step.resolved.v1"]);
     assert_eq!(run.when(done), Ok(Vec::new()), "twice changes nothing");
     let other = run.when(resolve("a", Resolution::Retry, None));
-    assert_eq!(other, Err(Rejection::DecidedBefore(step("a"), Resolution::Completed)));
-    assert_eq!(Run::wake(&run.state), Wake::Now);
+    assert_eq!(other, Err(RunRejection::DecidedBefore(step("a"), Resolution::Completed)));
+    assert_eq!(Run::next_wake(&run.state), Wake::Now);
     run.when(outcomes(vec![outcome("a", 1, completed())])).expect("it is decided");
     let none = run.when(resolve("b", Resolution::Retry, None));
-    assert_eq!(none, Err(Rejection::NotUndecided(step("b"))));
+    assert_eq!(none, Err(RunRejection::NotUndecided(step("b"))));
 }
 
 #[test]
@@ -193,7 +198,7 @@ fn a_failed_step_that_asks_is_retried_skipped_or_given_up() {
         let types = run.types(outcomes(vec![outcome("a", 1, asks)]));
         assert_eq!(types, ["run.step.failed.v1", "run.step.asked.v1"]);
         let done = run.when(resolve("a", Resolution::Completed, None));
-        assert!(matches!(done, Err(Rejection::NoSuchDecision { unknown: false, .. })));
+        assert!(matches!(done, Err(RunRejection::NoSuchDecision { unknown: false, .. })));
         run.when(resolve("a", resolution, None)).expect("it asks");
         assert_eq!(run.types(outcomes(vec![outcome("a", 1, result)])), [expected]);
     }
@@ -204,10 +209,10 @@ fn a_call_that_was_lost_is_known_by_its_key_until_an_outcome_is_known() {
     let mut run = History::created(Budget::default());
     let call = |key: &str| {
         let mut intent = model_call(10);
-        if let Intent::CallModel { idempotency_key, .. } = &mut intent {
+        if let StepIntent::CallModel { idempotency_key, .. } = &mut intent {
             *idempotency_key = Some(key.into());
         }
-        RunCommand::Advance(Advance { starts: vec![start("a", intent)], ..advance() })
+        RunCommand::Advance(AdvanceRun { starts: vec![start("a", intent)], ..advance() })
     };
     run.when(call("k1")).expect("it starts");
     let lost = StepResult::Unknown { retry_at: Some(run.now) };
@@ -222,7 +227,7 @@ fn a_call_that_was_lost_is_known_by_its_key_until_an_outcome_is_known() {
 fn a_mark_is_an_event_and_changes_nothing() {
     let mut run = begun(&["a"]);
     let before = run.state.clone();
-    let mark = RunCommand::Mark { label: Some(Reason::Platform(platform_text!("here"))) };
+    let mark = RunCommand::Mark { label: Some(CommandReason::Platform(platform_text!("here"))) };
     assert_eq!(run.types(mark), ["run.checkpoint.saved.v1"]);
     assert_eq!((before.steps, before.phase), (run.state.steps, run.state.phase));
 }
@@ -232,14 +237,14 @@ fn forking(parent: &mut RunState, input: Option<PayloadSlot>) -> ForkRun {
         parent: RunId(Uuid::from_u128(77)),
         seq: parent.seq,
         hash: "ab".into(),
-        fold: parent.fingerprint(),
+        fingerprint: parent.refresh_fingerprint(),
         graph: GraphId(Uuid::from_u128(1)),
-        version: GraphVersion::of(b"other"),
+        version: GraphVersion::from_manifest(b"other"),
         input,
         budget: Budget { tokens: Some(5), ..Budget::default() },
         changes: vec!["model".into()],
         request_hash: "fork".into(),
-        of_import: false,
+        is_parent_imported: false,
     }
 }
 
@@ -248,7 +253,7 @@ fn forked(parent: &RunState, command: ForkRun) -> RunState {
     let mut none = History { now: Timestamp(7_000), ..History::default() };
     let events = none.when(RunCommand::Fork(command)).expect("it is new");
     let mut state = parent.clone();
-    Run::evolve(&mut state, Recorded { seq: Seq(1), time: none.now, event: &events[0] });
+    Run::evolve(&mut state, RecordedEvent { seq: Seq(1), time: none.now, event: &events[0] });
     state
 }
 
@@ -256,49 +261,56 @@ fn forked(parent: &RunState, command: ForkRun) -> RunState {
 fn a_fork_has_what_was_done_and_does_what_was_under_way_itself() {
     let mut run = begun(&["a", "b"]);
     run.when(outcomes(vec![outcome("a", 1, completed())])).expect("it is under way");
-    let call = Advance { starts: vec![start("c", model_call(50))], ..advance() };
+    let call = AdvanceRun { starts: vec![start("c", model_call(50))], ..advance() };
     run.when(RunCommand::Advance(call)).expect("it starts");
     let command = forking(&mut run.state, Some(PayloadSlot(0)));
     let done = run.state.steps[&step("a")].clone();
     let (upto, parent) = (run.state.seq, command.parent);
     let state = forked(&run.state, command);
-    assert_eq!((state.seq, state.phase, state.created), (Seq(1), Phase::Running, Timestamp(7_000)));
+    assert_eq!(
+        (state.seq, state.phase, state.created),
+        (Seq(1), RunPhase::Running, Timestamp(7_000))
+    );
     assert_eq!((state.spent.tokens, state.spent.reserved_tokens), (0, 0), "nothing was spent");
     assert_eq!(state.steps[&step("a")], done);
     for id in ["b", "c"] {
         assert_eq!(state.steps[&step(id)].status, StepStatus::Scheduled { due: None });
         assert_eq!(state.steps[&step(id)].call, None);
     }
-    let own = StreamKey::run("t".parse().expect("a name"), RunId(Uuid::from_u128(78)));
+    let own = StreamKey::for_run("t".parse().expect("a name"), RunId(Uuid::from_u128(78)));
     let output = done.output.expect("it yielded");
-    let (stream, place) = lineage::locate(&state.lineage, &own, output);
+    let (stream, place) = lineage::locate_payload(&state.lineage, &own, output);
     assert_eq!((stream.id, place), (parent.0, output), "what the parent wrote lies with it");
     let input = state.input.expect("changed");
     assert!(input.seq > upto);
-    let (stream, place) = lineage::locate(&state.lineage, &own, input);
+    let (stream, place) = lineage::locate_payload(&state.lineage, &own, input);
     assert_eq!((stream, place), (own, PayloadRef { seq: Seq(1), index: 0 }));
 }
 
 #[test]
 fn a_fork_asks_anew_what_is_not_answered() {
     let mut run = History::created(Budget::default());
-    let ask = Intent::Ask {
+    let ask = StepIntent::RequestApproval {
         approval: convergio_domain::id::ApprovalId(Uuid::from_u128(5)),
         role: "teacher".into(),
         content: PayloadSlot(0),
         content_hash: "abc".into(),
         expires: None,
     };
-    let asking = Advance { starts: vec![start("ok", ask)], ..advance() };
+    let asking = AdvanceRun { starts: vec![start("ok", ask)], ..advance() };
     run.when(RunCommand::Advance(asking)).expect("it asks");
     let command = forking(&mut run.state, None);
     let state = forked(&run.state, command);
     assert!(state.approvals.is_empty(), "its own question will have its own id");
     assert_eq!(state.steps[&step("ok")].status, StepStatus::Scheduled { due: None });
     let mut fresh = state.clone();
-    let snapshot = Run::snapshot(&state).expect("written");
-    let mut read = Run::recall(&snapshot).expect("read");
-    assert_eq!(read.fingerprint(), fresh.fingerprint(), "removed questions leave no print");
+    let snapshot = Run::encode_snapshot(&state).expect("written");
+    let mut read = Run::decode_snapshot(&snapshot).expect("read");
+    assert_eq!(
+        read.refresh_fingerprint(),
+        fresh.refresh_fingerprint(),
+        "removed questions leave no print"
+    );
 }
 
 #[test]
@@ -309,9 +321,9 @@ fn the_same_request_forks_once() {
     fork.when(RunCommand::Fork(command.clone())).expect("it is new");
     assert_eq!(fork.when(RunCommand::Fork(command.clone())), Ok(Vec::new()));
     let other = ForkRun { request_hash: "other".into(), ..command };
-    assert_eq!(fork.when(RunCommand::Fork(other)), Err(Rejection::IdempotencyMismatch));
+    assert_eq!(fork.when(RunCommand::Fork(other)), Err(RunRejection::IdempotencyMismatch));
     let Some(Event::RunForked(event)) = fork.events.first() else { panic!("forked") };
-    let inherited = Run::inherits(&fork.events[0]).expect("a part of another history");
+    let inherited = Run::inherited_history(&fork.events[0]).expect("a part of another history");
     assert_eq!((inherited.id, inherited.seq), (event.parent.0, event.seq));
-    assert_eq!(inherited.fold, Fingerprint(event.fold.0));
+    assert_eq!(inherited.fingerprint, Fingerprint(event.fold.0));
 }

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::history::{
     History, advance, completed, failed, model_call, outcome, outcomes, start, step,
 };
-use convergio_domain::decider::{Decider, Recorded, Wake};
+use convergio_domain::decider::{Decider, RecordedEvent, Wake};
 use convergio_domain::event::Event;
-use convergio_domain::event::lifecycle::Forked;
+use convergio_domain::event::control::RunForked;
 use convergio_domain::failure::FailureReport;
 use convergio_domain::id::{GraphId, GraphVersion, RunId};
 use convergio_domain::metering::{Meter, Usage};
@@ -15,9 +15,9 @@ use convergio_domain::money::Money;
 use convergio_domain::payload::PayloadSlot;
 use convergio_domain::platform_text;
 use convergio_domain::run::{
-    Advance, Answered, Budget, CallNo, CallReport, ChildIntent, ChildReport, Intent, Lineage, Move,
-    Next, Origin, Phase, Rejection, Run, RunCommand, RunState, StepResult, StepStatus, Told,
-    ToolOutcome,
+    AdvanceRun, Budget, CallReport, ChildIntent, ChildReport, Provenance, Run, RunCommand,
+    RunOrigin, RunPhase, RunRejection, RunState, StepIntent, StepResult, StepStatus,
+    ToolCallNumber, ToolCallResult, ToolOutcome, TurnAnswer, TurnIntent, TurnUpdate,
 };
 use convergio_domain::stream::Seq;
 use convergio_domain::time::Timestamp;
@@ -41,24 +41,24 @@ fn report(tokens: u64) -> CallReport {
     }
 }
 
-fn at(turn: u32, call: u32) -> CallNo {
-    CallNo { turn, call }
+fn at(turn: u32, call: u32) -> ToolCallNumber {
+    ToolCallNumber { turn, call }
 }
 
-fn turn(number: u32, tokens: u64) -> Intent {
+fn turn(number: u32, tokens: u64) -> StepIntent {
     let mut intent = model_call(tokens);
-    if let Intent::CallModel { turn, .. } = &mut intent {
+    if let StepIntent::CallModel { turn, .. } = &mut intent {
         *turn = number;
     }
     intent
 }
 
-fn child(id: u128, at: Option<CallNo>, tokens: u64) -> Intent {
-    Intent::Child(ChildIntent {
-        at,
+fn child(id: u128, at: Option<ToolCallNumber>, tokens: u64) -> StepIntent {
+    StepIntent::CreateChild(ChildIntent {
+        tool_call: at,
         child: RunId(Uuid::from_u128(id)),
         graph: GraphId(Uuid::from_u128(1)),
-        version: GraphVersion::of(b"{}"),
+        version: GraphVersion::from_manifest(b"{}"),
         input: PayloadSlot(0),
         manifest: None,
         budget: Budget { tokens: Some(tokens), ..Budget::UNBOUND },
@@ -67,24 +67,24 @@ fn child(id: u128, at: Option<CallNo>, tokens: u64) -> Intent {
     })
 }
 
-fn tool(call: CallNo) -> Next {
-    Next::Tool { at: call, name: "math.eval".into() }
+fn tool(call: ToolCallNumber) -> TurnIntent {
+    TurnIntent::Tool { tool_call: call, name: "math.eval".into() }
 }
 
-fn told(call: CallNo) -> Told {
-    Told { at: call, outcome: ToolOutcome::Completed, result: PayloadSlot(0) }
+fn told(call: ToolCallNumber) -> ToolCallResult {
+    ToolCallResult { tool_call: call, outcome: ToolOutcome::Completed, result: PayloadSlot(0) }
 }
 
-fn moved(change: impl FnOnce(&mut Move)) -> RunCommand {
-    let mut moved = Move::of(step("a"), 1);
+fn moved(change: impl FnOnce(&mut TurnUpdate)) -> RunCommand {
+    let mut moved = TurnUpdate::new(step("a"), 1);
     change(&mut moved);
-    RunCommand::Advance(Advance { moves: vec![moved], ..advance() })
+    RunCommand::Advance(AdvanceRun { turn_updates: vec![moved], ..advance() })
 }
 
-fn answered(next: Vec<Next>) -> RunCommand {
+fn answered(next: Vec<TurnIntent>) -> RunCommand {
     moved(|moved| {
-        moved.answered = Some(Answered { call: report(30), answer: PayloadSlot(0) });
-        moved.next = next;
+        moved.answer = Some(TurnAnswer { call: report(30), answer: PayloadSlot(0) });
+        moved.intents = next;
     })
 }
 
@@ -105,7 +105,7 @@ fn ended(id: u128, tokens: u64) -> RunCommand {
 fn asked() -> History {
     let mut run = History::created(Budget { tokens: Some(1_000), ..Budget::default() });
     let starts = vec![start("a", turn(1, 100))];
-    run.when(RunCommand::Advance(Advance { starts, ..advance() })).expect("the agent begins");
+    run.when(RunCommand::Advance(AdvanceRun { starts, ..advance() })).expect("the agent begins");
     run
 }
 
@@ -121,14 +121,17 @@ fn a_turn_is_answered_its_tools_are_called_and_the_model_is_asked_again() {
     ];
     assert_eq!(types, expected);
     assert_eq!((run.state.spent.tokens, run.state.spent.reserved_tokens), (30, 0));
-    assert_eq!(run.types(moved(|m| m.told = vec![told(at(1, 0))])), ["run.tool_call.completed.v1"]);
-    let again = run.when(moved(|m| m.told = vec![told(at(1, 0))]));
-    assert_eq!(again, Err(Rejection::ToolCallEnded(step("a"))));
-    let early = run.when(moved(|m| m.next = vec![Next::Begin(turn(2, 10))]));
-    assert_eq!(early, Err(Rejection::TurnOpen(step("a"))), "a tool has not answered");
+    assert_eq!(
+        run.types(moved(|m| m.results = vec![told(at(1, 0))])),
+        ["run.tool_call.completed.v1"]
+    );
+    let again = run.when(moved(|m| m.results = vec![told(at(1, 0))]));
+    assert_eq!(again, Err(RunRejection::ToolCallEnded(step("a"))));
+    let early = run.when(moved(|m| m.intents = vec![TurnIntent::Begin(turn(2, 10))]));
+    assert_eq!(early, Err(RunRejection::TurnOpen(step("a"))), "a tool has not answered");
     let types = run.types(moved(|m| {
-        m.told = vec![told(at(1, 1))];
-        m.next = vec![Next::Begin(turn(2, 10))];
+        m.results = vec![told(at(1, 1))];
+        m.intents = vec![TurnIntent::Begin(turn(2, 10))];
     }));
     assert_eq!(types, ["run.tool_call.completed.v1", "run.model_call.intended.v1"]);
     let mut last = outcome("a", 1, completed());
@@ -140,13 +143,13 @@ fn a_turn_is_answered_its_tools_are_called_and_the_model_is_asked_again() {
 /// The state of a fork that begins here.
 fn forked(parent: &History, change: Option<&str>) -> RunState {
     let mut state = parent.state.clone();
-    let event = Event::RunForked(Forked {
+    let event = Event::RunForked(RunForked {
         parent: RunId(Uuid::from_u128(9)),
         seq: state.seq,
         hash: String::new(),
-        fold: state.fingerprint(),
+        fold: state.refresh_fingerprint(),
         graph: GraphId(Uuid::from_u128(1)),
-        version: GraphVersion::of(b"{}"),
+        version: GraphVersion::from_manifest(b"{}"),
         input: None,
         budget: Budget::default(),
         changes: change.map(str::to_owned).into_iter().collect(),
@@ -154,7 +157,7 @@ fn forked(parent: &History, change: Option<&str>) -> RunState {
         of_import: false,
     });
     let time = Timestamp(parent.now.0 + 1);
-    Run::evolve(&mut state, Recorded { seq: Seq(1), time, event: &event });
+    Run::evolve(&mut state, RecordedEvent { seq: Seq(1), time, event: &event });
     state
 }
 
@@ -163,18 +166,18 @@ fn a_fork_goes_on_after_the_last_answer_that_waits_for_no_run_of_the_parent() {
     let mut run = asked();
     run.when(answered(vec![tool(at(1, 0))])).unwrap();
     run.when(moved(|m| {
-        m.told = vec![told(at(1, 0))];
-        m.next = vec![Next::Begin(turn(2, 10))];
+        m.results = vec![told(at(1, 0))];
+        m.intents = vec![TurnIntent::Begin(turn(2, 10))];
     }))
     .unwrap();
     let kept = |state: &RunState| {
         let turns = state.steps[&step("a")].turns.as_deref();
-        turns.map(|turns| (turns.last(), turns.began))
+        turns.map(|turns| (turns.last_turn(), turns.began))
     };
     let fork = forked(&run, None);
     assert_eq!(kept(&fork), Some((1, Timestamp(run.now.0 + 1))), "the question was under way");
     assert_eq!(fork.steps[&step("a")].status, StepStatus::Scheduled { due: None });
-    let call = Next::Begin(child(7, Some(at(2, 0)), 10));
+    let call = TurnIntent::Begin(child(7, Some(at(2, 0)), 10));
     run.when(answered(vec![tool(at(2, 0)), call])).unwrap();
     let mut fork = forked(&run, Some("nodes.a.model"));
     assert_eq!(kept(&fork).map(|(last, _)| last), Some(1), "the second turn is asked again");
@@ -183,8 +186,8 @@ fn a_fork_goes_on_after_the_last_answer_that_waits_for_no_run_of_the_parent() {
     for change in ["nodes.a.prompt", "inputs.text", "graph"] {
         assert_eq!(kept(&forked(&run, Some(change))), None, "{change}: it is asked something else");
     }
-    let mut read = Run::recall(&Run::snapshot(&fork).unwrap()).unwrap();
-    assert_eq!(read.fingerprint(), fork.fingerprint());
+    let mut read = Run::decode_snapshot(&Run::encode_snapshot(&fork).unwrap()).unwrap();
+    assert_eq!(read.refresh_fingerprint(), fork.refresh_fingerprint());
 }
 
 #[test]
@@ -193,14 +196,14 @@ fn what_was_answered_is_kept_over_tries() {
     run.when(answered(vec![tool(at(1, 0))])).unwrap();
     let unknown = StepResult::Unknown { retry_at: Some(run.now) };
     run.when(outcomes(vec![outcome("a", 1, unknown)])).unwrap();
-    let starts = vec![start("a", Intent::Compute)];
-    run.when(RunCommand::Advance(Advance { starts, ..advance() })).unwrap();
+    let starts = vec![start("a", StepIntent::Compute)];
+    run.when(RunCommand::Advance(AdvanceRun { starts, ..advance() })).unwrap();
     let turns = run.state.steps[&step("a")].turns.as_deref().expect("turns");
-    assert_eq!((turns.last(), turns.is_computing()), (1, true));
-    let mut second = Move::of(step("a"), 2);
-    second.told = vec![told(at(1, 0))];
-    second.next = vec![Next::Begin(turn(2, 10))];
-    let command = RunCommand::Advance(Advance { moves: vec![second], ..advance() });
+    assert_eq!((turns.last_turn(), turns.is_computing()), (1, true));
+    let mut second = TurnUpdate::new(step("a"), 2);
+    second.results = vec![told(at(1, 0))];
+    second.intents = vec![TurnIntent::Begin(turn(2, 10))];
+    let command = RunCommand::Advance(AdvanceRun { turn_updates: vec![second], ..advance() });
     assert_eq!(run.types(command).len(), 2);
 }
 
@@ -210,8 +213,8 @@ fn a_turn_beyond_the_budget_ends_the_run() {
     let types = run.types(answered(vec![tool(at(1, 0))]));
     assert_eq!(types.len(), 3);
     let types = run.types(moved(|m| {
-        m.told = vec![told(at(1, 0))];
-        m.next = vec![Next::Begin(turn(2, 971))];
+        m.results = vec![told(at(1, 0))];
+        m.intents = vec![TurnIntent::Begin(turn(2, 971))];
     }));
     let expected = ["run.tool_call.completed.v1", "run.budget.exhausted.v1", "run.failed.v1"];
     assert_eq!(types, expected);
@@ -221,19 +224,19 @@ fn a_turn_beyond_the_budget_ends_the_run() {
 fn a_step_that_only_waits_for_a_run_within_is_parked_until_it_ends() {
     let mut run = History::created(Budget { wall: None, ..Budget::default() });
     let starts = vec![start("a", child(9, None, 400))];
-    run.when(RunCommand::Advance(Advance { starts, ..advance() })).unwrap();
+    run.when(RunCommand::Advance(AdvanceRun { starts, ..advance() })).unwrap();
     assert_eq!(run.state.spent.reserved_tokens, 400);
-    assert_eq!(Run::wake(&run.state), Wake::At(Timestamp(11_000)), "was it created?");
+    assert_eq!(Run::next_wake(&run.state), Wake::At(Timestamp(11_000)), "was it created?");
     let created = || RunCommand::ChildrenCreated(vec![RunId(Uuid::from_u128(9))]);
     assert_eq!(run.types(created()), ["run.child.created.v1"]);
     assert_eq!(run.when(created()), Ok(Vec::new()));
-    assert_eq!(Run::wake(&run.state), Wake::Parked);
+    assert_eq!(Run::next_wake(&run.state), Wake::Parked);
     assert_eq!(run.types(ended(9, 120)), ["run.child.ended.v1"]);
-    assert_eq!(Run::wake(&run.state), Wake::Now);
+    assert_eq!(Run::next_wake(&run.state), Wake::Now);
     assert_eq!((run.state.spent.tokens, run.state.spent.reserved_tokens), (120, 0));
     assert_eq!(run.when(ended(9, 120)), Ok(Vec::new()), "told twice, counted once");
     let nobody = RunId(Uuid::from_u128(8));
-    assert_eq!(run.when(ended(8, 1)), Err(Rejection::NoSuchChild(nobody)));
+    assert_eq!(run.when(ended(8, 1)), Err(RunRejection::NoSuchChild(nobody)));
     let output = run.state.children[&RunId(Uuid::from_u128(9))].ended.clone().unwrap().output;
     let result = StepResult::Yielded { output };
     run.when(outcomes(vec![outcome("a", 1, result)])).unwrap();
@@ -246,33 +249,33 @@ fn an_agent_waits_for_its_tools_and_its_runs_together() {
     run.when(answered(vec![
         tool(at(1, 0)),
         tool(at(1, 1)),
-        Next::Begin(child(9, Some(at(1, 1)), 50)),
+        TurnIntent::Begin(child(9, Some(at(1, 1)), 50)),
     ]))
     .unwrap();
-    assert_eq!(Run::wake(&run.state), Wake::Now, "a tool computes");
-    run.when(moved(|m| m.told = vec![told(at(1, 0))])).unwrap();
-    assert!(matches!(Run::wake(&run.state), Wake::At(_)), "only its run is under way");
+    assert_eq!(Run::next_wake(&run.state), Wake::Now, "a tool computes");
+    run.when(moved(|m| m.results = vec![told(at(1, 0))])).unwrap();
+    assert!(matches!(Run::next_wake(&run.state), Wake::At(_)), "only its run is under way");
     run.when(ended(9, 20)).unwrap();
-    assert_eq!(Run::wake(&run.state), Wake::Now);
+    assert_eq!(Run::next_wake(&run.state), Wake::Now);
 }
 
 #[test]
 fn a_run_that_has_ended_stays_awake_until_all_who_must_know_do() {
-    let origin = Origin { run: RunId(Uuid::from_u128(5)), step: step("x"), depth: 1 };
+    let origin = RunOrigin { run: RunId(Uuid::from_u128(5)), step: step("x"), depth: 1 };
     let mut run = History { now: Timestamp(1_000), ..History::default() };
     let mut create = crate::history::create("r", Budget::default());
-    create.lineage = Lineage { origin: Some(origin), ..Lineage::default() };
+    create.provenance = Provenance { origin: Some(origin), ..Provenance::default() };
     run.when(RunCommand::Create(create)).unwrap();
-    assert_eq!(run.when(RunCommand::ParentTold), Err(Rejection::NotEnded));
+    assert_eq!(run.when(RunCommand::ParentTold), Err(RunRejection::NotEnded));
     let starts = vec![start("a", child(9, None, 400))];
-    run.when(RunCommand::Advance(Advance { starts, ..advance() })).unwrap();
+    run.when(RunCommand::Advance(AdvanceRun { starts, ..advance() })).unwrap();
     run.when(RunCommand::Cancel { reason: None }).unwrap();
-    assert_eq!(Run::wake(&run.state), Wake::Now);
+    assert_eq!(Run::next_wake(&run.state), Wake::Now);
     run.when(ended(9, 10)).unwrap();
     assert_eq!(run.state.spent.tokens, 10, "what it cost counts after the end too");
-    assert_eq!(Run::wake(&run.state), Wake::Now, "who it belongs to does not know");
+    assert_eq!(Run::next_wake(&run.state), Wake::Now, "who it belongs to does not know");
     assert_eq!(run.types(RunCommand::ParentTold), ["run.parent.told.v1"]);
-    assert_eq!(Run::wake(&run.state), Wake::Done);
+    assert_eq!(Run::next_wake(&run.state), Wake::Done);
 }
 
 fn outcome_of_tool() -> impl Strategy<Value = ToolOutcome> {
@@ -284,18 +287,18 @@ fn outcome_of_tool() -> impl Strategy<Value = ToolOutcome> {
     ]
 }
 
-fn a_move() -> impl Strategy<Value = Move> {
+fn a_move() -> impl Strategy<Value = TurnUpdate> {
     let call = || (0..3_u32, 0..3_u32).prop_map(|(turn, call)| at(turn, call));
-    let told = (call(), outcome_of_tool()).prop_map(|(at, outcome)| Told {
-        at,
+    let told = (call(), outcome_of_tool()).prop_map(|(at, outcome)| ToolCallResult {
+        tool_call: at,
         outcome,
         result: PayloadSlot(0),
     });
     let next = prop_oneof![
         3 => call().prop_map(tool),
-        2 => (1..4_u32, 1..90_u64).prop_map(|(number, tokens)| Next::Begin(turn(number, tokens))),
+        2 => (1..4_u32, 1..90_u64).prop_map(|(number, tokens)| TurnIntent::Begin(turn(number, tokens))),
         2 => (1..6_u128, call(), 1..90_u64)
-            .prop_map(|(id, at, tokens)| Next::Begin(child(id, Some(at), tokens))),
+            .prop_map(|(id, at, tokens)| TurnIntent::Begin(child(id, Some(at), tokens))),
     ];
     let told = prop::collection::vec(told, 0..3);
     let next = prop::collection::vec(next, 0..3);
@@ -303,8 +306,14 @@ fn a_move() -> impl Strategy<Value = Move> {
     (prop::sample::select(&["a", "b"][..]), 1..3_u32, answer, told, next).prop_map(
         |(id, attempt, (is_answered, tokens), told, next)| {
             let call = report(tokens);
-            let answered = (is_answered == 1).then_some(Answered { call, answer: PayloadSlot(0) });
-            Move { answered, told, next, ..Move::of(step(id), attempt) }
+            let answered =
+                (is_answered == 1).then_some(TurnAnswer { call, answer: PayloadSlot(0) });
+            TurnUpdate {
+                answer: answered,
+                results: told,
+                intents: next,
+                ..TurnUpdate::new(step(id), attempt)
+            }
         },
     )
 }
@@ -314,16 +323,16 @@ fn command() -> impl Strategy<Value = RunCommand> {
     let begun = prop_oneof![
         (name(), 1..90_u64).prop_map(|(id, tokens)| start(id, turn(1, tokens))),
         (name(), 1..6_u128, 1..90_u64).prop_map(|(id, run, n)| start(id, child(run, None, n))),
-        name().prop_map(|id| start(id, Intent::Compute)),
+        name().prop_map(|id| start(id, StepIntent::Compute)),
     ];
     let begun = prop::collection::vec(begun, 1..3);
-    let begun = begun.prop_map(|starts| RunCommand::Advance(Advance { starts, ..advance() }));
+    let begun = begun.prop_map(|starts| RunCommand::Advance(AdvanceRun { starts, ..advance() }));
     let lost = StepResult::Unknown { retry_at: Some(Timestamp(0)) };
     let result = prop_oneof![Just(completed()), Just(failed(Some(Timestamp(0)))), Just(lost)];
     let over = (name(), 1..3_u32, result).prop_map(|(id, n, r)| outcomes(vec![outcome(id, n, r)]));
     let moves = prop::collection::vec(a_move(), 1..3);
     prop_oneof![
-        6 => moves.prop_map(|moves| RunCommand::Advance(Advance { moves, ..advance() })),
+        6 => moves.prop_map(|moves| RunCommand::Advance(AdvanceRun { turn_updates: moves, ..advance() })),
         3 => begun,
         2 => over,
         2 => (1..6_u128).prop_map(|id| ended(id, 1)),
@@ -352,17 +361,17 @@ proptest! {
         for event in &run.events {
             match event {
                 Event::ToolCallIntended(e) => {
-                    prop_assert!(intended.insert((e.step.clone(), e.at)), "intended once");
+                    prop_assert!(intended.insert((e.step.clone(), e.tool_call)), "intended once");
                 }
                 Event::ToolCallCompleted(e) => {
-                    prop_assert!(intended.contains(&(e.step.clone(), e.at)));
-                    prop_assert!(over.insert((e.step.clone(), e.at)), "over once");
+                    prop_assert!(intended.contains(&(e.step.clone(), e.tool_call)));
+                    prop_assert!(over.insert((e.step.clone(), e.tool_call)), "over once");
                 }
                 Event::ToolCallFailed(e) => {
-                    prop_assert!(over.insert((e.step.clone(), e.at)), "over once");
+                    prop_assert!(over.insert((e.step.clone(), e.tool_call)), "over once");
                 }
                 Event::ToolCallDenied(e) => {
-                    prop_assert!(over.insert((e.step.clone(), e.at)), "over once");
+                    prop_assert!(over.insert((e.step.clone(), e.tool_call)), "over once");
                 }
                 _ => {}
             }
@@ -389,7 +398,7 @@ proptest! {
         let within: u64 = run.state.open_children().filter_map(|(_, c)| c.budget.tokens).sum();
         prop_assert_eq!(run.state.spent.reserved_tokens, held + within);
         let settled: u64 = run.events.iter().map(|event| match event {
-            Event::UsageRecorded(usage) => usage.usage.tokens(),
+            Event::UsageRecorded(usage) => usage.usage.total_tokens(),
             Event::ChildEnded(ended) => ended.tokens,
             _ => 0,
         }).sum();
@@ -403,14 +412,14 @@ proptest! {
             let mut state = RunState::default();
             for (index, event) in events.enumerate() {
                 let seq = Seq(index as u64 + 1);
-                Run::evolve(&mut state, Recorded { seq, time: Timestamp(1_000), event });
-                Run::wake(&state);
+                Run::evolve(&mut state, RecordedEvent { seq, time: Timestamp(1_000), event });
+                Run::next_wake(&state);
             }
             state
         };
         let mut again = fold(&mut run.events.iter());
         let mut state = run.state.clone();
-        prop_assert_eq!(again.fingerprint(), state.fingerprint());
+        prop_assert_eq!(again.refresh_fingerprint(), state.refresh_fingerprint());
         prop_assert_eq!(again, state);
         fold(&mut run.events.iter().rev());
     }
@@ -419,10 +428,10 @@ proptest! {
     fn a_running_run_with_something_to_do_is_awake(commands in commands()) {
         let run = history(commands);
         let is_exposed = run.state.steps.values().any(|step| {
-            matches!(step.status, StepStatus::Started { .. }) && step.is_exposed()
+            matches!(step.status, StepStatus::Started { .. }) && step.has_work_at_risk()
         });
-        if run.state.phase == Phase::Running && is_exposed {
-            prop_assert_eq!(Run::wake(&run.state), Wake::Now);
+        if run.state.phase == RunPhase::Running && is_exposed {
+            prop_assert_eq!(Run::next_wake(&run.state), Wake::Now);
         }
     }
 }

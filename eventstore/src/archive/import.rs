@@ -3,20 +3,20 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use convergio_domain::decider::{Decider, Recorded, Wake};
+use convergio_domain::decider::{Decider, RecordedEvent, Wake};
 use convergio_domain::run::{Run, RunState};
 use convergio_domain::stream::{Seq, StreamKey, StreamKind};
 
-use super::segment::{self, ArchiveKey, Authorship, Entry, Segment, corrupt};
-use super::{Inspected, Inventory, files, inspect, stream_name};
+use super::segment::{self, ArchiveKey, Authorship, Segment, SegmentEntry, corrupt_archive};
+use super::{ArchiveInspection, Inventory, inspect_archive, segment_files, stream_name};
 use crate::error::AppendError;
-use crate::log::{Archived, EventLog};
-use crate::prepare::Prepared;
-use crate::record::{Body, Head};
+use crate::log::{ArchivedRecord, EventLog};
+use crate::prepare::PreparedCommit;
+use crate::record::{RecordBody, StreamHead};
 
 /// Kind of log that an archive is imported into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Import {
+pub enum ImportMode {
     /// An empty log, or one that an interrupted import has begun to fill.
     Restore,
     /// A log that has streams of its own.
@@ -25,9 +25,9 @@ pub enum Import {
 
 /// Summary of an import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ImportedArchive {
+pub struct ArchiveImportReport {
     /// Contents of the archive, whether or not the log had them already.
-    pub held: Inventory,
+    pub inventory: Inventory,
     /// True if every segment was written by a holder of the payload key. Archives of earlier
     /// versions do not prove it: when they are merged, unfinished runs stay parked until they are
     /// resumed.
@@ -40,71 +40,76 @@ pub struct ImportedArchive {
 /// # Errors
 /// The archive is corrupt or was not written by a holder of the key, a stream of the log differs,
 /// or the log does not accept a record.
-pub async fn import(
+pub async fn import_archive(
     log: &dyn EventLog,
     key: &[u8; 32],
     folder: &Path,
-    how: Import,
-) -> Result<ImportedArchive, AppendError> {
-    let key = ArchiveKey::of(key);
-    let Inspected { found: held, ends, authorship } = inspect(folder, Some(&key))?;
+    mode: ImportMode,
+) -> Result<ArchiveImportReport, AppendError> {
+    let key = ArchiveKey::from_payload_key(key);
+    let ArchiveInspection { inventory: held, ends, authorship } =
+        inspect_archive(folder, Some(&key))?;
     let tail = log.read_all(crate::Position::START, 0).await?.tail;
     // An interrupted restore has left a prefix of this archive; a longer log is another one.
-    if how == Import::Restore && tail.0 > held.records {
+    if mode == ImportMode::Restore && tail.0 > held.records {
         let reason = format!("the log has {} records, more than the archive", tail.0);
         return Err(AppendError::Unavailable(reason));
     }
     let is_authentic = authorship == Authorship::KeyHolder;
     let ends = ends.into_iter().map(|(stream, (seq, _))| (stream, seq)).collect();
-    let mut importer = Importer {
+    let mut importer = ArchiveImporter {
         log,
         heads: HashMap::new(),
-        runs: HashMap::new(),
-        ends,
-        runs_rest: how == Import::Merge && !is_authentic,
+        unfinished_runs: HashMap::new(),
+        last_seqs: ends,
+        parks_unfinished_runs: mode == ImportMode::Merge && !is_authentic,
     };
-    for path in files(folder)? {
-        let file = Segment::read(&path)?;
+    for path in segment_files(folder)? {
+        let file = Segment::read_file(&path)?;
         // The file may have been replaced since the first pass.
         if file.check_key(&path, &key)? != authorship && is_authentic {
-            return Err(corrupt(&path, "it was changed meanwhile").into());
+            return Err(corrupt_archive(&path, "it was changed meanwhile").into());
         }
-        for entry in file.entries(&path)? {
-            importer.restore(&path, &entry).await?;
+        for entry in file.parse_entries(&path)? {
+            importer.restore_entry(&path, &entry).await?;
         }
     }
-    Ok(ImportedArchive { held, is_authentic })
+    Ok(ArchiveImportReport { inventory: held, is_authentic })
 }
 
-struct Importer<'a> {
+struct ArchiveImporter<'a> {
     log: &'a dyn EventLog,
-    heads: HashMap<StreamKey, Head>,
+    heads: HashMap<StreamKey, StreamHead>,
     /// Unfinished runs, folded: their wake times are not in the hash chain and must be computed.
-    runs: HashMap<StreamKey, RunState>,
+    unfinished_runs: HashMap<StreamKey, RunState>,
     /// Last event of each stream in the archive.
-    ends: HashMap<String, Seq>,
+    last_seqs: HashMap<String, Seq>,
     /// True if unfinished runs are parked instead of being resumed.
-    runs_rest: bool,
+    parks_unfinished_runs: bool,
 }
 
-impl Importer<'_> {
-    async fn restore(&mut self, path: &Path, entry: &Entry<'_>) -> Result<(), AppendError> {
-        let body = entry.record(path)?;
-        let stream = StreamKey::parse(body.tenant.clone(), &body.stream);
-        let stream = stream.map_err(|error| corrupt(path, &error.to_string()))?;
+impl ArchiveImporter<'_> {
+    async fn restore_entry(
+        &mut self,
+        path: &Path,
+        entry: &SegmentEntry<'_>,
+    ) -> Result<(), AppendError> {
+        let body = entry.decode_body(path)?;
+        let stream = StreamKey::parse_name(body.tenant.clone(), &body.stream);
+        let stream = stream.map_err(|error| corrupt_archive(path, &error.to_string()))?;
         let expected = self.heads.get(&stream).copied();
-        let next = expected.map_or(Seq(0), |head| head.seq).plus(1);
-        let hash = expected.map_or(segment::FIRST, |head| head.hash);
-        if body.seq != next || entry.previous != hash {
+        let next = expected.map_or(Seq(0), |head| head.seq).offset_by(1);
+        let hash = expected.map_or(segment::FIRST_PREVIOUS_HASH, |head| head.hash);
+        if body.seq != next || entry.previous_hash != hash {
             let reason = format!("{stream}: event {} does not follow {next}", body.seq);
-            return Err(corrupt(path, &reason).into());
+            return Err(corrupt_archive(path, &reason).into());
         }
-        let wake = self.wake(&stream, &body);
+        let wake = self.next_wake(&stream, &body);
         let payloads = entry.payloads.iter();
-        let prepared = Prepared {
+        let prepared = PreparedCommit {
             commit: body.commit,
             expected,
-            prev_hash: entry.previous,
+            prev_hash: entry.previous_hash,
             hash: entry.hash,
             canonical: entry.body.to_vec(),
             // An erased payload is represented by empty bytes.
@@ -112,36 +117,36 @@ impl Importer<'_> {
             wake,
             stream: stream.clone(),
             body,
-            fresh: Vec::new(),
+            recent_payloads: Vec::new(),
             is_continued: false,
         };
-        let head = self.log.restore(Archived::new(prepared)?).await?;
+        let head = self.log.restore_record(ArchivedRecord::new(prepared)?).await?;
         // A commit that is there already returns its own head: another hash is another history.
         if head.hash != entry.hash {
             let reason = format!("{stream} of the log is another from event {next} on");
-            return Err(corrupt(path, &reason).into());
+            return Err(corrupt_archive(path, &reason).into());
         }
         self.heads.insert(stream, head);
         Ok(())
     }
 
-    fn wake(&mut self, stream: &StreamKey, body: &Body) -> Wake {
+    fn next_wake(&mut self, stream: &StreamKey, body: &RecordBody) -> Wake {
         if stream.kind != StreamKind::Run {
             return Wake::Done;
         }
-        let state = self.runs.entry(stream.clone()).or_default();
+        let state = self.unfinished_runs.entry(stream.clone()).or_default();
         for (seq, event) in (body.seq.0..).zip(&body.events) {
-            Run::evolve(state, Recorded { seq: Seq(seq), time: body.time, event });
+            Run::evolve(state, RecordedEvent { seq: Seq(seq), time: body.time, event });
         }
-        let wake = Run::wake(state);
+        let wake = Run::next_wake(state);
         if wake == Wake::Done {
-            self.runs.remove(stream);
+            self.unfinished_runs.remove(stream);
             return wake;
         }
         // Only a stream's last record wakes its run: an executor must not resume a run whose end is
         // still to be imported.
-        let last = body.seq.plus(body.events.len() as u64 - 1);
-        let is_whole = self.ends.get(&stream_name(body)) == Some(&last);
-        if is_whole && !self.runs_rest { wake } else { Wake::Parked }
+        let last = body.seq.offset_by(body.events.len() as u64 - 1);
+        let is_whole = self.last_seqs.get(&stream_name(body)) == Some(&last);
+        if is_whole && !self.parks_unfinished_runs { wake } else { Wake::Parked }
     }
 }

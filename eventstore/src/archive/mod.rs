@@ -21,11 +21,11 @@ use std::path::{Path, PathBuf};
 use convergio_domain::stream::Seq;
 
 pub use backup::backup_embedded;
-pub use export::export;
-pub use import::{Import, ImportedArchive, import};
+pub use export::export_archive;
+pub use import::{ArchiveImportReport, ImportMode, import_archive};
 
 use crate::error::LogError;
-use crate::record::{Body, Hash};
+use crate::record::{Hash, RecordBody};
 use segment::{ArchiveKey, Authorship, Segment};
 
 /// Number of segments, records and events in an archive.
@@ -43,13 +43,13 @@ pub struct Inventory {
 ///
 /// # Errors
 /// [`LogError::Corrupt`] names the first segment that is damaged.
-pub fn verify(folder: &Path) -> Result<Inventory, LogError> {
-    Ok(inspect(folder, None)?.found)
+pub fn verify_archive(folder: &Path) -> Result<Inventory, LogError> {
+    Ok(inspect_archive(folder, None)?.inventory)
 }
 
 /// Result of reading a whole archive.
-struct Inspected {
-    found: Inventory,
+struct ArchiveInspection {
+    inventory: Inventory,
     /// Last event and hash of each stream, by tenant and name.
     ends: HashMap<String, (Seq, Hash)>,
     /// Weakest authorship among the segments.
@@ -57,26 +57,27 @@ struct Inspected {
 }
 
 /// Reads every segment and checks every hash; with a key also each segment's authentication.
-fn inspect(folder: &Path, key: Option<&ArchiveKey>) -> Result<Inspected, LogError> {
+fn inspect_archive(folder: &Path, key: Option<&ArchiveKey>) -> Result<ArchiveInspection, LogError> {
     let (mut found, mut authorship) = (Inventory::default(), Authorship::KeyHolder);
-    let mut previous = segment::FIRST;
+    let mut previous = segment::FIRST_PREVIOUS_HASH;
     let mut ends: HashMap<String, (Seq, Hash)> = HashMap::new();
-    for path in files(folder)? {
-        let segment = Segment::read(&path)?;
-        segment.follows(&path, previous, found.records)?;
+    for path in segment_files(folder)? {
+        let segment = Segment::read_file(&path)?;
+        segment.check_follows(&path, previous, found.records)?;
         // One segment without authentication makes the whole archive unauthenticated.
         if key.map(|key| segment.check_key(&path, key)).transpose()? == Some(Authorship::Unknown) {
             authorship = Authorship::Unknown;
         }
-        for entry in segment.entries(&path)? {
-            let body = entry.record(&path)?;
+        for entry in segment.parse_entries(&path)? {
+            let body = entry.decode_body(&path)?;
             let events = body.events.len() as u64;
-            let end = (body.seq.plus(events.saturating_sub(1)), entry.hash);
-            let (seq, hash) =
-                ends.insert(stream_name(&body), end).unwrap_or((Seq(0), segment::FIRST));
-            if body.seq != seq.plus(1) || entry.previous != hash {
+            let end = (body.seq.offset_by(events.saturating_sub(1)), entry.hash);
+            let (seq, hash) = ends
+                .insert(stream_name(&body), end)
+                .unwrap_or((Seq(0), segment::FIRST_PREVIOUS_HASH));
+            if body.seq != seq.offset_by(1) || entry.previous_hash != hash {
                 let reason = format!("{}: event {} does not follow {seq}", body.stream, body.seq);
-                return Err(segment::corrupt(&path, &reason));
+                return Err(segment::corrupt_archive(&path, &reason));
             }
             found.records += 1;
             found.events += events;
@@ -84,21 +85,21 @@ fn inspect(folder: &Path, key: Option<&ArchiveKey>) -> Result<Inspected, LogErro
         found.segments += 1;
         previous = segment.hash;
     }
-    Ok(Inspected { found, ends, authorship })
+    Ok(ArchiveInspection { inventory: found, ends, authorship })
 }
 
 /// Returns the name of a record's stream that is unique across tenants.
-fn stream_name(body: &Body) -> String {
+fn stream_name(body: &RecordBody) -> String {
     format!("{}:{}", body.tenant, body.stream)
 }
 
 /// Lists an archive's segment files in order: their names are padded record numbers.
-fn files(folder: &Path) -> Result<Vec<PathBuf>, LogError> {
-    let entries = std::fs::read_dir(folder).map_err(|error| unusable(folder, &error))?;
+fn segment_files(folder: &Path) -> Result<Vec<PathBuf>, LogError> {
+    let entries = std::fs::read_dir(folder).map_err(|error| unusable_path(folder, &error))?;
     let mut files = Vec::new();
     for entry in entries {
-        let path = entry.map_err(|error| unusable(folder, &error))?.path();
-        if path.extension().is_some_and(|ending| ending == segment::ENDING) {
+        let path = entry.map_err(|error| unusable_path(folder, &error))?.path();
+        if path.extension().is_some_and(|ending| ending == segment::SEGMENT_EXTENSION) {
             files.push(path);
         }
     }
@@ -106,6 +107,6 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, LogError> {
     Ok(files)
 }
 
-fn unusable(path: &Path, error: &std::io::Error) -> LogError {
+fn unusable_path(path: &Path, error: &std::io::Error) -> LogError {
     LogError::Unavailable(format!("cannot use {}: {error}", path.display()))
 }

@@ -1,6 +1,6 @@
 //! Loading streams at any event: from checkpoints, and through the histories that forks inherit.
 
-use convergio_domain::decider::{Decider, Inherited};
+use convergio_domain::decider::{Decider, InheritedHistory};
 use convergio_domain::event::Event;
 use convergio_domain::stream::{Seq, StreamKey};
 use futures_util::future::BoxFuture;
@@ -8,20 +8,20 @@ use futures_util::future::BoxFuture;
 use super::Checkpoint;
 use crate::error::LogError;
 use crate::record::Record;
-use crate::repository::{Loaded, Repository};
+use crate::repository::{LoadedStream, Repository};
 
 /// Minimum number of events between two checkpoints.
-const EVERY: u64 = 1000;
+const CHECKPOINT_INTERVAL: u64 = 1000;
 /// Sequence number from which on a stream's first checkpoint is due.
-pub(crate) const FIRST: Seq = Seq(EVERY);
+pub(crate) const FIRST_CHECKPOINT_SEQ: Seq = Seq(CHECKPOINT_INTERVAL);
 /// Sequence number of a fork's event from which on its first checkpoint is due.
-const AFTER_FORKING: Seq = Seq(2);
+const FORK_CHECKPOINT_SEQ: Seq = Seq(2);
 /// State bytes that count as one more event between two checkpoints. Large states are written less
 /// often, so that a stream's checkpoints do not outgrow its log.
-const BYTES_AN_EVENT: u64 = 128;
+const BYTES_PER_EVENT: u64 = 128;
 /// Records per read: first small, then doubled up to the limit.
 const FIRST_PAGE: usize = 2;
-const PAGE: usize = 256;
+const PAGE_LIMIT: usize = 256;
 
 impl Repository {
     /// Loads a stream as it was at an event; `None` if it has no such event. With `whole_commits`,
@@ -33,20 +33,20 @@ impl Repository {
         &self,
         stream: &StreamKey,
         at: Seq,
-        whole: bool,
-    ) -> Result<Option<Loaded<D>>, LogError> {
-        let mut loaded = self.begin::<D>(stream, Some(at)).await?;
+        whole_commits: bool,
+    ) -> Result<Option<LoadedStream<D>>, LogError> {
+        let mut loaded = self.load_checkpoint_or_new::<D>(stream, Some(at)).await?;
         // The event is usually near a checkpoint: little after it is read in vain.
         let mut page = FIRST_PAGE;
         loop {
             let after = loaded.head.map_or(Seq(0), |head| head.seq);
-            let records = self.log().read_stream(stream, after, page).await?;
+            let records = self.event_log().read_stream(stream, after, page).await?;
             for record in &records {
                 if record.last_seq() <= at {
-                    self.fold(&mut loaded, record).await?;
+                    self.fold_record(&mut loaded, record).await?;
                     continue;
                 }
-                if !whole && record.first_seq() <= at {
+                if !whole_commits && record.first_seq() <= at {
                     self.fold_part(&mut loaded, record, at).await?;
                 }
                 return Ok(Some(loaded));
@@ -58,54 +58,54 @@ impl Repository {
             if records.len() < page {
                 return Ok(None);
             }
-            page = PAGE.min(page * 2);
+            page = PAGE_LIMIT.min(page * 2);
         }
     }
 
     async fn fold_part<D: Decider>(
         &self,
-        loaded: &mut Loaded<D>,
+        loaded: &mut LoadedStream<D>,
         record: &Record,
         at: Seq,
     ) -> Result<(), LogError> {
         if let (None, Some(first)) = (loaded.head, record.body.events.first()) {
-            self.inherit(loaded, first).await?;
+            self.inherit_history(loaded, first).await?;
         }
-        for recorded in record.events().take_while(|recorded| recorded.seq <= at) {
+        for recorded in record.recorded_events().take_while(|recorded| recorded.seq <= at) {
             D::evolve(&mut loaded.state, recorded);
         }
         Ok(())
     }
 
     /// Loads the last checkpoint at or before an event, or an empty stream.
-    pub(crate) async fn begin<D: Decider>(
+    pub(crate) async fn load_checkpoint_or_new<D: Decider>(
         &self,
         stream: &StreamKey,
         at: Option<Seq>,
-    ) -> Result<Loaded<D>, LogError> {
-        if let Some(found) = self.recall(stream, at.unwrap_or(Seq(u64::MAX))).await? {
+    ) -> Result<LoadedStream<D>, LogError> {
+        if let Some(found) = self.load_checkpoint(stream, at.unwrap_or(Seq(u64::MAX))).await? {
             return Ok(found);
         }
-        Ok(Loaded::new(stream.clone()))
+        Ok(LoadedStream::new(stream.clone()))
     }
 
-    async fn recall<D: Decider>(
+    async fn load_checkpoint<D: Decider>(
         &self,
         stream: &StreamKey,
         at: Seq,
-    ) -> Result<Option<Loaded<D>>, LogError> {
+    ) -> Result<Option<LoadedStream<D>>, LogError> {
         let Some(checkpoints) = &self.checkpoints else { return Ok(None) };
-        let Some(found) = checkpoints.last(stream, at) else { return Ok(None) };
-        let before = Seq(found.first.0.saturating_sub(1));
-        let records = self.log().read_stream(stream, before, 1).await?;
+        let Some(found) = checkpoints.last_checkpoint(stream, at) else { return Ok(None) };
+        let before = Seq(found.first_seq.0.saturating_sub(1));
+        let records = self.event_log().read_stream(stream, before, 1).await?;
         let record = records
             .first()
             .filter(|record| record.hash == found.hash && record.last_seq() == found.seq);
         // A checkpoint is untrusted: the record must exist and the fingerprint recomputed from the
         // state must equal the one in the hash chain.
         let state = record.and_then(|record| {
-            let mut state = D::recall(&found.state)?;
-            let computed = D::fingerprint(&mut state)?;
+            let mut state = D::decode_snapshot(&found.state)?;
+            let computed = D::refresh_fingerprint(&mut state)?;
             (record.body.fold == Some(computed)).then_some(state)
         });
         let (Some(record), Some(state)) = (record, state) else {
@@ -115,24 +115,32 @@ impl Repository {
             let _dropped = checkpoints.drop_all(Some(stream));
             return Ok(None);
         };
-        let (stream, head) = (stream.clone(), Some(record.head()));
-        let due = next_due(found.seq, found.state.len());
-        let last_first = found.first;
-        Ok(Some(Loaded { head, last_first, due, state, ..Loaded::new(stream) }))
+        let (stream, head) = (stream.clone(), Some(record.stream_head()));
+        let due = next_checkpoint_seq(found.seq, found.state.len());
+        let last_first = found.first_seq;
+        Ok(Some(LoadedStream {
+            head,
+            last_commit_first_seq: last_first,
+            next_checkpoint: due,
+            state,
+            ..LoadedStream::new(stream)
+        }))
     }
 
     /// Loads the history of the parent stream that a first event names.
-    pub(crate) fn inherit<'a, D: Decider>(
+    pub(crate) fn inherit_history<'a, D: Decider>(
         &'a self,
-        loaded: &'a mut Loaded<D>,
+        loaded: &'a mut LoadedStream<D>,
         first: &'a Event,
     ) -> BoxFuture<'a, Result<(), LogError>> {
-        let inherited = D::inherits(first);
+        let inherited = D::inherited_history(first);
         // Boxed, since loading the parent may inherit in turn.
         Box::pin(async move {
-            let Some(Inherited { id, seq, fold }) = inherited else { return Ok(()) };
+            let Some(InheritedHistory { id, seq, fingerprint: fold }) = inherited else {
+                return Ok(());
+            };
             let parent = StreamKey { id, ..loaded.stream.clone() };
-            let is_there = |found: &Loaded<D>| found.head.is_some_and(|head| head.seq == seq);
+            let is_there = |found: &LoadedStream<D>| found.head.is_some_and(|head| head.seq == seq);
             // The caller of `execute_from` may have supplied the parent already.
             let at_hand = loaded.origin.take().filter(|found| found.stream == parent);
             let found = match at_hand.filter(|found| is_there(found)) {
@@ -143,40 +151,41 @@ impl Repository {
                 let reason = format!("it begins with {parent}, which has no commit up to {seq}");
                 return Err(LogError::corrupt(&loaded.stream, &reason));
             };
-            if D::fingerprint(&mut found.state) != Some(fold) {
+            if D::refresh_fingerprint(&mut found.state) != Some(fold) {
                 let reason = format!("{parent} had another state at event {seq}");
                 return Err(LogError::corrupt(&loaded.stream, &reason));
             }
             loaded.state = found.state;
             // The fork itself is not checkpointed, so that forking stays cheap. The next commit is:
             // from then on loading the fork does not read the parent.
-            loaded.due = AFTER_FORKING;
+            loaded.next_checkpoint = FORK_CHECKPOINT_SEQ;
             Ok(())
         })
     }
 
     /// Writes a checkpoint if one is due.
-    pub(crate) fn keep_if_far<D: Decider>(&self, loaded: &mut Loaded<D>) {
-        if loaded.head.is_some_and(|head| head.seq >= loaded.due) {
-            self.keep(loaded);
+    pub(crate) fn checkpoint_if_due<D: Decider>(&self, loaded: &mut LoadedStream<D>) {
+        if loaded.head.is_some_and(|head| head.seq >= loaded.next_checkpoint) {
+            self.write_checkpoint(loaded);
         }
     }
 
     /// Writes a checkpoint of a loaded stream; returns false if there is no store, no event, or the
     /// noun has no snapshots.
-    pub fn keep<D: Decider>(&self, loaded: &mut Loaded<D>) -> bool {
+    pub fn write_checkpoint<D: Decider>(&self, loaded: &mut LoadedStream<D>) -> bool {
         let (Some(checkpoints), Some(head)) = (&self.checkpoints, loaded.head) else {
             return false;
         };
-        let Some(state) = D::snapshot(&loaded.state) else { return false };
-        loaded.due = next_due(head.seq, state.len());
-        let (first, seq, hash) = (loaded.last_first, head.seq, head.hash);
-        checkpoints.keep(&loaded.stream, Checkpoint { first, seq, hash, state });
+        let Some(state) = D::encode_snapshot(&loaded.state) else { return false };
+        loaded.next_checkpoint = next_checkpoint_seq(head.seq, state.len());
+        let (first, seq, hash) = (loaded.last_commit_first_seq, head.seq, head.hash);
+        checkpoints
+            .store_checkpoint(&loaded.stream, Checkpoint { first_seq: first, seq, hash, state });
         true
     }
 }
 
 /// Returns the sequence number from which on the checkpoint after one of this size is due.
-fn next_due(seq: Seq, bytes: usize) -> Seq {
-    seq.plus(EVERY.max(bytes as u64 / BYTES_AN_EVENT))
+fn next_checkpoint_seq(seq: Seq, bytes: usize) -> Seq {
+    seq.offset_by(CHECKPOINT_INTERVAL.max(bytes as u64 / BYTES_PER_EVENT))
 }

@@ -12,7 +12,7 @@ mod files;
 mod history;
 
 pub use files::CheckpointFolder;
-pub(crate) use history::FIRST;
+pub(crate) use history::FIRST_CHECKPOINT_SEQ;
 
 use convergio_domain::stream::{Seq, StreamKey};
 
@@ -23,7 +23,7 @@ use crate::record::Hash;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
     /// Sequence number of the commit's first event.
-    pub first: Seq,
+    pub first_seq: Seq,
     /// Sequence number of the commit's last event.
     pub seq: Seq,
     /// Hash of the commit's record.
@@ -33,15 +33,15 @@ pub struct Checkpoint {
 }
 
 /// Storage of checkpoints. Its contents may vanish or be damaged at any time.
-pub trait Checkpoints: Send + Sync + 'static {
+pub trait CheckpointStore: Send + Sync + 'static {
     /// Stores a checkpoint of a stream. A failure is not reported, since nothing is lost.
-    fn keep(&self, stream: &StreamKey, checkpoint: Checkpoint);
+    fn store_checkpoint(&self, stream: &StreamKey, checkpoint: Checkpoint);
 
     /// Loads the last checkpoint of a stream at or before an event.
-    fn last(&self, stream: &StreamKey, at: Seq) -> Option<Checkpoint>;
+    fn last_checkpoint(&self, stream: &StreamKey, at: Seq) -> Option<Checkpoint>;
 
     /// Lists the sequence numbers of a stream's checkpoints, ascending.
-    fn list(&self, stream: &StreamKey) -> Vec<Seq>;
+    fn list_seqs(&self, stream: &StreamKey) -> Vec<Seq>;
 
     /// Removes the checkpoints of a stream, or all; returns their number.
     ///

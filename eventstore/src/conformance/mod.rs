@@ -15,49 +15,49 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use convergio_domain::decider::Wake;
 use convergio_domain::event::{Event, request};
-use convergio_domain::payload::Purpose;
+use convergio_domain::payload::PayloadPurpose;
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Timestamp;
 use uuid::Uuid;
 
-use crate::{Commit, EventLog, Head, Payload};
+use crate::{Commit, EventLog, Payload, StreamHead};
 
 /// The log under test.
 pub type Log = Arc<dyn EventLog>;
 
 /// Maximum time to wait for something that must happen.
-pub const READY: Duration = Duration::from_secs(120);
+pub const READY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Returns the key of a new stream.
-pub fn stream() -> StreamKey {
-    StreamKey::request("default".parse().expect("a name"), Uuid::now_v7())
+pub fn new_stream() -> StreamKey {
+    StreamKey::for_request("default".parse().expect("a name"), Uuid::now_v7())
 }
 
 /// Builds a commit of one event that carries its text as a payload too.
-pub fn commit(stream: &StreamKey, expected: Option<Head>, text: &str) -> Commit {
+pub fn new_commit(stream: &StreamKey, expected: Option<StreamHead>, text: &str) -> Commit {
     Commit {
         stream: stream.clone(),
         id: Uuid::now_v7(),
         expected,
         time: Timestamp(1),
         actor: "tester".parse().expect("a name"),
-        events: vec![event(text)],
-        fold: None,
+        events: vec![new_event(text)],
+        fingerprint: None,
         payloads: vec![Payload {
             bytes: Bytes::from(text.as_bytes().to_vec()),
             media_type: "text/plain".into(),
-            purpose: Purpose::Output,
+            purpose: PayloadPurpose::Output,
             subject: None,
         }],
-        reuse: Vec::new(),
+        deltas: Vec::new(),
         wake: Wake::Now,
         is_continued: false,
     }
 }
 
 /// Builds an event that holds a text.
-pub fn event(text: &str) -> Event {
-    Event::RequestAccepted(request::Accepted { request_hash: text.into() })
+pub fn new_event(text: &str) -> Event {
+    Event::RequestAccepted(request::RequestAccepted { request_hash: text.into() })
 }
 
 /// Polls until there is a value.
@@ -65,7 +65,7 @@ pub fn event(text: &str) -> Event {
 /// # Panics
 /// There is no value within [`READY_TIMEOUT`].
 pub async fn eventually<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
-    let until = Instant::now() + READY;
+    let until = Instant::now() + READY_TIMEOUT;
     loop {
         if let Some(found) = ask().await {
             return found;

@@ -9,17 +9,17 @@ use convergio_domain::stream::{Seq, StreamKey};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::{Log, commit, eventually, stream};
-use crate::{AppendError, EventLog, Head};
+use super::{Log, eventually, new_commit, new_stream};
+use crate::{AppendError, EventLog, StreamHead};
 
 /// A writer's acknowledged commits in order, with their heads.
-type Told = Vec<(Uuid, Head)>;
+type AcknowledgedCommits = Vec<(Uuid, StreamHead)>;
 
 /// Running writers, each alone on its own stream.
 pub struct Writers {
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicU64>,
-    tasks: JoinSet<(StreamKey, Told)>,
+    tasks: JoinSet<(StreamKey, AcknowledgedCommits)>,
 }
 
 impl Writers {
@@ -30,45 +30,51 @@ impl Writers {
         let mut tasks = JoinSet::new();
         for _ in 0..count {
             let (stop, acknowledged) = (Arc::clone(&stop), Arc::clone(&acknowledged));
-            tasks.spawn(write(Arc::clone(log), stop, acknowledged));
+            tasks.spawn(append_until_stopped(Arc::clone(log), stop, acknowledged));
         }
         Self { stop, acknowledged, tasks }
     }
 
     /// Returns the number of commits acknowledged so far.
-    pub fn acknowledged(&self) -> u64 {
+    pub fn acknowledged_count(&self) -> u64 {
         self.acknowledged.load(Ordering::Relaxed)
     }
 
     /// Waits until so many more commits are acknowledged.
-    pub async fn more(&self, count: u64) {
-        let goal = self.acknowledged() + count;
-        eventually("the writers get on", async || (self.acknowledged() >= goal).then_some(()))
-            .await;
+    pub async fn wait_for_commits(&self, count: u64) {
+        let goal = self.acknowledged_count() + count;
+        eventually("the writers get on", async || {
+            (self.acknowledged_count() >= goal).then_some(())
+        })
+        .await;
     }
 
     /// Lets every writer finish its commit, and checks each stream; returns the number of commits.
     ///
     /// # Panics
     /// An acknowledged commit is missing or differs.
-    pub async fn finish(self, log: Log) -> u64 {
+    pub async fn finish_and_check(self, log: Log) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
-        let told: BTreeMap<_, _> = self.tasks.join_all().await.into_iter().collect();
+        let acknowledged: BTreeMap<_, _> = self.tasks.join_all().await.into_iter().collect();
         let mut total = 0;
-        for (stream, told) in &told {
-            check(&*log, stream, told).await;
+        for (stream, told) in &acknowledged {
+            check_stream(&*log, stream, told).await;
             total += told.len() as u64;
         }
         total
     }
 }
 
-async fn write(log: Log, stop: Arc<AtomicBool>, acknowledged: Arc<AtomicU64>) -> (StreamKey, Told) {
-    let (stream, mut head, mut told) = (stream(), None, Vec::new());
+async fn append_until_stopped(
+    log: Log,
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
+) -> (StreamKey, AcknowledgedCommits) {
+    let (stream, mut head, mut commits) = (new_stream(), None, Vec::new());
     while !stop.load(Ordering::Relaxed) {
-        let mut commit = commit(&stream, head, &told.len().to_string());
+        let mut commit = new_commit(&stream, head, &commits.len().to_string());
         // Few payloads keep the writers fast: on a cluster each costs messages of its own.
-        if told.len() % 8 != 0 {
+        if commits.len() % 8 != 0 {
             commit.payloads.clear();
         }
         let appended = loop {
@@ -79,23 +85,23 @@ async fn write(log: Log, stop: Arc<AtomicBool>, acknowledged: Arc<AtomicU64>) ->
                 Err(error) => panic!("alone on its stream, and told: {error}"),
             }
         };
-        told.push((commit.id, appended));
+        commits.push((commit.id, appended));
         head = Some(appended);
         acknowledged.fetch_add(1, Ordering::Relaxed);
     }
-    (stream, told)
+    (stream, commits)
 }
 
 /// Checks that the stream holds exactly the acknowledged commits, in order.
-async fn check(log: &dyn EventLog, stream: &StreamKey, told: &Told) {
+async fn check_stream(log: &dyn EventLog, stream: &StreamKey, expected: &AcknowledgedCommits) {
     let mut found = Vec::new();
     loop {
-        let after = found.last().map_or(Seq(0), |(_, head): &(Uuid, Head)| head.seq);
+        let after = found.last().map_or(Seq(0), |(_, head): &(Uuid, StreamHead)| head.seq);
         let page = log.read_stream(stream, after, 256).await.expect("readable");
-        found.extend(page.iter().map(|record| (record.body.commit, record.head())));
+        found.extend(page.iter().map(|record| (record.body.commit, record.stream_head())));
         if page.is_empty() {
             break;
         }
     }
-    assert!(found == *told, "{stream}: {} told, {} found", told.len(), found.len());
+    assert!(found == *expected, "{stream}: {} told, {} found", expected.len(), found.len());
 }

@@ -14,34 +14,34 @@ use futures_util::stream::BoxStream;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{SystemClock, WallClock};
 use crate::commit::Commit;
+use crate::dedup::PayloadAssembly;
 use crate::error::{AppendError, LogError};
-use crate::log::{Archived, Durability, EventLog, Page, Scan};
-use crate::prepare::{Prepared, prepare};
-use crate::record::{Head, PayloadMeta, Position, RawRecord, Record};
-use crate::reuse::Assembly;
-use crate::seal::{MasterKey, Opening, PayloadKeys, open};
+use crate::log::{ArchivedRecord, Durability, EventLog, RawScan, RecordPage};
+use crate::prepare::{PreparedCommit, prepare_commit};
+use crate::record::{PayloadMeta, Position, RawRecord, Record, StreamHead};
+use crate::seal::{MasterKey, Opening, PayloadKeys, open_part};
 use crate::signature::ExportSigner;
-use crate::stream_tail::{Feeds, follow_stream};
+use crate::stream_tail::{StreamFeeds, follow_stream};
 use crate::tail::{self, BACKLOG};
 
 /// A log whose records live as long as the process. Clones share one log.
 #[derive(Clone)]
 pub struct MemoryLog {
-    shared: Arc<Shared>,
+    shared: Arc<MemoryLogCore>,
 }
 
 /// State that all clones share.
-struct Shared {
+struct MemoryLogCore {
     keys: MasterKey,
-    state: Mutex<State>,
+    state: Mutex<MemoryLogState>,
     live: broadcast::Sender<Arc<Record>>,
-    feeds: Arc<Feeds>,
+    feeds: Arc<StreamFeeds>,
 }
 
 #[derive(Default)]
-struct State {
+struct MemoryLogState {
     records: Vec<Arc<Record>>,
     /// Indices into `records`, by stream.
     streams: BTreeMap<StreamKey, Vec<usize>>,
@@ -67,39 +67,39 @@ impl MemoryLog {
         let (live, _) = broadcast::channel(BACKLOG);
         let keys = MasterKey::new(payload_key);
         let feeds = Arc::default();
-        Self { shared: Arc::new(Shared { keys, state: Mutex::default(), live, feeds }) }
+        Self { shared: Arc::new(MemoryLogCore { keys, state: Mutex::default(), live, feeds }) }
     }
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl MemoryLogCore {
+    fn lock_state(&self) -> MutexGuard<'_, MemoryLogState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn append(&self, prepared: Prepared) -> Result<Head, AppendError> {
-        let mut state = self.state();
+    fn append_commit(&self, prepared: PreparedCommit) -> Result<StreamHead, AppendError> {
+        let mut state = self.lock_state();
         let before = state.records.len();
-        let record = state.append(prepared)?;
+        let record = state.append_commit(prepared)?;
         if state.records.len() > before {
             // An error means that there are no followers.
             let _followers = self.live.send(Arc::clone(&record));
-            self.feeds.tell(&record);
+            self.feeds.publish_record(&record);
         }
-        Ok(record.head())
+        Ok(record.stream_head())
     }
 
-    fn page(&self, after: Position, limit: usize) -> Page {
-        let state = self.state();
+    fn read_page(&self, after: Position, limit: usize) -> RecordPage {
+        let state = self.lock_state();
         let from = usize::try_from(after.0).unwrap_or(usize::MAX).min(state.records.len());
         let records: Vec<_> = state.records[from..].iter().take(limit).cloned().collect();
         let next = records.last().map_or(after, |record| record.position);
-        Page { records, next, tail: Position(state.records.len() as u64) }
+        RecordPage { records, next, tail: Position(state.records.len() as u64) }
     }
 }
 
-impl Shared {
-    fn stream(&self, stream: &StreamKey, after: Seq, limit: usize) -> Vec<Arc<Record>> {
-        let state = self.state();
+impl MemoryLogCore {
+    fn read_records(&self, stream: &StreamKey, after: Seq, limit: usize) -> Vec<Arc<Record>> {
+        let state = self.lock_state();
         let Some(indices) = state.streams.get(stream) else { return Vec::new() };
         let from = indices.partition_point(|index| state.records[*index].first_seq() <= after);
         let found = indices[from..].iter().take(limit);
@@ -108,8 +108,8 @@ impl Shared {
 }
 
 /// Converts a record to its raw form.
-fn raw(record: &Record) -> Result<RawRecord, LogError> {
-    let body = record.body.canonical();
+fn to_raw_record(record: &Record) -> Result<RawRecord, LogError> {
+    let body = record.body.to_canonical_json();
     let body = body.map_err(|error| LogError::corrupt(&record.stream, &error))?;
     Ok(RawRecord {
         position: record.position,
@@ -121,14 +121,14 @@ fn raw(record: &Record) -> Result<RawRecord, LogError> {
     })
 }
 
-impl State {
-    fn head(&self, stream: &StreamKey) -> Option<Head> {
+impl MemoryLogState {
+    fn stream_head(&self, stream: &StreamKey) -> Option<StreamHead> {
         let last = self.streams.get(stream)?.last()?;
-        Some(self.records[*last].head())
+        Some(self.records[*last].stream_head())
     }
 
     /// Returns a payload as it is stored; `None` if it was erased, which leaves empty bytes.
-    fn stored(
+    fn stored_payload(
         &self,
         stream: &StreamKey,
         place: PayloadRef,
@@ -145,14 +145,14 @@ impl State {
         }
     }
 
-    fn append(&mut self, prepared: Prepared) -> Result<Arc<Record>, AppendError> {
+    fn append_commit(&mut self, prepared: PreparedCommit) -> Result<Arc<Record>, AppendError> {
         let key = (prepared.stream.clone(), prepared.commit);
         if let Some(index) = self.commits.get(&key) {
             let known = &self.records[*index];
-            let same = prepared.is_same(&known.body);
+            let same = prepared.is_same_commit(&known.body);
             return if same { Ok(Arc::clone(known)) } else { Err(AppendError::CommitMismatch) };
         }
-        let actual = self.head(&prepared.stream);
+        let actual = self.stream_head(&prepared.stream);
         if actual != prepared.expected {
             return Err(AppendError::Conflict { actual });
         }
@@ -187,20 +187,20 @@ impl EventLog for MemoryLog {
         Durability::Process
     }
 
-    async fn append(&self, commit: Commit) -> Result<Head, AppendError> {
-        self.shared.append(prepare(commit, &self.shared.keys)?)
+    async fn append(&self, commit: Commit) -> Result<StreamHead, AppendError> {
+        self.shared.append_commit(prepare_commit(commit, &self.shared.keys)?)
     }
 
-    async fn restore(&self, archived: Archived) -> Result<Head, AppendError> {
-        self.shared.append(archived.into_prepared())
+    async fn restore_record(&self, archived: ArchivedRecord) -> Result<StreamHead, AppendError> {
+        self.shared.append_commit(archived.into_prepared())
     }
 
     fn export_signer(&self) -> Option<ExportSigner> {
-        Some(ExportSigner::of(&self.shared.keys))
+        Some(ExportSigner::from_master_key(&self.shared.keys))
     }
 
-    async fn head(&self, stream: &StreamKey) -> Result<Option<Head>, LogError> {
-        Ok(self.shared.state().head(stream))
+    async fn stream_head(&self, stream: &StreamKey) -> Result<Option<StreamHead>, LogError> {
+        Ok(self.shared.lock_state().stream_head(stream))
     }
 
     async fn read_stream(
@@ -209,19 +209,19 @@ impl EventLog for MemoryLog {
         after: Seq,
         limit: usize,
     ) -> Result<Vec<Arc<Record>>, LogError> {
-        Ok(self.shared.stream(stream, after, limit))
+        Ok(self.shared.read_records(stream, after, limit))
     }
 
-    async fn read_all(&self, after: Position, limit: usize) -> Result<Page, LogError> {
-        Ok(self.shared.page(after, limit))
+    async fn read_all(&self, after: Position, limit: usize) -> Result<RecordPage, LogError> {
+        Ok(self.shared.read_page(after, limit))
     }
 
-    async fn read_raw(&self, scan: Scan<'_>, limit: usize) -> Result<Vec<RawRecord>, LogError> {
+    async fn read_raw(&self, scan: RawScan<'_>, limit: usize) -> Result<Vec<RawRecord>, LogError> {
         let records = match scan {
-            Scan::All(after) => self.shared.page(after, limit).records,
-            Scan::Stream(stream, after) => self.shared.stream(stream, after, limit),
+            RawScan::All(after) => self.shared.read_page(after, limit).records,
+            RawScan::Stream(stream, after) => self.shared.read_records(stream, after, limit),
         };
-        records.iter().map(|record| raw(record)).collect()
+        records.iter().map(|record| to_raw_record(record)).collect()
     }
 
     fn tail_stream(
@@ -229,40 +229,42 @@ impl EventLog for MemoryLog {
         stream: &StreamKey,
         after: Seq,
     ) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
-        let feed = self.shared.feeds.subscribe(stream);
+        let feed = self.shared.feeds.subscribe_stream(stream);
         // A weak reference, so that a follower does not keep the log alive but ends with it.
         let (shared, stream) = (Arc::downgrade(&self.shared), stream.clone());
         let read = Box::new(move |after, limit| {
             let shared = shared.upgrade();
-            let found = shared.map(|shared| shared.stream(&stream, after, limit));
+            let found = shared.map(|shared| shared.read_records(&stream, after, limit));
             Box::pin(async move { found.ok_or(LogError::Closed) }) as _
         });
         follow_stream(read, feed, after)
     }
 
-    fn tail(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
+    fn tail_all(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
         let (live, shared) = (self.shared.live.subscribe(), Arc::clone(&self.shared));
         let read = Arc::new(move |after, limit| {
-            let page = shared.page(after, limit);
+            let page = shared.read_page(after, limit);
             Box::pin(async move { Ok(page) }) as _
         });
-        tail::follow(read, live, after)
+        tail::follow_log(read, live, after)
     }
 
-    async fn opening(
+    async fn open_payload(
         &self,
         stream: &StreamKey,
         reference: PayloadRef,
     ) -> Result<Option<Opening>, LogError> {
-        let key = self.shared.keys.key(&stream.tenant)?;
-        let state = self.shared.state();
-        let mut assembly = Assembly::new(reference);
-        while let Some(wanted) = assembly.wants() {
-            let Some((meta, sealed)) = state.stored(stream, wanted)? else { return Ok(None) };
-            let own = open(&key, stream, wanted, sealed, &meta.commitment, meta.bytes)?;
-            assembly.add(meta.clone(), own)?;
+        let key = self.shared.keys.tenant_key(&stream.tenant)?;
+        let state = self.shared.lock_state();
+        let mut assembly = PayloadAssembly::new(reference);
+        while let Some(wanted) = assembly.next_wanted() {
+            let Some((meta, sealed)) = state.stored_payload(stream, wanted)? else {
+                return Ok(None);
+            };
+            let own = open_part(&key, stream, wanted, sealed, &meta.commitment, meta.bytes)?;
+            assembly.add_stored(meta.clone(), own)?;
         }
-        assembly.finish(&key, stream).map(Some)
+        assembly.into_opening(&key, stream).map(Some)
     }
 
     async fn erase_payload(
@@ -270,13 +272,13 @@ impl EventLog for MemoryLog {
         stream: &StreamKey,
         reference: PayloadRef,
     ) -> Result<bool, AppendError> {
-        let mut state = self.shared.state();
+        let mut state = self.shared.lock_state();
         let sealed = state.sealed.get_mut(&(stream.clone(), reference));
         Ok(sealed.is_some_and(|sealed| !std::mem::take(sealed).is_empty()))
     }
 
-    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError> {
-        let state = self.shared.state();
+    async fn due_streams(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError> {
+        let state = self.shared.lock_state();
         let is_due = |wake: &Wake| match wake {
             Wake::Now => true,
             Wake::At(due) => *due <= now,
@@ -286,8 +288,8 @@ impl EventLog for MemoryLog {
         Ok(due.map(|(stream, _)| stream.clone()).take(limit).collect())
     }
 
-    async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, LogError> {
-        let state = self.shared.state();
+    async fn next_due_time(&self, now: Timestamp) -> Result<Option<Timestamp>, LogError> {
+        let state = self.shared.lock_state();
         let times = state.wakes.values().filter_map(|wake| match wake {
             Wake::At(due) if *due > now => Some(*due),
             _ => None,

@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 /// A line, tagged by its kind.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Line<'a> {
-    Run(Header),
+pub(super) enum RunFileLine<'a> {
+    Run(RunFileHeader),
     Ancestor(AncestorLine),
     Graph(#[serde(borrow)] GraphLine<'a>),
     Record(#[serde(borrow)] RecordLine<'a>),
@@ -22,7 +22,7 @@ pub(super) enum Line<'a> {
 /// First line: the run, and where the file ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Header {
+pub struct RunFileHeader {
     /// Format version of the file.
     pub format: u32,
     /// Tenant that owns the run.
@@ -88,7 +88,7 @@ pub(super) struct SignatureLine {
 }
 
 /// Decodes exactly 2·N lower-case hexadecimal digits.
-pub(super) fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+pub(super) fn decode_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digit = |byte: u8| char::from(byte).to_digit(16).filter(|_| !byte.is_ascii_uppercase());
     let pairs = text.as_bytes().chunks_exact(2);
     if text.len() != 2 * N {

@@ -21,15 +21,15 @@
 mod contents;
 mod export;
 mod import;
+mod in_memory;
 mod line;
-mod read;
-mod whole;
+mod reader;
 
-pub use export::export;
-pub use import::{ImportError, ImportOptions, Imported, import};
-pub use line::Header;
-pub use read::{Item, Reader};
-pub use whole::{AncestorFile, RunFile};
+pub use export::export_run;
+pub use import::{RunImportError, RunImportOptions, RunImportReport, import_run};
+pub use in_memory::{AncestorFile, RunFile};
+pub use line::RunFileHeader;
+pub use reader::{RunFileItem, RunFileReader};
 
 /// Format that is written: signed.
 pub const FORMAT: u32 = 2;
@@ -43,7 +43,7 @@ const FILE_BYTES: u64 = 1 << 30;
 /// Error of reading a run file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {reason}")]
-pub struct FileError {
+pub struct RunFileError {
     /// Number of the line, from 1.
     pub line: u64,
     /// Description of the error, and what would be right.

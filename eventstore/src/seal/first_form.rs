@@ -10,7 +10,7 @@ use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use super::{NONCE_BYTES, SALT_BYTES, TenantKey};
 
 /// Computes the keyed BLAKE3 of bytes at a place, separated by purpose: 1 is a salt, 2 a nonce.
-fn derive(key: &TenantKey, purpose: u8, place: &str, bytes: &[u8]) -> blake3::OutputReader {
+fn keyed_hash(key: &TenantKey, purpose: u8, place: &str, bytes: &[u8]) -> blake3::OutputReader {
     let mut hasher = blake3::Hasher::new_keyed(&key.data);
     hasher.update(place.as_bytes());
     hasher.update(&[0, purpose]);
@@ -18,20 +18,20 @@ fn derive(key: &TenantKey, purpose: u8, place: &str, bytes: &[u8]) -> blake3::Ou
     hasher.finalize_xof()
 }
 
-pub(super) fn salt(key: &TenantKey, place: &str, plaintext: &[u8]) -> [u8; SALT_BYTES] {
+pub(super) fn derive_salt(key: &TenantKey, place: &str, plaintext: &[u8]) -> [u8; SALT_BYTES] {
     let mut salt = [0_u8; SALT_BYTES];
-    derive(key, 1, place, plaintext).fill(&mut salt);
+    keyed_hash(key, 1, place, plaintext).fill(&mut salt);
     salt
 }
 
-fn nonce(key: &TenantKey, place: &str, commitment: &str) -> XNonce {
+fn derive_nonce(key: &TenantKey, place: &str, commitment: &str) -> XNonce {
     let mut nonce = [0_u8; NONCE_BYTES];
-    derive(key, 2, place, commitment.as_bytes()).fill(&mut nonce);
+    keyed_hash(key, 2, place, commitment.as_bytes()).fill(&mut nonce);
     nonce.into()
 }
 
 /// Decrypts and authenticates; `None` if the bytes were changed, moved, or sealed with another key.
-pub(super) fn decrypt(
+pub(super) fn decrypt_first_form(
     key: &TenantKey,
     place: &str,
     sealed: &[u8],
@@ -39,7 +39,7 @@ pub(super) fn decrypt(
 ) -> Option<Vec<u8>> {
     let cipher = XChaCha20Poly1305::new((&key.data).into());
     let input = Input { msg: sealed, aad: place.as_bytes() };
-    cipher.decrypt(&nonce(key, place, commitment), input).ok()
+    cipher.decrypt(&derive_nonce(key, place, commitment), input).ok()
 }
 
 /// Encrypts as earlier programs did, to have test data.
@@ -47,5 +47,5 @@ pub(super) fn decrypt(
 pub(super) fn encrypt(key: &TenantKey, place: &str, packed: &[u8], commitment: &str) -> Vec<u8> {
     let cipher = XChaCha20Poly1305::new((&key.data).into());
     let input = Input { msg: packed, aad: place.as_bytes() };
-    cipher.encrypt(&nonce(key, place, commitment), input).unwrap()
+    cipher.encrypt(&derive_nonce(key, place, commitment), input).unwrap()
 }

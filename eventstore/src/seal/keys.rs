@@ -46,24 +46,24 @@ impl TenantKey {
     }
 
     /// Derives the salt of a plaintext at a place.
-    pub(super) fn salt(&self, place: &str, plaintext: &[u8]) -> [u8; SALT_BYTES] {
-        hash_at(&self.salt, place, &[plaintext])
+    pub(super) fn derive_salt(&self, place: &str, plaintext: &[u8]) -> [u8; SALT_BYTES] {
+        keyed_hash(&self.salt, place, &[plaintext])
     }
 
     /// Derives the nonce of a message at a place: other bytes, another nonce.
-    pub(super) fn nonce<const N: usize>(
+    pub(super) fn derive_nonce<const N: usize>(
         &self,
         place: &str,
         commitment: &str,
         packed: &[u8],
     ) -> [u8; N] {
-        hash_at(&self.nonce, place, &[commitment.as_bytes(), packed])
+        keyed_hash(&self.nonce, place, &[commitment.as_bytes(), packed])
     }
 }
 
 /// Computes the keyed BLAKE3 of a place and parts. Each part is preceded by its length, so that no
 /// two lists of parts give the same input.
-fn hash_at<const N: usize>(key: &[u8; 32], place: &str, parts: &[&[u8]]) -> [u8; N] {
+fn keyed_hash<const N: usize>(key: &[u8; 32], place: &str, parts: &[&[u8]]) -> [u8; N] {
     let mut hasher = blake3::Hasher::new_keyed(key);
     for part in [place.as_bytes()].iter().chain(parts) {
         hasher.update(&(part.len() as u64).to_le_bytes());
@@ -80,7 +80,7 @@ pub trait PayloadKeys: Send + Sync + 'static {
     ///
     /// # Errors
     /// The key is not available.
-    fn key(&self, tenant: &TenantId) -> Result<TenantKey, LogError>;
+    fn tenant_key(&self, tenant: &TenantId) -> Result<TenantKey, LogError>;
 }
 
 /// A master key from which all tenants' keys are derived. Zeroed on drop.
@@ -102,11 +102,11 @@ impl MasterKey {
         Self { key, last: Arc::default() }
     }
 
-    pub(crate) fn bytes(&self) -> &[u8; 32] {
+    pub(crate) fn as_bytes(&self) -> &[u8; 32] {
         &self.key
     }
 
-    fn derive(&self, tenant: &TenantId) -> TenantKey {
+    fn derive_tenant_key(&self, tenant: &TenantId) -> TenantKey {
         let mut hasher = blake3::Hasher::new_derive_key("convergio payload tenant key v1");
         hasher.update(&self.key);
         hasher.update(tenant.as_str().as_bytes());
@@ -115,12 +115,12 @@ impl MasterKey {
 }
 
 impl PayloadKeys for MasterKey {
-    fn key(&self, tenant: &TenantId) -> Result<TenantKey, LogError> {
+    fn tenant_key(&self, tenant: &TenantId) -> Result<TenantKey, LogError> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, key)) = last.as_ref().filter(|(known, _)| known == tenant) {
             return Ok(key.clone());
         }
-        let key = self.derive(tenant);
+        let key = self.derive_tenant_key(tenant);
         *last = Some((tenant.clone(), key.clone()));
         Ok(key)
     }

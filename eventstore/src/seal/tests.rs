@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 
 use convergio_domain::id::RunId;
-use convergio_domain::payload::{PayloadRef, Purpose};
+use convergio_domain::payload::{PayloadPurpose, PayloadRef};
 use convergio_domain::stream::{Seq, StreamKey};
 use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 use uuid::Uuid;
 
 use super::{
-    COMPRESSED, FORM, HEADER_BYTES, LogError, Opening, Own, PayloadMeta, SALTED, SaltSource,
-    Sealed, TAG_BYTES, TenantKey, commit, encrypt_packed, first_form, hex, open, opening, pack,
-    place, seal, seal_again,
+    FLAG_COMPRESSED, FLAG_SALTED, FORM, HEADER_BYTES, LogError, Opening, PayloadMeta, SaltSource,
+    SealedPayload, StoredPart, TAG_BYTES, TenantKey, check_opening, compress_plaintext,
+    compute_commitment, encrypt_packed, first_form, open_part, payload_place, reseal_payload,
+    seal_payload, to_hex,
 };
 
 const PLAINTEXT: &str = "a golden word, grüße";
@@ -33,7 +34,7 @@ fn key() -> TenantKey {
 }
 
 fn stream() -> StreamKey {
-    StreamKey::run("acme".parse().unwrap(), RunId(Uuid::from_u128(9)))
+    StreamKey::for_run("acme".parse().unwrap(), RunId(Uuid::from_u128(9)))
 }
 
 fn at(seq: u64) -> PayloadRef {
@@ -47,30 +48,31 @@ fn unhex(digits: &str) -> Vec<u8> {
 
 /// Opens a payload that is stored whole.
 fn read(sealed: &[u8], commitment: &str, at: PayloadRef, most: u64) -> Result<Opening, LogError> {
-    let own: Own = open(&key(), &stream(), at, sealed, commitment, most)?;
-    opening(&key(), &stream(), at, own.bytes.clone(), &own, commitment)
+    let own: StoredPart = open_part(&key(), &stream(), at, sealed, commitment, most)?;
+    check_opening(&key(), &stream(), at, own.bytes.clone(), &own, commitment)
 }
 
 fn meta(commitment: String, bytes: u64) -> PayloadMeta {
-    let (media_type, purpose) = ("text/plain".into(), Purpose::Output);
+    let (media_type, purpose) = ("text/plain".into(), PayloadPurpose::Output);
     PayloadMeta { commitment, bytes, media_type, purpose, subject: None, reuse: None }
 }
 
 /// Seals a payload as earlier programs did; returns the commitment too.
 fn sealed_before(plaintext: &[u8], at: PayloadRef) -> (Vec<u8>, String) {
-    let place = place(&stream(), at);
-    let commitment = commit(&first_form::salt(&key(), &place, plaintext), plaintext);
-    let mut packed = pack(plaintext).unwrap_or_else(|| plaintext.to_vec());
-    packed.push(if packed.len() < plaintext.len() { COMPRESSED } else { 0 });
+    let place = payload_place(&stream(), at);
+    let commitment =
+        compute_commitment(&first_form::derive_salt(&key(), &place, plaintext), plaintext);
+    let mut packed = compress_plaintext(plaintext).unwrap_or_else(|| plaintext.to_vec());
+    packed.push(if packed.len() < plaintext.len() { FLAG_COMPRESSED } else { 0 });
     (first_form::encrypt(&key(), &place, &packed, &commitment), commitment)
 }
 
 #[test]
 fn both_forms_are_what_another_implementation_makes_of_them() {
-    let sealed = seal(&key(), &stream(), at(3), PLAINTEXT.as_bytes(), None).unwrap();
-    assert_eq!([sealed.commitment.as_str(), &hex(&sealed.bytes)], THIS_FORM);
+    let sealed = seal_payload(&key(), &stream(), at(3), PLAINTEXT.as_bytes(), None).unwrap();
+    assert_eq!([sealed.commitment.as_str(), &to_hex(&sealed.bytes)], THIS_FORM);
     let (before, commitment) = sealed_before(PLAINTEXT.as_bytes(), at(3));
-    assert_eq!([commitment.as_str(), &hex(&before)], FIRST_FORM);
+    assert_eq!([commitment.as_str(), &to_hex(&before)], FIRST_FORM);
     for [commitment, bytes] in [FIRST_FORM, THIS_FORM] {
         assert_eq!(read(&unhex(bytes), commitment, at(3), 21).unwrap().bytes, PLAINTEXT);
     }
@@ -82,10 +84,10 @@ fn a_thousand_payloads_sealed_twice_by_different_packings_share_no_nonce() {
     for number in 0..1000_u64 {
         let plaintext = format!("{number} {}", "the same words again ".repeat(10));
         let (plaintext, at) = (plaintext.as_bytes(), at(number));
-        let place = place(&stream(), at);
-        let commitment = commit(&key().salt(&place, plaintext), plaintext);
-        let compressed = pack(plaintext).expect("it becomes smaller");
-        for packing in [(plaintext, 0), (&*compressed, COMPRESSED)] {
+        let place = payload_place(&stream(), at);
+        let commitment = compute_commitment(&key().derive_salt(&place, plaintext), plaintext);
+        let compressed = compress_plaintext(plaintext).expect("it becomes smaller");
+        for packing in [(plaintext, 0), (&*compressed, FLAG_COMPRESSED)] {
             let seal = || encrypt_packed(&key(), &place, &commitment, packing, SaltSource::Derived);
             let sealed = seal().unwrap();
             assert_eq!(sealed, seal().unwrap(), "the same packing gives the same bytes");
@@ -113,36 +115,36 @@ fn what_was_sealed_in_the_first_form_needs_no_room_for_its_salt_in_this_one() {
     let (before, commitment) = sealed_before(PLAINTEXT.as_bytes(), at(3));
     let opened = read(&before, &commitment, at(3), 21).unwrap();
     let meta = meta(commitment.clone(), PLAINTEXT.len() as u64);
-    let again = seal_again(&key(), &stream(), at(3), &opened, &meta).unwrap();
+    let again = reseal_payload(&key(), &stream(), at(3), &opened, &meta).unwrap();
     assert_eq!(again.len(), before.len() + HEADER_BYTES);
     assert_eq!(read(&again, &commitment, at(3), 21).unwrap(), opened);
     let other = Opening { salt: [9; 32], ..opened };
-    let commitment = commit(&other.salt, &other.bytes);
+    let commitment = compute_commitment(&other.salt, &other.bytes);
     let meta = PayloadMeta { commitment: commitment.clone(), ..meta };
-    let again = seal_again(&key(), &stream(), at(3), &other, &meta).unwrap();
+    let again = reseal_payload(&key(), &stream(), at(3), &other, &meta).unwrap();
     assert_eq!(again.len(), before.len() + HEADER_BYTES + 32, "a foreign salt is stored");
     assert_eq!(read(&again, &commitment, at(3), 21).unwrap(), other);
 }
 
 #[test]
 fn a_length_that_is_not_the_plaintexts_is_refused() {
-    let sealed = seal(&key(), &stream(), at(3), PLAINTEXT.as_bytes(), None).unwrap();
+    let sealed = seal_payload(&key(), &stream(), at(3), PLAINTEXT.as_bytes(), None).unwrap();
     let opened = read(&sealed.bytes, &sealed.commitment, at(3), 21).unwrap();
     let meta = meta(sealed.commitment, u64::MAX);
-    assert!(seal_again(&key(), &stream(), at(3), &opened, &meta).is_err());
+    assert!(reseal_payload(&key(), &stream(), at(3), &opened, &meta).is_err());
 }
 
 #[test]
 fn a_record_that_claims_a_huge_plaintext_takes_no_memory() {
-    let sealed = seal(&key(), &stream(), at(3), &[1; 4096], None).unwrap();
+    let sealed = seal_payload(&key(), &stream(), at(3), &[1; 4096], None).unwrap();
     assert_eq!(read(&sealed.bytes, &sealed.commitment, at(3), u64::MAX).unwrap().bytes.len(), 4096);
 }
 
 #[test]
 fn a_message_without_room_for_the_salt_that_it_names_is_refused() {
-    let place = place(&stream(), at(1));
-    let commitment = commit(&[0; 32], b"");
-    let packing = (&b"short"[..], SALTED);
+    let place = payload_place(&stream(), at(1));
+    let commitment = compute_commitment(&[0; 32], b"");
+    let packing = (&b"short"[..], FLAG_SALTED);
     let sealed = encrypt_packed(&key(), &place, &commitment, packing, SaltSource::Derived).unwrap();
     assert!(read(&sealed, &commitment, at(1), 5).is_err());
 }
@@ -154,21 +156,21 @@ proptest! {
     ) {
         let plaintext = plaintext.repeat(repeats);
         let (most, at) = (plaintext.len() as u64, at(seq));
-        let Sealed { bytes, commitment, salt } =
-            seal(&key(), &stream(), at, &plaintext, None).unwrap();
+        let SealedPayload { bytes, commitment, salt } =
+            seal_payload(&key(), &stream(), at, &plaintext, None).unwrap();
         let found = read(&bytes, &commitment, at, most).unwrap();
         prop_assert_eq!((&*found.bytes, found.salt), (&*plaintext, salt));
         prop_assert!(bytes.len() <= HEADER_BYTES + plaintext.len() + 1 + TAG_BYTES);
-        let again = seal_again(&key(), &stream(), at, &found, &meta(commitment.clone(), most));
+        let again = reseal_payload(&key(), &stream(), at, &found, &meta(commitment.clone(), most));
         prop_assert_eq!(&again.unwrap(), &bytes);
         let mut changed = bytes.clone();
         changed[byte % bytes.len()] ^= 1_u8 << bit;
         prop_assert!(read(&changed, &commitment, at, most).is_err());
-        prop_assert!(read(&bytes, &commit(&[1; 32], &plaintext), at, most).is_err());
+        prop_assert!(read(&bytes, &compute_commitment(&[1; 32], &plaintext), at, most).is_err());
         let elsewhere = PayloadRef { index: 1, ..at };
         prop_assert!(read(&bytes, &commitment, elsewhere, most).is_err());
         let other = TenantKey::new([8; 32]);
-        prop_assert!(open(&other, &stream(), at, &bytes, &commitment, most).is_err());
+        prop_assert!(open_part(&other, &stream(), at, &bytes, &commitment, most).is_err());
     }
 
     #[test]

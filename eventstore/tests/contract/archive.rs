@@ -6,20 +6,20 @@ use std::sync::Arc;
 use convergio_domain::chat::Privacy;
 use convergio_domain::decider::Wake;
 use convergio_domain::event::Event;
-use convergio_domain::event::run::Created;
+use convergio_domain::event::run::RunCreated;
 use convergio_domain::id::{GraphId, GraphVersion, RunId};
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::run::Budget;
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
-use convergio_eventstore::archive::{self, Import, Inventory};
+use convergio_eventstore::archive::{self, ImportMode, Inventory};
 use convergio_eventstore::conformance::workload::Writers;
-use convergio_eventstore::embedded::{Config, EmbeddedLog};
+use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
 use convergio_eventstore::{Commit, EventLog, LogError, Position};
 
 use crate::crash::Mounted;
 use crate::nats::{Cluster, KEY, Sync};
-use crate::support::{Log, commit, stream};
+use crate::support::{Log, new_commit, new_stream};
 use uuid::Uuid;
 
 /// A folder of an embedded log with the key of the tests.
@@ -30,7 +30,7 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn embedded(folder: &Path) -> Log {
-    Arc::new(EmbeddedLog::open(&Config::new(folder)).expect("opens"))
+    Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(folder)).expect("opens"))
 }
 
 /// Appends the same commits to a log; they continue what is there.
@@ -38,8 +38,8 @@ async fn fill(log: &Log, streams: &[StreamKey], from: usize, count: usize) -> Ve
     let mut done = Vec::new();
     for number in from..from + count {
         let stream = &streams[number % streams.len()];
-        let head = log.head(stream).await.expect("readable");
-        let commit = commit(stream, head, &format!("text {number}"));
+        let head = log.stream_head(stream).await.expect("readable");
+        let commit = new_commit(stream, head, &format!("text {number}"));
         log.append(commit.clone()).await.expect("next");
         done.push(commit);
     }
@@ -61,42 +61,45 @@ async fn providers_export_the_same_bytes_and_are_made_from_each_others() {
     let far: Log = Arc::new(cluster.log("A").await);
     let place = folder();
     let near = embedded(place.path());
-    let streams: Vec<_> = (0..5).map(|_| stream()).collect();
+    let streams: Vec<_> = (0..5).map(|_| new_stream()).collect();
     for commit in fill(&near, &streams, 0, 40).await {
-        let expected = far.head(&commit.stream).await.expect("readable");
+        let expected = far.stream_head(&commit.stream).await.expect("readable");
         far.append(Commit { expected, ..commit }).await.expect("next");
     }
     let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     for (log, to) in [(&near, &a), (&far, &b)] {
-        let added = archive::export(&**log, &KEY, to.path(), None).await.unwrap();
+        let added = archive::export_archive(&**log, &KEY, to.path(), None).await.unwrap();
         assert_eq!(added, Inventory { segments: 1, records: 40, events: 40 });
     }
     assert!(contents(a.path()) == contents(b.path()), "the same bytes");
     // It goes on where it ended, and adds nothing when there is nothing.
     fill(&near, &streams, 40, 7).await;
-    let added = archive::export(&*near, &KEY, a.path(), None).await.unwrap();
+    let added = archive::export_archive(&*near, &KEY, a.path(), None).await.unwrap();
     assert_eq!(added.records, 7);
-    let none = archive::export(&*near, &KEY, a.path(), None).await.unwrap();
+    let none = archive::export_archive(&*near, &KEY, a.path(), None).await.unwrap();
     assert_eq!(none, Inventory::default());
     let whole = Inventory { segments: 2, records: 47, events: 47 };
-    assert_eq!(archive::verify(a.path()).unwrap(), whole);
+    assert_eq!(archive::verify_archive(a.path()).unwrap(), whole);
 
     let other = folder();
     let again = embedded(other.path());
     let fresh: Log = Arc::new(cluster.log("B").await);
     for log in [&again, &fresh] {
         for _ in 0..2 {
-            let done = archive::import(&**log, &KEY, a.path(), Import::Restore).await.unwrap();
-            assert_eq!((done.held, done.is_authentic), (whole, true));
+            let done =
+                archive::import_archive(&**log, &KEY, a.path(), ImportMode::Restore).await.unwrap();
+            assert_eq!((done.inventory, done.is_authentic), (whole, true));
         }
         let copy = tempfile::tempdir().unwrap();
-        archive::export(&**log, &KEY, copy.path(), Some(&streams[2])).await.unwrap();
+        archive::export_archive(&**log, &KEY, copy.path(), Some(&streams[2])).await.unwrap();
         let original = tempfile::tempdir().unwrap();
-        archive::export(&*near, &KEY, original.path(), Some(&streams[2])).await.unwrap();
+        archive::export_archive(&*near, &KEY, original.path(), Some(&streams[2])).await.unwrap();
         assert!(contents(copy.path()) == contents(original.path()));
-        let opened = log.payload(&streams[3], PayloadRef { seq: Seq(1), index: 0 }).await;
+        let opened = log.read_payload(&streams[3], PayloadRef { seq: Seq(1), index: 0 }).await;
         assert_eq!(opened.unwrap().unwrap(), "text 3");
-        log.append(commit(&streams[0], log.head(&streams[0]).await.unwrap(), "on")).await.unwrap();
+        log.append(new_commit(&streams[0], log.stream_head(&streams[0]).await.unwrap(), "on"))
+            .await
+            .unwrap();
     }
 }
 
@@ -104,16 +107,16 @@ async fn providers_export_the_same_bytes_and_are_made_from_each_others() {
 async fn an_erased_payload_stays_erased_through_an_archive() {
     let cluster = Cluster::start(1, Sync::Always);
     let log = cluster.log("E").await;
-    let stream = stream();
-    log.append(commit(&stream, None, "private")).await.unwrap();
+    let stream = new_stream();
+    log.append(new_commit(&stream, None, "private")).await.unwrap();
     let place = PayloadRef { seq: Seq(1), index: 0 };
     log.erase_payload(&stream, place).await.unwrap();
     let to = tempfile::tempdir().unwrap();
-    archive::export(&log, &KEY, to.path(), None).await.unwrap();
+    archive::export_archive(&log, &KEY, to.path(), None).await.unwrap();
     let near = folder();
     for log in [embedded(near.path()), Arc::new(cluster.log("F").await)] {
-        archive::import(&*log, &KEY, to.path(), Import::Restore).await.unwrap();
-        assert_eq!(log.payload(&stream, place).await.unwrap(), None);
+        archive::import_archive(&*log, &KEY, to.path(), ImportMode::Restore).await.unwrap();
+        assert_eq!(log.read_payload(&stream, place).await.unwrap(), None);
     }
 }
 
@@ -121,11 +124,11 @@ async fn an_erased_payload_stays_erased_through_an_archive() {
 async fn what_is_wrong_with_an_archive_is_told() {
     let place = folder();
     let log = embedded(place.path());
-    let streams = [stream(), stream()];
+    let streams = [new_stream(), new_stream()];
     let to = tempfile::tempdir().unwrap();
     for round in 0..3 {
         fill(&log, &streams, round * 10, 10).await;
-        archive::export(&*log, &KEY, to.path(), None).await.unwrap();
+        archive::export_archive(&*log, &KEY, to.path(), None).await.unwrap();
     }
     let files = contents(to.path());
     assert_eq!(files.len(), 3);
@@ -136,36 +139,36 @@ async fn what_is_wrong_with_an_archive_is_told() {
             bad[at] ^= 1;
             for bad in [bad, bytes[..at].to_vec()] {
                 std::fs::write(&path, bad).unwrap();
-                let told = archive::verify(to.path());
+                let told = archive::verify_archive(to.path());
                 assert!(matches!(told, Err(LogError::Corrupt { .. })), "{told:?}");
             }
         }
         std::fs::remove_file(&path).unwrap();
         // Without its last file an archive is a shorter one, and whole.
         let is_last = *name == files[2].0;
-        assert_eq!(archive::verify(to.path()).is_ok(), is_last);
+        assert_eq!(archive::verify_archive(to.path()).is_ok(), is_last);
         std::fs::write(&path, bytes).unwrap();
     }
-    assert_eq!(archive::verify(to.path()).unwrap().records, 30);
-    let wrong = archive::export(&*log, &[1; 32], to.path(), None).await;
+    assert_eq!(archive::verify_archive(to.path()).unwrap().records, 30);
+    let wrong = archive::export_archive(&*log, &[1; 32], to.path(), None).await;
     assert!(wrong.unwrap_err().to_string().contains("another payload key"));
     let other = folder();
     let into = embedded(other.path());
-    let wrong = archive::import(&*into, &[1; 32], to.path(), Import::Restore).await;
+    let wrong = archive::import_archive(&*into, &[1; 32], to.path(), ImportMode::Restore).await;
     assert!(wrong.unwrap_err().to_string().contains("another key"));
-    fill(&into, &[stream()], 0, 31).await;
-    let refused = archive::import(&*into, &KEY, to.path(), Import::Restore).await;
+    fill(&into, &[new_stream()], 0, 31).await;
+    let refused = archive::import_archive(&*into, &KEY, to.path(), ImportMode::Restore).await;
     assert!(refused.unwrap_err().to_string().contains("more than the archive"));
-    archive::import(&*into, &KEY, to.path(), Import::Merge).await.unwrap();
-    assert_eq!(into.head(&streams[0]).await.unwrap().map(|head| head.seq), Some(Seq(15)));
+    archive::import_archive(&*into, &KEY, to.path(), ImportMode::Merge).await.unwrap();
+    assert_eq!(into.stream_head(&streams[0]).await.unwrap().map(|head| head.seq), Some(Seq(15)));
 }
 
 /// A run that has work, in a log.
 async fn waking_run(log: &Log) -> StreamKey {
-    let stream = StreamKey::run("default".parse().expect("done"), RunId(Uuid::now_v7()));
-    let created = Created {
+    let stream = StreamKey::for_run("default".parse().expect("done"), RunId(Uuid::now_v7()));
+    let created = RunCreated {
         graph: GraphId(Uuid::from_u128(1)),
-        version: GraphVersion::of(b"{}"),
+        version: GraphVersion::from_manifest(b"{}"),
         input: PayloadRef { seq: Seq(1), index: 0 },
         budget: Budget::default(),
         privacy: Privacy::Any,
@@ -173,7 +176,7 @@ async fn waking_run(log: &Log) -> StreamKey {
         origin: None,
     };
     let events = vec![Event::RunCreated(created)];
-    let first = commit(&stream, None, "a secret");
+    let first = new_commit(&stream, None, "a secret");
     log.append(Commit { events, wake: Wake::Now, ..first }).await.expect("done");
     stream
 }
@@ -203,18 +206,18 @@ async fn an_archive_that_somebody_without_the_key_made_is_refused() {
     let (place, to) = (folder(), tempfile::tempdir().unwrap());
     let near = embedded(place.path());
     let run = waking_run(&near).await;
-    archive::export(&*near, &KEY, to.path(), None).await.unwrap();
+    archive::export_archive(&*near, &KEY, to.path(), None).await.unwrap();
     let (path, bytes) = only_file(to.path());
     let (content, trailer) = bytes.split_at(bytes.len() - 77);
     let forged = end_without_key(content, &trailer[5..13], &[7; 32]);
     std::fs::write(&path, forged).unwrap();
-    assert_eq!(archive::verify(to.path()).unwrap().records, 1, "its hashes are right");
-    for how in [Import::Merge, Import::Restore] {
+    assert_eq!(archive::verify_archive(to.path()).unwrap().records, 1, "its hashes are right");
+    for how in [ImportMode::Merge, ImportMode::Restore] {
         let other = folder();
         let into = embedded(other.path());
-        let refused = archive::import(&*into, &KEY, to.path(), how).await.unwrap_err();
+        let refused = archive::import_archive(&*into, &KEY, to.path(), how).await.unwrap_err();
         assert!(refused.to_string().contains("who has the payload key"), "{refused}");
-        assert_eq!(into.head(&run).await.unwrap(), None, "nothing was written");
+        assert_eq!(into.stream_head(&run).await.unwrap(), None, "nothing was written");
     }
 }
 
@@ -223,25 +226,25 @@ async fn runs_of_an_archive_wake_only_if_it_is_known_who_wrote_it() {
     let (place, to) = (folder(), tempfile::tempdir().unwrap());
     let near = embedded(place.path());
     let run = waking_run(&near).await;
-    archive::export(&*near, &KEY, to.path(), None).await.unwrap();
+    archive::export_archive(&*near, &KEY, to.path(), None).await.unwrap();
     let (path, bytes) = only_file(to.path());
     let due = async |how| {
         let other = folder();
         let into = embedded(other.path());
-        let done = archive::import(&*into, &KEY, to.path(), how).await.unwrap();
-        let payload = into.payload(&run, PayloadRef { seq: Seq(1), index: 0 }).await.unwrap();
+        let done = archive::import_archive(&*into, &KEY, to.path(), how).await.unwrap();
+        let payload = into.read_payload(&run, PayloadRef { seq: Seq(1), index: 0 }).await.unwrap();
         assert_eq!(payload.unwrap(), "a secret");
-        let due = into.due(Timestamp(i64::MAX), 10).await.unwrap();
+        let due = into.due_streams(Timestamp(i64::MAX), 10).await.unwrap();
         into.close().await.unwrap();
         (done.is_authentic, due == std::slice::from_ref(&run))
     };
-    assert_eq!(due(Import::Merge).await, (true, true));
+    assert_eq!(due(ImportMode::Merge).await, (true, true));
     // As earlier programs wrote it.
     let (content, trailer) = bytes.split_at(bytes.len() - 77);
     let before = [b"CVGARCH1", &content[8..]].concat();
     std::fs::write(&path, end_without_key(&before, &trailer[5..13], &[])).unwrap();
-    assert_eq!(due(Import::Merge).await, (false, false));
-    assert_eq!(due(Import::Restore).await, (false, true));
+    assert_eq!(due(ImportMode::Merge).await, (false, false));
+    assert_eq!(due(ImportMode::Restore).await, (false, true));
 }
 
 #[tokio::test]
@@ -249,7 +252,7 @@ async fn a_record_of_an_archive_that_holds_no_event_is_refused() {
     let (place, to) = (folder(), tempfile::tempdir().unwrap());
     let near = embedded(place.path());
     waking_run(&near).await;
-    archive::export(&*near, &KEY, to.path(), None).await.unwrap();
+    archive::export_archive(&*near, &KEY, to.path(), None).await.unwrap();
     let (path, bytes) = only_file(to.path());
     let body = bytes.windows(10).position(|window| window == b"\"events\":[").unwrap() + 10;
     let end = bytes.windows(8).position(|window| window == b"],\"paylo").unwrap();
@@ -263,7 +266,7 @@ async fn a_record_of_an_archive_that_holds_no_event_is_refused() {
     let forged = [&content[..64], &record, &content[record_end..]].concat();
     let forged = [b"CVGARCH1", &forged[8..]].concat();
     std::fs::write(&path, end_without_key(&forged, &1_u64.to_le_bytes(), &[])).unwrap();
-    let told = archive::verify(to.path()).unwrap_err().to_string();
+    let told = archive::verify_archive(to.path()).unwrap_err().to_string();
     assert!(told.contains("holds no event"), "{told}");
 }
 
@@ -272,13 +275,13 @@ async fn a_folder_is_copied_while_it_is_written_to() {
     let place = folder();
     let log = embedded(place.path());
     let writers = Writers::start(&log, 8);
-    writers.more(200).await;
-    let before = writers.acknowledged();
+    writers.wait_for_commits(200).await;
+    let before = writers.acknowledged_count();
     let to = tempfile::tempdir().unwrap();
     archive::backup_embedded(place.path(), to.path()).unwrap();
-    let total = writers.finish(Arc::clone(&log)).await;
-    let copy = EmbeddedLog::open(&Config::new(to.path())).unwrap();
-    let (records, _) = copy.verify().await.unwrap();
+    let total = writers.finish_and_check(Arc::clone(&log)).await;
+    let copy = EmbeddedLog::open(&EmbeddedConfig::new(to.path())).unwrap();
+    let (records, _) = copy.verify_chains().await.unwrap();
     assert!((before..=total).contains(&records), "{before} {records} {total}");
     assert!(archive::backup_embedded(place.path(), to.path()).is_err(), "it is not overwritten");
 }
@@ -292,17 +295,18 @@ async fn archives_and_backups_that_found_a_full_disk_are_made_once_there_is_room
     };
     let place = folder();
     let near = embedded(place.path());
-    fill(&near, &[stream()], 0, 400).await;
+    fill(&near, &[new_stream()], 0, 400).await;
     let (archive, backup) = (mount.path().join("archive"), mount.path().join("backup"));
     for _ in 0..2 {
-        archive::export(&*near, &KEY, &archive, None).await.expect_err("there is no room");
+        archive::export_archive(&*near, &KEY, &archive, None).await.expect_err("there is no room");
         archive::backup_embedded(place.path(), &backup).expect_err("there is no room");
         assert_eq!(contents(&archive), [], "nothing half done takes room");
         assert_eq!(contents(&backup), []);
     }
     disk.grow("64m");
-    let written = archive::export(&*near, &KEY, &archive, None).await.expect("there is room");
-    assert_eq!(archive::verify(&archive).expect("whole"), written);
+    let written =
+        archive::export_archive(&*near, &KEY, &archive, None).await.expect("there is room");
+    assert_eq!(archive::verify_archive(&archive).expect("whole"), written);
     archive::backup_embedded(place.path(), &backup).expect("there is room");
     assert_eq!(embedded(&backup).read_all(Position::START, 1).await.unwrap().tail, Position(400));
 }

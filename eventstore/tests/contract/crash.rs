@@ -11,11 +11,11 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use convergio_domain::stream::{Seq, StreamKey};
-use convergio_eventstore::embedded::{Config, EmbeddedLog};
-use convergio_eventstore::{Durability, EventLog, Head, LogError, jetstream};
+use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
+use convergio_eventstore::{Durability, EventLog, LogError, StreamHead, jetstream};
 use uuid::Uuid;
 
-use crate::support::{Log, commit};
+use crate::support::{Log, new_commit};
 
 const FOLDER: &str = "CONVERGIO_TEST_CHILD_FOLDER";
 const URL: &str = "CONVERGIO_TEST_CHILD_URL";
@@ -24,17 +24,18 @@ const ROUNDS: usize = 8;
 
 /// A writer's stream, the same in every round.
 fn stream(writer: u128) -> StreamKey {
-    StreamKey::request("default".parse().expect("a name"), Uuid::from_u128(writer + 1))
+    StreamKey::for_request("default".parse().expect("a name"), Uuid::from_u128(writer + 1))
 }
 
 /// Not a test of its own: what the child process runs.
 #[tokio::test(flavor = "multi_thread")]
 async fn child_appends_until_it_is_killed() {
     let log: Log = match (std::env::var_os(FOLDER), std::env::var(URL)) {
-        (Some(folder), _) => Arc::new(EmbeddedLog::open(&Config::new(folder)).unwrap()),
+        (Some(folder), _) => Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(folder)).unwrap()),
         (None, Ok(url)) => {
-            let mut config = jetstream::Config::new(url.parse().unwrap(), crate::nats::KEY);
-            config.require = Durability::Fsync;
+            let mut config =
+                jetstream::JetStreamConfig::new(url.parse().unwrap(), crate::nats::KEY);
+            config.required_durability = Durability::Fsync;
             config.insecure_cluster = true;
             Arc::new(crate::nats::opened(&config).await)
         }
@@ -49,9 +50,9 @@ async fn child_appends_until_it_is_killed() {
 
 async fn append_for_ever(log: Log, writer: u128) {
     let stream = stream(writer);
-    let mut head = log.head(&stream).await.expect("readable");
+    let mut head = log.stream_head(&stream).await.expect("readable");
     loop {
-        let commit = commit(&stream, head, "a text of some length, so that pages fill");
+        let commit = new_commit(&stream, head, "a text of some length, so that pages fill");
         head = Some(log.append(commit.clone()).await.expect("alone on its stream"));
         let line = format!("ack {writer} {} {}\n", head.map_or(0, |h| h.seq.0), commit.id);
         // One call, so that lines of writers do not mix.
@@ -135,12 +136,12 @@ async fn a_killed_process_loses_and_doubles_nothing() {
         let before = told.len();
         round(folder.path(), 20 + number * 37 % 400, &mut told);
         let acknowledged = told.len() - before;
-        let log = EmbeddedLog::open(&Config::new(folder.path())).unwrap();
+        let log = EmbeddedLog::open(&EmbeddedConfig::new(folder.path())).unwrap();
         let known = told.len();
         check(&log, &mut told).await;
         let more = told.len() - known;
         assert!(more as u128 <= WRITERS, "{more} commits that nobody was told of");
-        let (records, _) = log.verify().await.unwrap();
+        let (records, _) = log.verify_chains().await.unwrap();
         assert_eq!(records as usize, told.len());
         log.close().await.unwrap();
         assert!(acknowledged >= 20);
@@ -157,11 +158,11 @@ async fn a_full_disk_loses_nothing_and_goes_on_when_there_is_room() {
     };
     let filler = mount.path().join("filler");
     std::fs::write(&filler, vec![1; 2 << 20]).unwrap();
-    let log = EmbeddedLog::open(&Config::new(mount.path().join("log"))).unwrap();
+    let log = EmbeddedLog::open(&EmbeddedConfig::new(mount.path().join("log"))).unwrap();
     let stream = stream(0);
-    let (mut head, mut appended): (Option<Head>, u64) = (None, 0);
+    let (mut head, mut appended): (Option<StreamHead>, u64) = (None, 0);
     let refused = loop {
-        let mut next = commit(&stream, head, "x");
+        let mut next = new_commit(&stream, head, "x");
         next.payloads[0].bytes = (0..20_000_u32).map(|n| (n * n % 253) as u8).collect();
         match log.append(next).await {
             Ok(done) => (head, appended) = (Some(done), appended + 1),
@@ -170,10 +171,10 @@ async fn a_full_disk_loses_nothing_and_goes_on_when_there_is_room() {
     };
     assert!(appended > 3, "there was room for some");
     assert!(matches!(refused, convergio_eventstore::AppendError::Full), "{refused}");
-    assert_eq!(log.head(&stream).await.unwrap(), head, "what was acknowledged is there");
+    assert_eq!(log.stream_head(&stream).await.unwrap(), head, "what was acknowledged is there");
     std::fs::remove_file(filler).unwrap();
-    log.append(commit(&stream, head, "y")).await.unwrap();
-    assert_eq!(log.verify().await.unwrap().0, appended + 1);
+    log.append(new_commit(&stream, head, "y")).await.unwrap();
+    assert_eq!(log.verify_chains().await.unwrap().0, appended + 1);
     log.close().await.unwrap();
 }
 
@@ -210,7 +211,7 @@ async fn damage_in_any_file_is_told_or_recovered_from_and_never_silence() {
     let mut told = BTreeMap::new();
     // Killed, so that the write-ahead log is there too.
     round(folder.path(), 600, &mut told);
-    let log = EmbeddedLog::open(&Config::new(folder.path())).unwrap();
+    let log = EmbeddedLog::open(&EmbeddedConfig::new(folder.path())).unwrap();
     check(&log, &mut told).await;
     let good = copy(folder.path());
     log.close().await.unwrap();
@@ -239,9 +240,9 @@ async fn damage_in_any_file_is_told_or_recovered_from_and_never_silence() {
 async fn a_database_that_is_gone_is_told_and_not_begun_anew() {
     let folder = tempfile::tempdir().unwrap();
     round(folder.path(), 50, &mut BTreeMap::new());
-    EmbeddedLog::open(&Config::new(folder.path())).unwrap().close().await.unwrap();
+    EmbeddedLog::open(&EmbeddedConfig::new(folder.path())).unwrap().close().await.unwrap();
     std::fs::remove_file(folder.path().join("log.db")).unwrap();
-    let error = EmbeddedLog::open(&Config::new(folder.path())).err().expect("told");
+    let error = EmbeddedLog::open(&EmbeddedConfig::new(folder.path())).err().expect("told");
     assert!(error.to_string().contains("were acknowledged"), "{error}");
 }
 
@@ -252,17 +253,17 @@ enum Outcome {
 }
 
 async fn outcome(folder: &Path, told: &BTreeMap<(u128, u64), Uuid>) -> Outcome {
-    let log = match EmbeddedLog::open(&Config::new(folder)) {
+    let log = match EmbeddedLog::open(&EmbeddedConfig::new(folder)) {
         Ok(log) => log,
         Err(LogError::Corrupt { .. } | LogError::Unavailable(_)) => return Outcome::Refused,
         Err(error) => panic!("another kind: {error}"),
     };
-    let verified = log.verify().await;
+    let verified = log.verify_chains().await;
     let mut payloads_hold = true;
     for writer in 0..WRITERS {
         for ((_, seq), _) in told.range((writer, 0)..=(writer, u64::MAX)) {
             let place = convergio_domain::payload::PayloadRef { seq: Seq(*seq), index: 0 };
-            payloads_hold &= log.payload(&stream(writer), place).await.is_ok();
+            payloads_hold &= log.read_payload(&stream(writer), place).await.is_ok();
         }
     }
     // A log that is damaged may not end well either.

@@ -6,22 +6,22 @@ use convergio_domain::decider::Wake;
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::Seq;
 use convergio_domain::time::Timestamp;
-use convergio_eventstore::embedded::{Config, EmbeddedLog};
+use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
 use convergio_eventstore::{AppendError, Commit, EventLog, LogError, Position};
 use futures_util::StreamExt;
 
-use crate::support::{commit, event, stream};
+use crate::support::{new_commit, new_event, new_stream};
 
 #[tokio::test]
 async fn what_was_acknowledged_is_there_after_opening_again() {
     let folder = tempfile::tempdir().unwrap();
-    let stream = stream();
-    let config = Config::new(folder.path());
+    let stream = new_stream();
+    let config = EmbeddedConfig::new(folder.path());
     let log = EmbeddedLog::open(&config).unwrap();
     let mut head = None;
     let mut first = None;
     for number in 0..10 {
-        let commit = commit(&stream, head, &format!("text {number}"));
+        let commit = new_commit(&stream, head, &format!("text {number}"));
         head = Some(log.append(commit.clone()).await.unwrap());
         first.get_or_insert((commit, head.unwrap()));
     }
@@ -29,27 +29,27 @@ async fn what_was_acknowledged_is_there_after_opening_again() {
     log.close().await.unwrap();
 
     let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&config).unwrap());
-    assert_eq!(log.head(&stream).await.unwrap(), head);
+    assert_eq!(log.stream_head(&stream).await.unwrap(), head);
     let records = log.read_stream(&stream, Seq(4), 3).await.unwrap();
     assert_eq!(records.iter().map(|r| r.first_seq().0).collect::<Vec<_>>(), [5, 6, 7]);
     let reference = PayloadRef { seq: Seq(5), index: 0 };
-    assert_eq!(log.payload(&stream, reference).await.unwrap().unwrap(), "text 4");
+    assert_eq!(log.read_payload(&stream, reference).await.unwrap().unwrap(), "text 4");
     let (commit, known) = first.unwrap();
     assert_eq!(log.append(commit.clone()).await.unwrap(), known, "the same commit, for ever");
     let mut other = commit;
-    other.events = vec![event("?")];
+    other.events = vec![new_event("?")];
     assert!(matches!(log.append(other).await, Err(AppendError::CommitMismatch)));
-    let seen: Vec<_> = log.tail(Position::START).take(10).collect().await;
+    let seen: Vec<_> = log.tail_all(Position::START).take(10).collect().await;
     assert!(seen.into_iter().enumerate().all(|(i, r)| r.unwrap().position.0 == i as u64 + 1));
-    assert_eq!(log.due(Timestamp(5), 10).await.unwrap(), [stream]);
+    assert_eq!(log.due_streams(Timestamp(5), 10).await.unwrap(), [stream]);
 }
 
 #[tokio::test]
 async fn a_transaction_that_does_not_commit_leaves_nothing_and_the_next_one_does() {
     let folder = tempfile::tempdir().unwrap();
-    let stream = stream();
-    let log = EmbeddedLog::open(&Config::new(folder.path())).unwrap();
-    let head = log.append(commit(&stream, None, "before")).await.unwrap();
+    let stream = new_stream();
+    let log = EmbeddedLog::open(&EmbeddedConfig::new(folder.path())).unwrap();
+    let head = log.append(new_commit(&stream, None, "before")).await.unwrap();
     // The statements pass, the COMMIT does not, and the transaction stays open.
     let outside = rusqlite::Connection::open(folder.path().join("log.db")).unwrap();
     let trouble = "CREATE TABLE absent (id INTEGER PRIMARY KEY);
@@ -57,27 +57,27 @@ async fn a_transaction_that_does_not_commit_leaves_nothing_and_the_next_one_does
         CREATE TRIGGER fail AFTER INSERT ON record BEGIN INSERT INTO trouble VALUES (1); END";
     outside.execute_batch(trouble).unwrap();
     for text in ["refused", "refused again"] {
-        let refused = log.append(commit(&stream, Some(head), text)).await;
+        let refused = log.append(new_commit(&stream, Some(head), text)).await;
         assert!(matches!(refused, Err(AppendError::Unavailable(_))), "{refused:?}");
-        assert_eq!(log.head(&stream).await.unwrap(), Some(head));
+        assert_eq!(log.stream_head(&stream).await.unwrap(), Some(head));
     }
     outside.execute_batch("DROP TRIGGER fail").unwrap();
     log.check_writable().await.expect("a write passes");
-    let next = log.append(commit(&stream, Some(head), "after")).await.unwrap();
+    let next = log.append(new_commit(&stream, Some(head), "after")).await.unwrap();
     assert_eq!(next.position, Position(2));
-    assert_eq!(log.verify().await.unwrap(), (2, 2));
+    assert_eq!(log.verify_chains().await.unwrap(), (2, 2));
 }
 
 #[tokio::test]
 async fn a_changed_byte_is_corrupt_and_never_silence() {
     let folder = tempfile::tempdir().unwrap();
-    let (stream, config) = (stream(), Config::new(folder.path()));
+    let (stream, config) = (new_stream(), EmbeddedConfig::new(folder.path()));
     let log = EmbeddedLog::open(&config).unwrap();
     let mut head = None;
     for number in 0..5 {
-        head = Some(log.append(commit(&stream, head, &number.to_string())).await.unwrap());
+        head = Some(log.append(new_commit(&stream, head, &number.to_string())).await.unwrap());
     }
-    assert_eq!(log.verify().await.unwrap(), (5, 5));
+    assert_eq!(log.verify_chains().await.unwrap(), (5, 5));
     log.close().await.unwrap();
     let changes = [
         "UPDATE record SET body = zeroblob(length(body)) WHERE position = 3",
@@ -93,8 +93,8 @@ async fn a_changed_byte_is_corrupt_and_never_silence() {
         let database = rusqlite::Connection::open(copy.path().join("log.db")).unwrap();
         assert_eq!(database.execute(change, []).unwrap(), 1);
         drop(database);
-        let log = EmbeddedLog::open(&Config::new(copy.path())).unwrap();
-        assert!(matches!(log.verify().await, Err(LogError::Corrupt { .. })), "{change}");
+        let log = EmbeddedLog::open(&EmbeddedConfig::new(copy.path())).unwrap();
+        assert!(matches!(log.verify_chains().await, Err(LogError::Corrupt { .. })), "{change}");
         let read = log.read_stream(&stream, Seq(0), 10).await;
         assert!(matches!(read, Err(LogError::Corrupt { .. })), "{change}: {read:?}");
         log.close().await.unwrap();
@@ -104,7 +104,7 @@ async fn a_changed_byte_is_corrupt_and_never_silence() {
 #[tokio::test]
 async fn a_log_without_its_key_is_not_opened() {
     let folder = tempfile::tempdir().unwrap();
-    let config = Config::new(folder.path());
+    let config = EmbeddedConfig::new(folder.path());
     EmbeddedLog::open(&config).unwrap().close().await.unwrap();
     std::fs::remove_file(folder.path().join("payload.key")).unwrap();
     assert!(matches!(EmbeddedLog::open(&config), Err(LogError::Corrupt { .. })));
@@ -123,12 +123,12 @@ PRAGMA user_version = 2;
 #[tokio::test]
 async fn a_log_of_the_version_before_is_brought_up() {
     let folder = tempfile::tempdir().unwrap();
-    let config = Config::new(folder.path());
+    let config = EmbeddedConfig::new(folder.path());
     let log = EmbeddedLog::open(&config).unwrap();
-    let (now, later) = (stream(), stream());
-    let first = commit(&now, None, "first");
+    let (now, later) = (new_stream(), new_stream());
+    let first = new_commit(&now, None, "first");
     let head = log.append(first.clone()).await.unwrap();
-    let sleeping = Commit { wake: Wake::At(Timestamp(70)), ..commit(&later, None, "asleep") };
+    let sleeping = Commit { wake: Wake::At(Timestamp(70)), ..new_commit(&later, None, "asleep") };
     log.append(sleeping).await.unwrap();
     log.close().await.unwrap();
     let database = rusqlite::Connection::open(folder.path().join("log.db")).unwrap();
@@ -136,33 +136,33 @@ async fn a_log_of_the_version_before_is_brought_up() {
     drop(database);
 
     let log = EmbeddedLog::open(&config).unwrap();
-    assert_eq!(log.verify().await.unwrap(), (2, 2));
+    assert_eq!(log.verify_chains().await.unwrap(), (2, 2));
     assert_eq!(log.append(first).await.unwrap(), head, "the same commit, for ever");
-    assert_eq!(log.due(Timestamp(5), 10).await.unwrap(), std::slice::from_ref(&now));
-    assert_eq!(log.due(Timestamp(70), 10).await.unwrap(), [now.clone(), later.clone()]);
-    assert_eq!(log.next_due(Timestamp(5)).await.unwrap(), Some(Timestamp(70)));
-    let ended = Commit { wake: Wake::Done, ..commit(&now, Some(head), "second") };
+    assert_eq!(log.due_streams(Timestamp(5), 10).await.unwrap(), std::slice::from_ref(&now));
+    assert_eq!(log.due_streams(Timestamp(70), 10).await.unwrap(), [now.clone(), later.clone()]);
+    assert_eq!(log.next_due_time(Timestamp(5)).await.unwrap(), Some(Timestamp(70)));
+    let ended = Commit { wake: Wake::Done, ..new_commit(&now, Some(head), "second") };
     log.append(ended).await.unwrap();
-    let other = log.head(&later).await.unwrap();
-    let woken = Commit { wake: Wake::Now, ..commit(&later, other, "awake") };
+    let other = log.stream_head(&later).await.unwrap();
+    let woken = Commit { wake: Wake::Now, ..new_commit(&later, other, "awake") };
     log.append(woken).await.unwrap();
-    assert_eq!(log.due(Timestamp(70), 10).await.unwrap(), [later]);
-    assert_eq!(log.next_due(Timestamp(5)).await.unwrap(), None);
+    assert_eq!(log.due_streams(Timestamp(70), 10).await.unwrap(), [later]);
+    assert_eq!(log.next_due_time(Timestamp(5)).await.unwrap(), None);
     log.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_log_of_version_3_becomes_one_of_version_4() {
     let folder = tempfile::tempdir().unwrap();
-    let config = Config::new(folder.path());
+    let config = EmbeddedConfig::new(folder.path());
     let log = EmbeddedLog::open(&config).unwrap();
-    log.append(commit(&stream(), None, "text")).await.unwrap();
+    log.append(new_commit(&new_stream(), None, "text")).await.unwrap();
     log.close().await.unwrap();
     let database = || rusqlite::Connection::open(folder.path().join("log.db")).unwrap();
     let version = || database().query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0));
     database().execute_batch("PRAGMA user_version = 3").unwrap();
     let log = EmbeddedLog::open(&config).unwrap();
-    assert_eq!(log.verify().await.unwrap(), (1, 1));
+    assert_eq!(log.verify_chains().await.unwrap(), (1, 1));
     log.close().await.unwrap();
     assert_eq!(version().unwrap(), 4);
     database().execute_batch("PRAGMA user_version = 5").unwrap();
@@ -173,34 +173,34 @@ async fn a_log_of_version_3_becomes_one_of_version_4() {
 #[tokio::test]
 async fn a_commit_that_goes_on_from_one_that_is_not_durable_yet_makes_both_durable() {
     let folder = tempfile::tempdir().unwrap();
-    let log = EmbeddedLog::open(&Config::new(folder.path())).unwrap();
-    let mut early = log.early();
-    let stream = stream();
-    let first = Commit { is_continued: true, ..commit(&stream, None, "first") };
+    let log = EmbeddedLog::open(&EmbeddedConfig::new(folder.path())).unwrap();
+    let mut early = log.tail_pending();
+    let stream = new_stream();
+    let first = Commit { is_continued: true, ..new_commit(&stream, None, "first") };
     let goes_on = async {
         let record = early.next().await.unwrap();
-        log.append(commit(&stream, Some(record.head()), "second")).await.unwrap()
+        log.append(new_commit(&stream, Some(record.stream_head()), "second")).await.unwrap()
     };
     let (begun, head) = tokio::join!(log.append(first), goes_on);
     assert_eq!((begun.unwrap().seq, head.seq), (Seq(1), Seq(2)));
-    assert_eq!(log.head(&stream).await.unwrap(), Some(head));
+    assert_eq!(log.stream_head(&stream).await.unwrap(), Some(head));
     // Whoever goes on never comes: it is durable all the same.
-    let alone = crate::support::stream();
-    let first = Commit { is_continued: true, ..commit(&alone, None, "alone") };
+    let alone = crate::support::new_stream();
+    let first = Commit { is_continued: true, ..new_commit(&alone, None, "alone") };
     log.append(first).await.unwrap();
-    assert!(log.head(&alone).await.unwrap().is_some());
+    assert!(log.stream_head(&alone).await.unwrap().is_some());
     log.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_payload_that_was_just_written_is_gone_once_it_is_erased() {
     let folder = tempfile::tempdir().unwrap();
-    let log = EmbeddedLog::open(&Config::new(folder.path())).unwrap();
-    let stream = stream();
-    let head = log.append(commit(&stream, None, "a secret")).await.unwrap();
+    let log = EmbeddedLog::open(&EmbeddedConfig::new(folder.path())).unwrap();
+    let stream = new_stream();
+    let head = log.append(new_commit(&stream, None, "a secret")).await.unwrap();
     let reference = PayloadRef { seq: head.seq, index: 0 };
-    assert_eq!(log.payload(&stream, reference).await.unwrap().unwrap(), "a secret");
+    assert_eq!(log.read_payload(&stream, reference).await.unwrap().unwrap(), "a secret");
     assert!(log.erase_payload(&stream, reference).await.unwrap());
-    assert_eq!(log.payload(&stream, reference).await.unwrap(), None);
+    assert_eq!(log.read_payload(&stream, reference).await.unwrap(), None);
     log.close().await.unwrap();
 }

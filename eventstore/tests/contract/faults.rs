@@ -7,19 +7,19 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use convergio_eventstore::conformance::workload::Writers;
-use convergio_eventstore::jetstream::Config;
+use convergio_eventstore::jetstream::JetStreamConfig;
 use convergio_eventstore::{EventLog, Position};
 use futures_util::StreamExt;
 
 use crate::crash::rounds;
 use crate::nats::{Cluster, READY, Sync, eventually, opened};
 use crate::proxy::{self, Losses};
-use crate::support::{Log, commit, stream};
+use crate::support::{Log, new_commit, new_stream};
 
 /// The log is whole, and a fresh process reads the same.
-async fn whole(config: &Config, commits: u64) {
+async fn whole(config: &JetStreamConfig, commits: u64) {
     let log = opened(config).await;
-    let (records, _) = log.verify().await.expect("every chain holds");
+    let (records, _) = log.verify_chains().await.expect("every chain holds");
     assert_eq!(records, commits, "no more and no less than was acknowledged");
 }
 
@@ -42,11 +42,11 @@ async fn lost_requests_and_acknowledgements_are_settled() {
         for (requests, answers) in [(0, 30), (30, 0), (24, 38)] {
             losses.requests.store(requests, Ordering::Relaxed);
             losses.answers.store(answers, Ordering::Relaxed);
-            writers.more(400).await;
+            writers.wait_for_commits(400).await;
         }
         losses.requests.store(0, Ordering::Relaxed);
         losses.answers.store(0, Ordering::Relaxed);
-        let commits = writers.finish(Arc::clone(&log)).await;
+        let commits = writers.finish_and_check(Arc::clone(&log)).await;
         let cut = losses.cut.load(Ordering::Relaxed);
         assert!(cut > 5, "the proxy did lose things: {cut}");
         whole(&config, commits).await;
@@ -59,15 +59,15 @@ async fn a_killed_server_loses_and_doubles_nothing() {
     let mut cluster = Cluster::start(1, Sync::Always);
     let config = cluster.create("K").await;
     let log: Log = Arc::new(opened(&config).await);
-    let mut seen = log.tail(Position::START);
+    let mut seen = log.tail_all(Position::START);
     let writers = Writers::start(&log, 16);
     for _ in 0..rounds() {
-        writers.more(100).await;
+        writers.wait_for_commits(100).await;
         cluster.servers[0].kill();
         cluster.servers[0].start();
     }
-    writers.more(100).await;
-    let commits = writers.finish(Arc::clone(&log)).await;
+    writers.wait_for_commits(100).await;
+    let commits = writers.finish_and_check(Arc::clone(&log)).await;
     for position in 1..=commits {
         let next = tokio::time::timeout(READY, seen.next()).await.expect("the tail goes on");
         assert_eq!(next.expect("more").expect("readable").position, Position(position));
@@ -81,18 +81,18 @@ async fn servers_of_three_killed_in_turn_lose_and_double_nothing() {
     let mut cluster = Cluster::start(3, Sync::Always);
     let config = cluster.create("K").await;
     let log: Log = Arc::new(opened(&config).await);
-    let mut seen = log.tail(Position::START);
+    let mut seen = log.tail_all(Position::START);
     let writers = Writers::start(&log, 16);
     for round in 0..rounds() {
-        writers.more(100).await;
+        writers.wait_for_commits(100).await;
         let server = round % 3;
         cluster.servers[server].kill();
         // Two of three go on.
-        writers.more(50).await;
+        writers.wait_for_commits(50).await;
         cluster.servers[server].start();
         cluster.all_current(&format!("{}_LOG", config.address.name)).await;
     }
-    let commits = writers.finish(Arc::clone(&log)).await;
+    let commits = writers.finish_and_check(Arc::clone(&log)).await;
     for position in 1..=commits {
         let next = tokio::time::timeout(READY, seen.next()).await.expect("the tail goes on");
         assert_eq!(next.expect("more").expect("readable").position, Position(position));
@@ -111,12 +111,12 @@ async fn leaders_that_step_down_lose_and_double_nothing() {
     let port = cluster.servers[0].client_port;
     let client = options.connect(format!("127.0.0.1:{port}")).await.expect("connects");
     for _ in 0..2 * rounds() {
-        writers.more(100).await;
+        writers.wait_for_commits(100).await;
         // A stream between two leaders does not answer; the next round asks again.
         let _answer = client.request("$JS.API.STREAM.LEADER.STEPDOWN.D_LOG", "".into()).await;
     }
-    writers.more(100).await;
-    let commits = writers.finish(Arc::clone(&log)).await;
+    writers.wait_for_commits(100).await;
+    let commits = writers.finish_and_check(Arc::clone(&log)).await;
     whole(&config, commits).await;
 }
 
@@ -125,12 +125,12 @@ async fn without_a_majority_nothing_is_acknowledged_and_nothing_is_lost() {
     let mut cluster = Cluster::start(3, Sync::Always);
     let config = cluster.create("M").await;
     let log = Arc::new(opened(&config).await);
-    let stream = stream();
-    let first = log.append(commit(&stream, None, "1")).await.expect("three of three");
+    let stream = new_stream();
+    let first = log.append(new_commit(&stream, None, "1")).await.expect("three of three");
     cluster.servers[0].kill();
-    let head = log.append(commit(&stream, Some(first), "2")).await.expect("two of three");
+    let head = log.append(new_commit(&stream, Some(first), "2")).await.expect("two of three");
     cluster.servers[1].kill();
-    let third = commit(&stream, Some(head), "3");
+    let third = new_commit(&stream, Some(head), "3");
     let pending = {
         let (log, third) = (Arc::clone(&log), third.clone());
         tokio::spawn(async move { log.append(third).await })
@@ -159,12 +159,12 @@ async fn a_leader_that_is_cut_off_loses_and_doubles_nothing() {
     let log: Log = Arc::new(opened(&config).await);
     let writers = Writers::start(&log, 16);
     for server in &cluster.servers {
-        writers.more(50).await;
+        writers.wait_for_commits(50).await;
         server.signal("-STOP");
-        writers.more(50).await;
+        writers.wait_for_commits(50).await;
         server.signal("-CONT");
         cluster.all_current(&format!("{}_LOG", config.address.name)).await;
     }
-    let commits = writers.finish(Arc::clone(&log)).await;
+    let commits = writers.finish_and_check(Arc::clone(&log)).await;
     whole(&config, commits).await;
 }

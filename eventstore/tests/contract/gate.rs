@@ -1,13 +1,13 @@
 //! What opening a log refuses, each in one clear line.
 
-use convergio_eventstore::jetstream::{Config, JetStreamLog};
+use convergio_eventstore::jetstream::{JetStreamConfig, JetStreamLog};
 use convergio_eventstore::{Durability, EventLog, LogError};
 
 use crate::nats::{Cluster, Sync, opened};
 use crate::proxy;
 
 /// Why a log is not opened.
-async fn refusal(config: &Config) -> String {
+async fn refusal(config: &JetStreamConfig) -> String {
     match JetStreamLog::open(config).await {
         Ok(_) => panic!("it was opened"),
         Err(error @ LogError::Unavailable(_)) => {
@@ -34,11 +34,11 @@ async fn what_is_wrong_is_told_in_one_line() {
     assert!(line.contains("another payload key"), "{line}");
 
     let wrong = cluster.url("GOOD").replace("cvg:secret", "cvg:secret2");
-    let line = refusal(&Config::new(wrong.parse().expect("an address"), [9; 32])).await;
+    let line = refusal(&JetStreamConfig::new(wrong.parse().expect("an address"), [9; 32])).await;
     assert!(line.contains("refuses the credentials"), "{line}");
 
     let mut quorum = config.clone();
-    quorum.require = Durability::QuorumFsync;
+    quorum.required_durability = Durability::QuorumFsync;
     let line = refusal(&quorum).await;
     assert!(line.contains("quorum fsync is required") && line.contains("one copy"), "{line}");
 
@@ -70,7 +70,7 @@ async fn servers_that_do_not_sync_are_not_called_durable() {
         assert!(line.contains("fsync is required"), "{line}");
         assert!(line.contains("without `sync_interval: always`"), "{line}");
         let mut knowing = config;
-        knowing.require = Durability::Process;
+        knowing.required_durability = Durability::Process;
         let log = opened(&knowing).await;
         assert_eq!(log.durability(), Durability::Process);
     }

@@ -9,11 +9,11 @@ use convergio_domain::stream::Seq;
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::conformance::laws;
 use convergio_eventstore::jetstream::JetStreamLog;
-use convergio_eventstore::{AppendError, EventLog, Limits, LogError, Position, Scan};
+use convergio_eventstore::{AppendError, EventLog, LogError, LogLimits, Position, RawScan};
 use futures_util::StreamExt;
 
 use crate::nats::{Cluster, Sync, eventually, opened};
-use crate::support::{commit, event, stream};
+use crate::support::{new_commit, new_event, new_stream};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_law_holds_on_one_server() {
@@ -40,17 +40,17 @@ async fn a_commit_is_known_to_a_process_that_knows_nothing_yet() {
     for servers in [1, 3] {
         let cluster = Cluster::start(servers, Sync::Always);
         let log = cluster.log("W").await;
-        let stream = stream();
-        let first = commit(&stream, None, "a");
+        let stream = new_stream();
+        let first = new_commit(&stream, None, "a");
         let head = log.append(first.clone()).await.expect("new");
-        let next = log.append(commit(&stream, Some(head), "b")).await.expect("next");
+        let next = log.append(new_commit(&stream, Some(head), "b")).await.expect("next");
         let other = opened(&cluster.config("W")).await;
         assert_eq!(other.append(first.clone()).await.expect("known"), head);
         assert_eq!(log.append(first.clone()).await.expect("known"), head);
         let mut changed = first;
-        changed.events = vec![event("?")];
+        changed.events = vec![new_event("?")];
         assert!(matches!(other.append(changed).await, Err(AppendError::CommitMismatch)));
-        assert_eq!(other.head(&stream).await.expect("readable"), Some(next));
+        assert_eq!(other.stream_head(&stream).await.expect("readable"), Some(next));
     }
 }
 
@@ -81,58 +81,61 @@ async fn write_as_before(context: &jetstream::Context, from: &str, to: &str, rec
 async fn a_log_of_the_format_before_is_read_and_goes_on() {
     let cluster = Cluster::start(1, Sync::Always);
     let (new, context) = (cluster.log("NEW").await, beside(&cluster).await);
-    let (stream, mut head) = (stream(), None);
+    let (stream, mut head) = (new_stream(), None);
     for number in 0..5 {
-        let next = commit(&stream, head, &number.to_string());
+        let next = new_commit(&stream, head, &number.to_string());
         head = Some(new.append(next).await.expect("next"));
     }
     let config = cluster.create("OLD").await;
     write_as_before(&context, "NEW", "OLD", 5).await;
     let old = opened(&config).await;
     let raw = async |log: &JetStreamLog| {
-        log.read_raw(Scan::All(Position::START), 9).await.expect("readable")
+        log.read_raw(RawScan::All(Position::START), 9).await.expect("readable")
     };
     assert_eq!(raw(&old).await, raw(&new).await);
-    assert_eq!(old.head(&stream).await.expect("readable"), head);
-    old.append(commit(&stream, head, "5")).await.expect("next");
-    assert_eq!(old.verify().await.expect("the chain holds"), (6, 6));
+    assert_eq!(old.stream_head(&stream).await.expect("readable"), head);
+    old.append(new_commit(&stream, head, "5")).await.expect("next");
+    assert_eq!(old.verify_chains().await.expect("the chain holds"), (6, 6));
     let marked = context.get_stream("OLD_LOG").await.expect("there");
     assert_eq!(marked.cached_info().config.metadata["cvg-format"], "3");
     // The mark is as it should be at the next start.
-    assert_eq!(opened(&config).await.verify().await.expect("the chain holds"), (6, 6));
+    assert_eq!(opened(&config).await.verify_chains().await.expect("the chain holds"), (6, 6));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_see_each_others_records_and_wakes() {
     let cluster = Cluster::start(3, Sync::Always);
     let (a, b) = (cluster.log("P").await, opened(&cluster.config("P")).await);
-    let stream = stream();
-    let mut seen = b.tail(Position::START);
+    let stream = new_stream();
+    let mut seen = b.tail_all(Position::START);
     let mut head = None;
     for number in 0..20 {
-        let mut next = commit(&stream, head, &number.to_string());
+        let mut next = new_commit(&stream, head, &number.to_string());
         next.wake = if number == 19 { Wake::At(Timestamp(70)) } else { Wake::Now };
         // In turns: each must know what the other wrote.
         let log = if number % 2 == 0 { &a } else { &b };
         head = Some(log.append(next).await.expect("next"));
         let record = seen.next().await.expect("more").expect("readable");
-        assert_eq!(Some(record.head()), head);
+        assert_eq!(Some(record.stream_head()), head);
     }
-    assert_eq!(b.due(Timestamp(100), 9).await.expect("readable"), std::slice::from_ref(&stream));
-    assert_eq!(a.next_due(Timestamp(5)).await.expect("readable"), Some(Timestamp(70)));
+    assert_eq!(
+        b.due_streams(Timestamp(100), 9).await.expect("readable"),
+        std::slice::from_ref(&stream)
+    );
+    assert_eq!(a.next_due_time(Timestamp(5)).await.expect("readable"), Some(Timestamp(70)));
     let payload = PayloadRef { seq: Seq(8), index: 0 };
-    assert_eq!(b.payload(&stream, payload).await.expect("readable").expect("kept"), "7");
+    assert_eq!(b.read_payload(&stream, payload).await.expect("readable").expect("kept"), "7");
     a.close().await.expect("ends");
-    assert!(matches!(a.head(&stream).await, Err(LogError::Closed)));
-    assert!(a.append(commit(&stream, head, "x")).await.is_err());
+    assert!(matches!(a.stream_head(&stream).await, Err(LogError::Closed)));
+    assert!(a.append(new_commit(&stream, head, "x")).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_erased_payload_is_gone_from_the_files_and_does_not_come_back() {
     let cluster = Cluster::start(1, Sync::Always);
     let log = cluster.log("E").await;
-    let stream = stream();
-    let first = commit(&stream, None, &"personal ".repeat(50));
+    let stream = new_stream();
+    let first = new_commit(&stream, None, &"personal ".repeat(50));
     log.append(first.clone()).await.expect("new");
     let reference = PayloadRef { seq: Seq(1), index: 0 };
     let context = beside(&cluster).await;
@@ -143,11 +146,11 @@ async fn an_erased_payload_is_gone_from_the_files_and_does_not_come_back() {
 
     assert!(log.erase_payload(&stream, reference).await.expect("erased"));
     assert!(!holds(&cluster.servers[0].store()), "it is in no file after");
-    assert_eq!(log.payload(&stream, reference).await.expect("readable"), None);
+    assert_eq!(log.read_payload(&stream, reference).await.expect("readable"), None);
     assert!(!log.erase_payload(&stream, reference).await.expect("nothing left"));
     log.append(first).await.expect("known");
-    assert_eq!(log.payload(&stream, reference).await.expect("readable"), None);
-    assert_eq!(log.verify().await.expect("the chain holds"), (1, 1));
+    assert_eq!(log.read_payload(&stream, reference).await.expect("readable"), None);
+    assert_eq!(log.verify_chains().await.expect("the chain holds"), (1, 1));
 }
 
 fn holds(folder: &std::path::Path, bytes: &[u8]) -> bool {
@@ -165,13 +168,13 @@ fn holds(folder: &std::path::Path, bytes: &[u8]) -> bool {
 async fn a_full_stream_and_the_largest_commit() {
     let cluster = Cluster::start(1, Sync::Always);
     let log = cluster.log("F").await;
-    let stream = stream();
-    let mut large = commit(&stream, None, "x");
-    large.events = vec![event("e"); Limits::EVENTS];
-    let bytes: Vec<u8> = (0..Limits::PAYLOAD_BYTES).map(|n| (n * 31 % 251) as u8).collect();
+    let stream = new_stream();
+    let mut large = new_commit(&stream, None, "x");
+    large.events = vec![new_event("e"); LogLimits::EVENTS];
+    let bytes: Vec<u8> = (0..LogLimits::PAYLOAD_BYTES).map(|n| (n * 31 % 251) as u8).collect();
     large.payloads[0].bytes = bytes.clone().into();
     let head = log.append(large).await.expect("within the limits");
-    let back = log.payload(&stream, PayloadRef { seq: Seq(1), index: 0 }).await;
+    let back = log.read_payload(&stream, PayloadRef { seq: Seq(1), index: 0 }).await;
     assert!(back.expect("readable").expect("kept") == bytes);
 
     let context = beside(&cluster).await;
@@ -180,32 +183,36 @@ async fn a_full_stream_and_the_largest_commit() {
     context.update_stream(config.clone()).await.expect("smaller");
     let mut head = Some(head);
     let full = loop {
-        match log.append(commit(&stream, head, &"x".repeat(1000))).await {
+        match log.append(new_commit(&stream, head, &"x".repeat(1000))).await {
             Ok(next) => head = Some(next),
             Err(error) => break error,
         }
     };
     assert!(matches!(full, AppendError::Full), "{full}");
-    assert_eq!(log.head(&stream).await.expect("readable"), head, "nothing acknowledged is lost");
+    assert_eq!(
+        log.stream_head(&stream).await.expect("readable"),
+        head,
+        "nothing acknowledged is lost"
+    );
     config.max_bytes = 64 << 20;
     context.update_stream(config).await.expect("larger");
-    log.append(commit(&stream, head, "y")).await.expect("it goes on by itself");
+    log.append(new_commit(&stream, head, "y")).await.expect("it goes on by itself");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_reads_the_saved_wakes_and_not_history() {
     let cluster = Cluster::start(1, Sync::Always);
     let log = Arc::new(cluster.log("S").await);
-    let open = stream();
-    log.append(commit(&open, None, "open")).await.expect("new");
-    assert_eq!(log.due(Timestamp(9), 9).await.expect("readable").len(), 1);
+    let open = new_stream();
+    log.append(new_commit(&open, None, "open")).await.expect("new");
+    assert_eq!(log.due_streams(Timestamp(9), 9).await.expect("readable").len(), 1);
     let mut writers = tokio::task::JoinSet::new();
     for _ in 0..100 {
         let log = Arc::clone(&log);
         writers.spawn(async move {
-            let (stream, mut head) = (stream(), None);
+            let (stream, mut head) = (new_stream(), None);
             for _ in 0..101 {
-                let mut next = commit(&stream, head, "x");
+                let mut next = new_commit(&stream, head, "x");
                 next.payloads.clear();
                 next.wake = Wake::Done;
                 head = Some(log.append(next).await.expect("next"));
@@ -220,5 +227,5 @@ async fn a_start_reads_the_saved_wakes_and_not_history() {
     });
     assert!(String::from_utf8_lossy(&saved.await.payload).contains("\"position\":10000"));
     let other = opened(&cluster.config("S")).await;
-    assert_eq!(other.due(Timestamp(9), 9).await.expect("readable"), [open]);
+    assert_eq!(other.due_streams(Timestamp(9), 9).await.expect("readable"), [open]);
 }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use convergio_domain::stream::Seq;
 use convergio_eventstore::EventLog;
-use convergio_eventstore::conformance::model::{Expected, Op, STREAMS, agree};
-use convergio_eventstore::embedded::{Config, EmbeddedLog};
+use convergio_eventstore::conformance::model::{
+    ExpectedHead, LogOperation, STREAMS, assert_logs_agree,
+};
+use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop};
 use proptest::test_runner::TestRunner;
 use proptest::{prop_oneof, proptest};
@@ -13,20 +15,20 @@ use proptest::{prop_oneof, proptest};
 use crate::nats::{Cluster, KEY, Sync, opened};
 use crate::support::Log;
 
-fn op() -> impl Strategy<Value = Op> {
+fn op() -> impl Strategy<Value = LogOperation> {
     let expected = prop_oneof![
-        6 => Just(Expected::Head),
-        1 => Just(Expected::Nothing),
-        1 => (1..4_usize).prop_map(Expected::Earlier),
-        1 => Just(Expected::Wrong),
+        6 => Just(ExpectedHead::Head),
+        1 => Just(ExpectedHead::Nothing),
+        1 => (1..4_usize).prop_map(ExpectedHead::Earlier),
+        1 => Just(ExpectedHead::Wrong),
     ];
     let append = (0..STREAMS, 1..5_usize, expected);
     prop_oneof![
-        8 => append.prop_map(|(stream, events, expected)| Op::Append(stream, events, expected)),
-        2 => any::<usize>().prop_map(Op::Again),
-        1 => any::<usize>().prop_map(Op::Changed),
-        1 => (0..STREAMS, 1..9_u64).prop_map(|(stream, seq)| Op::Erase(stream, Seq(seq))),
-        1 => Just(Op::Reopen),
+        8 => append.prop_map(|(stream, events, expected)| LogOperation::Append(stream, events, expected)),
+        2 => any::<usize>().prop_map(LogOperation::Again),
+        1 => any::<usize>().prop_map(LogOperation::Changed),
+        1 => (0..STREAMS, 1..9_u64).prop_map(|(stream, seq)| LogOperation::Erase(stream, Seq(seq))),
+        1 => Just(LogOperation::Reopen),
     ]
 }
 
@@ -42,9 +44,9 @@ proptest! {
         runtime().block_on(async {
             let folder = tempfile::tempdir().expect("a folder");
             std::fs::write(folder.path().join("payload.key"), KEY).expect("written");
-            let config = Config::new(folder.path());
+            let config = EmbeddedConfig::new(folder.path());
             let open = || Arc::new(EmbeddedLog::open(&config).expect("opens")) as Log;
-            agree(&ops, KEY, open(), async |log| {
+            assert_logs_agree(&ops, KEY, open(), async |log| {
                 log.close().await.expect("ends");
                 open()
             })
@@ -63,7 +65,7 @@ fn the_log_in_a_cluster_is_as_the_one_in_memory() {
         let mut runner = TestRunner::new(ProptestConfig::with_cases(12));
         let ran = runner.run(&prop::collection::vec(op(), 1..25), |ops| {
             runtime.block_on(async {
-                agree(&ops, KEY, open().await, async |log: Arc<dyn EventLog>| {
+                assert_logs_agree(&ops, KEY, open().await, async |log: Arc<dyn EventLog>| {
                     log.close().await.expect("ends");
                     open().await
                 })

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use convergio_eventstore::jetstream::{Config, JetStreamLog, Layout};
+use convergio_eventstore::jetstream::{JetStreamConfig, JetStreamLog, Layout};
 use convergio_eventstore::{Durability, LogError};
 
 /// Longest wait for a server or a cluster to be ready.
@@ -226,10 +226,10 @@ impl Cluster {
         format!("nats://cvg:secret@{}/{name}", hosts.join(","))
     }
 
-    pub(crate) fn config(&self, name: &str) -> Config {
-        let mut config = Config::new(self.url(name).parse().expect("an address"), KEY);
+    pub(crate) fn config(&self, name: &str) -> JetStreamConfig {
+        let mut config = JetStreamConfig::new(self.url(name).parse().expect("an address"), KEY);
         config.insecure_cluster = true;
-        config.require = match self.servers.len() {
+        config.required_durability = match self.servers.len() {
             1 => Durability::Fsync,
             _ => Durability::QuorumFsync,
         };
@@ -242,10 +242,10 @@ impl Cluster {
     }
 
     /// Makes a log, waiting until the servers have found each other.
-    pub(crate) async fn create(&self, name: &str) -> Config {
+    pub(crate) async fn create(&self, name: &str) -> JetStreamConfig {
         let config = self.config(name);
         eventually("the log can be made", async || {
-            match JetStreamLog::create(&config, &self.layout()).await {
+            match JetStreamLog::create_log(&config, &self.layout()).await {
                 Ok(()) => Some(()),
                 Err(LogError::Unavailable(reason)) if reason.contains("exists already") => Some(()),
                 Err(_) => None,
@@ -263,7 +263,7 @@ impl Cluster {
 }
 
 /// Opens a log, waiting until the servers have chosen leaders.
-pub(crate) async fn opened(config: &Config) -> JetStreamLog {
+pub(crate) async fn opened(config: &JetStreamConfig) -> JetStreamLog {
     let until = Instant::now() + READY;
     loop {
         match JetStreamLog::open(config).await {

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use convergio_eventstore::conformance::workload::Writers;
-use convergio_eventstore::embedded::{Config, EmbeddedLog};
-use convergio_eventstore::{Durability, EventLog, Position, jetstream, verify};
+use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
+use convergio_eventstore::{Durability, EventLog, Position, jetstream, verify_log};
 
 use crate::crash::{check, round, rounds};
 use crate::forgetful::Mounted;
@@ -34,9 +34,9 @@ async fn a_power_cut_takes_nothing_that_the_embedded_log_acknowledged() {
             round(at.path(), 20 + number * 53 % 300, &mut told);
             let left = tempfile::tempdir().unwrap();
             disk.cut(left.path(), number as u64, KEPT[number % KEPT.len()]);
-            let log = EmbeddedLog::open(&Config::new(left.path())).unwrap();
+            let log = EmbeddedLog::open(&EmbeddedConfig::new(left.path())).unwrap();
             check(&log, &mut told).await;
-            let found = verify(&log, true).await.unwrap();
+            let found = verify_log(&log, true).await.unwrap();
             assert_eq!(found.records as usize, told.len());
             assert_eq!(found.payloads, found.records);
             log.close().await.unwrap();
@@ -54,19 +54,19 @@ async fn cuts_that_lose(servers: usize, sync: Sync, rounds: usize) -> Option<usi
     cluster.start_all();
     let mut config = cluster.create("P").await;
     if sync == Sync::Default {
-        config.require = Durability::Process;
+        config.required_durability = Durability::Process;
     }
     let mut lost = 0;
     for number in 0..rounds {
         let log: Log = Arc::new(opened(&config).await);
-        let before = verify(&*log, false).await.expect("whole").records;
+        let before = verify_log(&*log, false).await.expect("whole").records;
         let writers = Writers::start(&log, 16);
-        writers.more(150).await;
+        writers.wait_for_commits(150).await;
         cluster.kill_all();
         cut(&mut cluster, disks, number);
         disks = mount(&mut cluster)?;
         cluster.start_all();
-        let acknowledged = before + writers.acknowledged();
+        let acknowledged = before + writers.acknowledged_count();
         if sync == Sync::Default {
             lost += usize::from(fewer_than(&config, acknowledged).await);
             break;
@@ -79,16 +79,16 @@ async fn cuts_that_lose(servers: usize, sync: Sync, rounds: usize) -> Option<usi
 }
 
 /// The log holds what the writers were told, and nothing else.
-async fn whole(log: Log, config: &jetstream::Config, writers: Writers, before: u64) {
-    let commits = writers.finish(Arc::clone(&log)).await;
+async fn whole(log: Log, config: &jetstream::JetStreamConfig, writers: Writers, before: u64) {
+    let commits = writers.finish_and_check(Arc::clone(&log)).await;
     log.close().await.expect("ends");
     let log = opened(config).await;
-    let found = verify(&log, true).await.expect("every chain and payload holds");
+    let found = verify_log(&log, true).await.expect("every chain and payload holds");
     assert_eq!(found.records, before + commits);
 }
 
 /// Whether a log cannot be opened any more, or ends before what was acknowledged.
-async fn fewer_than(config: &jetstream::Config, acknowledged: u64) -> bool {
+async fn fewer_than(config: &jetstream::JetStreamConfig, acknowledged: u64) -> bool {
     let until = Instant::now() + SERVERS_ARE_UP;
     let mut last = String::new();
     while Instant::now() < until {

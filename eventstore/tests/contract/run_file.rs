@@ -4,18 +4,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use convergio_domain::decider::Context;
-use convergio_domain::graph::{self, GraphNoun, Register, ToolCatalog, ToolSpec};
+use convergio_domain::decider::DecisionContext;
+use convergio_domain::graph::{self, GraphNoun, RegisterGraph, ToolCatalog, ToolSpec};
 use convergio_domain::id::{ExecutorId, GraphId, RunId};
-use convergio_domain::payload::{PayloadRef, PayloadSlot, Purpose};
+use convergio_domain::payload::{PayloadPurpose, PayloadRef, PayloadSlot};
 use convergio_domain::run::{
-    Advance, Budget, CreateRun, ForkRun, Intent, Outcome, Run, RunCommand, Start, StepResult,
+    AdvanceRun, Budget, CreateRun, ForkRun, Run, RunCommand, StepIntent, StepOutcome, StepResult,
+    StepStart,
 };
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
-use convergio_eventstore::archive::{self, Import};
-use convergio_eventstore::embedded::{Config, EmbeddedLog};
-use convergio_eventstore::run_file::{self, ImportError, ImportOptions, Imported, RunFile};
+use convergio_eventstore::archive::{self, ImportMode};
+use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
+use convergio_eventstore::run_file::{
+    self, RunFile, RunImportError, RunImportOptions, RunImportReport,
+};
 use convergio_eventstore::{MemoryLog, Payload, Repository, SystemClock};
 use futures_util::TryStreamExt;
 use serde_json::{Value, json};
@@ -27,11 +30,11 @@ use crate::support::Log;
 const MANIFEST: &str = "name: little\nnodes:\n  - {id: a, tool: t, with: {}}\n";
 const OTHER: &str = "name: little\nnodes:\n  - {id: b, tool: t, with: {}}\n";
 
-fn context() -> Context {
-    Context { now: Timestamp(7), actor: "tester".parse().expect("a name") }
+fn context() -> DecisionContext {
+    DecisionContext { now: Timestamp(7), actor: "tester".parse().expect("a name") }
 }
 
-fn payload(bytes: &[u8], purpose: Purpose) -> Payload {
+fn payload(bytes: &[u8], purpose: PayloadPurpose) -> Payload {
     let media_type = "application/json".into();
     Payload { bytes: Bytes::copy_from_slice(bytes), media_type, purpose, subject: None }
 }
@@ -40,25 +43,26 @@ fn repository(log: &Log) -> Repository {
     Repository::new(Arc::clone(log), Arc::new(SystemClock))
 }
 
-async fn register(repository: &Repository, manifest: &str) -> (GraphId, Register) {
+async fn register(repository: &Repository, manifest: &str) -> (GraphId, RegisterGraph) {
     let spec = ToolSpec {
         name: "t".into(),
         description: "T.".into(),
         arguments: json!({"type": "object"}),
     };
-    let parsed = graph::parse(manifest, &ToolCatalog::new(vec![spec])).expect("valid").graph;
+    let parsed =
+        graph::parse_manifest(manifest, &ToolCatalog::new(vec![spec])).expect("valid").graph;
     let tenant = "default".parse().expect("a name");
     let id = graph::graph_id(&tenant, &parsed.name);
-    let register = Register {
+    let register = RegisterGraph {
         name: parsed.name.clone(),
-        version: parsed.version(),
+        version: parsed.compute_version(),
         nodes: 1,
         manifest: PayloadSlot(0),
         is_derived: false,
     };
-    let manifest = vec![payload(&parsed.canonical(), Purpose::Manifest)];
+    let manifest = vec![payload(&parsed.canonical_manifest(), PayloadPurpose::Manifest)];
     let command = |_: &_, _| (register.clone(), manifest.clone());
-    let stream = StreamKey::graph(tenant, id);
+    let stream = StreamKey::for_graph(tenant, id);
     repository.execute::<GraphNoun>(&stream, &context(), command).await.expect("new");
     (id, register)
 }
@@ -68,7 +72,7 @@ async fn run() -> (Repository, StreamKey) {
     let log: Log = Arc::new(MemoryLog::new());
     let repository = repository(&log);
     let (graph, register) = register(&repository, MANIFEST).await;
-    let stream = StreamKey::run("default".parse().expect("a name"), RunId(Uuid::now_v7()));
+    let stream = StreamKey::for_run("default".parse().expect("a name"), RunId(Uuid::now_v7()));
     let create = CreateRun {
         graph,
         version: register.version,
@@ -76,35 +80,38 @@ async fn run() -> (Repository, StreamKey) {
         budget: Budget::default(),
         request_hash: "r".into(),
         privacy: convergio_domain::chat::Privacy::Any,
-        lineage: convergio_domain::run::Lineage::default(),
+        provenance: convergio_domain::run::Provenance::default(),
     };
-    let advance = |outcomes, starts| Advance {
+    let advance = |outcomes, starts| AdvanceRun {
         executor: ExecutorId(Uuid::nil()),
         outcomes,
-        moves: Vec::new(),
-        instant: Vec::new(),
-        ready: Vec::new(),
+        turn_updates: Vec::new(),
+        instant_outcomes: Vec::new(),
+        ready_steps: Vec::new(),
         starts,
         end: None,
     };
     let step = || "a".parse().expect("a step");
-    let outcome = Outcome {
+    let outcome = StepOutcome {
         step: step(),
         attempt: 1,
         result: StepResult::Completed { output: Some(PayloadSlot(1)), case: None },
         call: None,
         skipped: Vec::new(),
     };
-    let start = Start { step: step(), intent: Intent::Compute };
+    let start = StepStart { step: step(), intent: StepIntent::Compute };
     let told = [
         (
             RunCommand::Create(create),
-            vec![payload(b"{\"text\":\"gr\xC3\xBC\xC3\x9Fe\"}", Purpose::Input)],
+            vec![payload(b"{\"text\":\"gr\xC3\xBC\xC3\x9Fe\"}", PayloadPurpose::Input)],
         ),
         (RunCommand::Advance(advance(Vec::new(), vec![start])), Vec::new()),
         (
             RunCommand::Advance(advance(vec![outcome], Vec::new())),
-            vec![payload(&[0, 159, 146, 150], Purpose::Output), payload(b"1\n", Purpose::Output)],
+            vec![
+                payload(&[0, 159, 146, 150], PayloadPurpose::Output),
+                payload(b"1\n", PayloadPurpose::Output),
+            ],
         ),
     ];
     for (command, payloads) in told {
@@ -115,7 +122,7 @@ async fn run() -> (Repository, StreamKey) {
 }
 
 async fn exported(repository: &Repository, run: &StreamKey, payloads: bool, to: &Path) -> PathBuf {
-    let file = run_file::export(repository.clone(), run.clone(), payloads).await;
+    let file = run_file::export_run(repository.clone(), run.clone(), payloads).await;
     let pieces: Vec<Bytes> =
         file.expect("readable").expect("a run").try_collect().await.expect("readable");
     let path = to.join(format!("{}.jsonl", Uuid::now_v7()));
@@ -127,15 +134,15 @@ async fn imported(
     repository: &Repository,
     key: &[u8; 32],
     file: &Path,
-) -> Result<Imported, ImportError> {
-    let options = ImportOptions { context: &context(), signer: None };
-    run_file::import(repository, key, file, options).await
+) -> Result<RunImportReport, RunImportError> {
+    let options = RunImportOptions { context: &context(), signer: None };
+    run_file::import_run(repository, key, file, options).await
 }
 
 /// The payload of a run at a place.
 async fn open(repository: &Repository, run: &StreamKey, place: &str) -> Option<Bytes> {
     let place: PayloadRef = place.parse().expect("a reference");
-    repository.payload(run, place).await.expect("readable")
+    repository.read_payload(run, place).await.expect("readable")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,16 +151,16 @@ async fn a_run_is_the_same_in_every_log_that_takes_its_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = exported(&origin, &run, true, folder.path()).await;
     let cluster = Cluster::start(1, Sync::Always);
-    let near = EmbeddedLog::open(&Config::new(folder.path().join("near"))).expect("opens");
+    let near = EmbeddedLog::open(&EmbeddedConfig::new(folder.path().join("near"))).expect("opens");
     let near_key = std::fs::read(folder.path().join("near/payload.key")).expect("a key");
     let near_key: [u8; 32] = near_key.try_into().expect("32 bytes");
     let logs: [(Log, [u8; 32]); 2] =
         [(Arc::new(near), near_key), (Arc::new(cluster.log("R").await), KEY)];
-    let written = origin.log().read_stream(&run, Seq(0), 100).await.expect("readable");
+    let written = origin.event_log().read_stream(&run, Seq(0), 100).await.expect("readable");
     for (log, key) in &logs {
         let repository = repository(log);
         let done = imported(&repository, key, &file).await.expect("taken");
-        assert_eq!((done.events, done.added), (3, 3));
+        assert_eq!((done.events, done.added_records), (3, 3));
         let read = log.read_stream(&run, Seq(0), 100).await.expect("readable");
         assert_eq!(read.len(), written.len() + 1, "and the mark behind it");
         for (a, b) in read.iter().zip(&written) {
@@ -163,9 +170,12 @@ async fn a_run_is_the_same_in_every_log_that_takes_its_file() {
             let bytes = open(&repository, &run, place).await;
             assert!(bytes.is_some() && bytes == open(&origin, &run, place).await, "{place}");
         }
-        assert!(log.due(Timestamp(i64::MAX), 10).await.expect("readable").is_empty(), "it rests");
+        assert!(
+            log.due_streams(Timestamp(i64::MAX), 10).await.expect("readable").is_empty(),
+            "it rests"
+        );
         let again = imported(&repository, key, &file).await.expect("known");
-        assert_eq!(again.added, 0, "the same file again changes nothing");
+        assert_eq!(again.added_records, 0, "the same file again changes nothing");
         let out = exported(&repository, &run, true, folder.path()).await;
         let mut out = inner_lines(&out);
         let mark = out.pop().expect("a record").to_string();
@@ -198,19 +208,21 @@ async fn payloads_of_another_key_outlive_an_archive() {
     // The same key as the origin's: the payloads become its own again.
     imported(&repository(&other), &key, &file).await.expect("taken");
     assert_eq!(open(&repository(&other), &run, "3.1").await, Some(Bytes::from_static(b"1\n")));
-    let near =
-        Arc::new(EmbeddedLog::open(&Config::new(folder.path().join("near"))).expect("opens"));
+    let near = Arc::new(
+        EmbeddedLog::open(&EmbeddedConfig::new(folder.path().join("near"))).expect("opens"),
+    );
     let key = std::fs::read(folder.path().join("near/payload.key")).expect("a key");
     let key: [u8; 32] = key.try_into().expect("32 bytes");
     let near: Log = near;
     imported(&repository(&near), &key, &file).await.expect("taken");
     let packed = folder.path().join("archive");
-    archive::export(&*near, &key, &packed, None).await.expect("written");
+    archive::export_archive(&*near, &key, &packed, None).await.expect("written");
     std::fs::create_dir(folder.path().join("third")).expect("a folder");
     std::fs::write(folder.path().join("third/payload.key"), key).expect("written");
-    let third: Log =
-        Arc::new(EmbeddedLog::open(&Config::new(folder.path().join("third"))).expect("opens"));
-    archive::import(&*third, &key, &packed, Import::Restore).await.expect("restored");
+    let third: Log = Arc::new(
+        EmbeddedLog::open(&EmbeddedConfig::new(folder.path().join("third"))).expect("opens"),
+    );
+    archive::import_archive(&*third, &key, &packed, ImportMode::Restore).await.expect("restored");
     assert_eq!(
         open(&repository(&third), &run, "3.0").await.as_deref(),
         Some(&[0, 159, 146, 150][..])
@@ -267,7 +279,7 @@ async fn a_changed_file_is_refused_by_its_line_and_nothing_is_written() {
         let said = refused.to_string();
         assert!(said.contains(reason), "{said}");
         assert!(line == 0 || said.starts_with(&format!("line {line}: ")), "{said}, not {line}");
-        assert_eq!(log.head(&run).await.expect("readable"), None);
+        assert_eq!(log.stream_head(&run).await.expect("readable"), None);
     }
 }
 
@@ -287,7 +299,7 @@ async fn another_history_under_the_same_id_is_refused() {
     let refused = imported(&target, &[7; 32], &longer).await.expect_err("refused");
     assert!(refused.to_string().contains("another from event 4 on"), "{refused}");
     let known = imported(&target, &[7; 32], &file).await.expect("its beginning is known");
-    assert_eq!(known.added, 0);
+    assert_eq!(known.added_records, 0);
 }
 
 #[tokio::test]
@@ -299,7 +311,7 @@ async fn an_imported_version_is_not_what_the_next_run_gets() {
     let target = repository(&log);
     let (id, own) = register(&target, OTHER).await;
     imported(&target, &[7; 32], &file).await.expect("taken");
-    let stream = StreamKey::graph("default".parse().expect("a name"), id);
+    let stream = StreamKey::for_graph("default".parse().expect("a name"), id);
     let state = target.load::<GraphNoun>(&stream).await.expect("readable").state;
     assert_eq!((state.versions.len(), state.latest), (2, Some(own.version)));
 }
@@ -314,17 +326,17 @@ async fn fork(repository: &Repository, run: &StreamKey) -> StreamKey {
         parent: RunId(run.id),
         seq: head.seq,
         hash: head.hash.iter().map(|byte| format!("{byte:02x}")).collect(),
-        fold: parent.state.fingerprint(),
+        fingerprint: parent.state.refresh_fingerprint(),
         graph,
         version,
         input: Some(PayloadSlot(0)),
         budget: Budget::default(),
         changes: vec!["inputs.text".into()],
         request_hash: "f".into(),
-        of_import: false,
+        is_parent_imported: false,
     };
-    let stream = StreamKey::run(run.tenant.clone(), RunId(Uuid::now_v7()));
-    let input = payload(b"{\"text\":\"other\"}", Purpose::Input);
+    let stream = StreamKey::for_run(run.tenant.clone(), RunId(Uuid::now_v7()));
+    let input = payload(b"{\"text\":\"other\"}", PayloadPurpose::Input);
     let command = |_: &_, _| (RunCommand::Fork(fork.clone()), vec![input.clone()]);
     repository.execute_from::<Run>(parent, &stream, &context(), command).await.expect("taken");
     stream
@@ -339,25 +351,25 @@ async fn the_file_of_a_fork_has_what_it_begins_with() {
     let log: Log = Arc::new(MemoryLog::new());
     let target = repository(&log);
     let done = imported(&target, &[7; 32], &file).await.expect("taken");
-    assert_eq!((&done.stream, done.events, done.added), (&fork, 1, 3));
+    assert_eq!((&done.stream, done.events, done.added_records), (&fork, 1, 3));
     let written = origin.load::<Run>(&fork).await.expect("readable");
     let read = target.load_at::<Run>(&fork, Seq(1), true).await;
     let mut read = read.expect("it is whole").expect("it has the event");
-    assert_eq!(read.state.fingerprint(), written.state.clone().fingerprint());
+    assert_eq!(read.state.refresh_fingerprint(), written.state.clone().refresh_fingerprint());
     assert_eq!(open(&target, &fork, "1.0").await, open(&origin, &fork, "1.0").await);
     assert_eq!(open(&target, &run, "1.0").await, open(&origin, &run, "1.0").await);
-    assert_eq!(imported(&target, &[7; 32], &file).await.expect("known").added, 0);
+    assert_eq!(imported(&target, &[7; 32], &file).await.expect("known").added_records, 0);
     let whole = exported(&origin, &run, true, folder.path()).await;
     let refused = imported(&target, &[7; 32], &whole).await.expect_err("its end is marked");
     assert!(refused.to_string().contains("another from event 3 on"), "{refused}");
     let other: Log = Arc::new(MemoryLog::new());
     let other = repository(&other);
-    assert_eq!(imported(&other, &[7; 32], &whole).await.expect("taken").added, 3);
-    assert_eq!(imported(&other, &[7; 32], &file).await.expect("the parent first").added, 1);
+    assert_eq!(imported(&other, &[7; 32], &whole).await.expect("taken").added_records, 3);
+    assert_eq!(imported(&other, &[7; 32], &file).await.expect("the parent first").added_records, 1);
 
     let read = RunFile::open(&file).expect("right");
     assert_eq!((read.records.len(), read.ancestors.len(), read.graphs.len()), (1, 1, 1));
-    assert_eq!(read.inherited().expect("a fork").seq, Seq(2));
+    assert_eq!(read.inherited_state().expect("a fork").seq, Seq(2));
 }
 
 #[tokio::test]
@@ -386,7 +398,7 @@ async fn the_file_of_a_fork_without_its_beginning_is_refused_by_its_line() {
         let refused = imported(&repository(&log), &[7; 32], &file).await.expect_err("refused");
         let said = refused.to_string();
         assert!(said.contains(reason) && said.starts_with(&format!("line {line}: ")), "{said}");
-        assert_eq!(log.head(&run).await.expect("readable"), None);
+        assert_eq!(log.stream_head(&run).await.expect("readable"), None);
     }
     // Only the fork's own record.
     let orphan = text.lines().enumerate().filter(|(line, _)| ![1, 3, 4, 5].contains(line));

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use async_nats::jetstream::stream::Info;
 use convergio_eventstore::conformance::workload::Writers;
-use convergio_eventstore::jetstream::{Config, JetStreamLog};
-use convergio_eventstore::{AppendError, EventLog, verify};
+use convergio_eventstore::jetstream::{JetStreamConfig, JetStreamLog};
+use convergio_eventstore::{AppendError, EventLog, verify_log};
 use serde_json::json;
 
 use crate::crash::{Mounted, check, round_of, rounds};
 use crate::nats::{Cluster, READY, Sync, eventually, opened};
-use crate::support::{Log, commit, stream};
+use crate::support::{Log, new_commit, new_stream};
 
 /// Longer than the log is patient with a server that refuses.
 const NO_ANSWER: Duration = Duration::from_secs(20);
@@ -41,10 +41,10 @@ async fn a_server_that_lost_its_disk_is_replaced_under_a_new_name() {
     let config = cluster.create("N").await;
     let log: Log = Arc::new(opened(&config).await);
     let writers = Writers::start(&log, 16);
-    writers.more(300).await;
+    writers.wait_for_commits(300).await;
     cluster.servers[2].kill();
     std::fs::remove_dir_all(cluster.servers[2].store()).expect("it is ours");
-    writers.more(50).await;
+    writers.wait_for_commits(50).await;
     // The old name is struck off, so that the new server can take its place.
     let system = beside(&cluster, "sys", "sys").await;
     eventually("the old server is struck off", async || {
@@ -67,10 +67,10 @@ async fn a_server_that_lost_its_disk_is_replaced_under_a_new_name() {
     }
     // Now the new one is needed for a majority.
     cluster.servers[0].kill();
-    writers.more(50).await;
+    writers.wait_for_commits(50).await;
     cluster.servers[0].start();
-    let commits = writers.finish(Arc::clone(&log)).await;
-    let found = verify(&opened(&config).await, true).await.expect("whole");
+    let commits = writers.finish_and_check(Arc::clone(&log)).await;
+    let found = verify_log(&opened(&config).await, true).await.expect("whole");
     assert_eq!(found.records, commits);
 }
 
@@ -86,10 +86,10 @@ async fn a_full_disk_of_a_server_loses_nothing_that_was_acknowledged() {
     cluster.start_all();
     let config = cluster.create("F").await;
     let log: Log = Arc::new(opened(&config).await);
-    let (stream, mut head, mut appended) = (stream(), None, 0);
+    let (stream, mut head, mut appended) = (new_stream(), None, 0);
     // The server says that it is full, says nothing, or stops: then the commit waits.
     let waiting = loop {
-        let mut next = commit(&stream, head, "x");
+        let mut next = new_commit(&stream, head, "x");
         let mut bytes = vec![0; 200_000];
         blake3::Hasher::new().update(next.id.as_bytes()).finalize_xof().fill(&mut bytes);
         next.payloads[0].bytes = bytes.into();
@@ -118,9 +118,13 @@ async fn a_full_disk_of_a_server_loses_nothing_that_was_acknowledged() {
     }
     log.close().await.expect("ends");
     let log = opened(&config).await;
-    assert_eq!(log.head(&stream).await.expect("readable"), head, "what was acknowledged is there");
-    log.append(commit(&stream, head, "y")).await.expect("it goes on");
-    assert_eq!(verify(&log, true).await.expect("whole").records, appended + 1);
+    assert_eq!(
+        log.stream_head(&stream).await.expect("readable"),
+        head,
+        "what was acknowledged is there"
+    );
+    log.append(new_commit(&stream, head, "y")).await.expect("it goes on");
+    assert_eq!(verify_log(&log, true).await.expect("whole").records, appended + 1);
     log.close().await.expect("ends");
     cluster.kill_all();
 }
@@ -137,7 +141,7 @@ async fn a_killed_engine_loses_and_doubles_nothing_in_a_cluster() {
         let known = told.len();
         check(&log, &mut told).await;
         assert!(told.len() - known <= 8, "at most one commit a writer that nobody was told of");
-        commits = verify(&log, true).await.expect("whole").records;
+        commits = verify_log(&log, true).await.expect("whole").records;
         log.close().await.expect("ends");
     }
     assert_eq!(commits as usize, told.len());
@@ -145,7 +149,7 @@ async fn a_killed_engine_loses_and_doubles_nothing_in_a_cluster() {
 }
 
 /// Why a log is not whole, or how many records it has.
-async fn outcome(config: &Config) -> Result<u64, String> {
+async fn outcome(config: &JetStreamConfig) -> Result<u64, String> {
     let opening =
         eventually("the log opens, or tells why not", async || {
             match JetStreamLog::open(config).await {
@@ -158,7 +162,7 @@ async fn outcome(config: &Config) -> Result<u64, String> {
             }
         });
     let log = opening.await?;
-    let verified = verify(&log, true).await.map(|found| found.records);
+    let verified = verify_log(&log, true).await.map(|found| found.records);
     log.close().await.expect("ends");
     verified.map_err(|error| error.to_string())
 }
@@ -176,8 +180,8 @@ async fn damage_in_any_file_of_a_server_is_told_or_recovered_from() {
     let config = cluster.create("B").await;
     let log: Log = Arc::new(opened(&config).await);
     let writers = Writers::start(&log, 8);
-    writers.more(400).await;
-    let commits = writers.finish(Arc::clone(&log)).await;
+    writers.wait_for_commits(400).await;
+    let commits = writers.finish_and_check(Arc::clone(&log)).await;
     log.close().await.expect("ends");
     cluster.kill_all();
     let store = cluster.servers[0].store();

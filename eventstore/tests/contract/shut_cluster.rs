@@ -4,7 +4,9 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use convergio_eventstore::jetstream::{Address, Config, JetStreamLog, Layout, Login};
+use convergio_eventstore::jetstream::{
+    ClusterAddress, JetStreamConfig, JetStreamLog, Layout, Login,
+};
 use nkeys::KeyPair;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer};
 
@@ -122,19 +124,19 @@ impl ShutCluster {
     }
 
     /// The log, as who has a file meets it.
-    pub(crate) fn config(&self, credentials: &Path) -> Config {
-        let mut address: Address = self.url().parse().expect("an address");
+    pub(crate) fn config(&self, credentials: &Path) -> JetStreamConfig {
+        let mut address: ClusterAddress = self.url().parse().expect("an address");
         address.login = Login::Credentials(credentials.to_owned());
         address.authority = Some(self.authority.clone());
-        Config::new(address, KEY)
+        JetStreamConfig::new(address, KEY)
     }
 
     /// Makes the log, as who may; the servers may still be finding each other.
-    pub(crate) async fn create(&self) -> Config {
+    pub(crate) async fn create(&self) -> JetStreamConfig {
         let layout = Layout { replicas: 3, log_bytes: 256 << 20, payload_bytes: 256 << 20 };
         let maker = self.config(&self.maker);
         eventually("the log can be made", async || {
-            match JetStreamLog::create(&maker, &layout).await {
+            match JetStreamLog::create_log(&maker, &layout).await {
                 Ok(()) => Some(()),
                 Err(error) => error.to_string().contains("exists already").then_some(()),
             }

@@ -11,19 +11,19 @@ use async_nats::jetstream;
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::Seq;
 use convergio_domain::time::Timestamp;
-use convergio_eventstore::jetstream::{Config, JetStreamLog, connect_client};
+use convergio_eventstore::jetstream::{JetStreamConfig, JetStreamLog, connect_client};
 use convergio_eventstore::{ComponentHealth, EventLog, Position};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 
 use crate::nats::{Cluster, Server, Sync, eventually, free_ports, opened};
 use crate::shut_cluster::{Certificates, ShutCluster};
-use crate::support::{commit, stream};
+use crate::support::{new_commit, new_stream};
 
 /// Wait for the answer to a call that is denied, or to a stranger: there is none.
 const NO_ANSWER: Duration = Duration::from_secs(1);
 
-async fn refusal(config: &Config) -> String {
+async fn refusal(config: &JetStreamConfig) -> String {
     let refused = JetStreamLog::open(config).await.err().expect("it is refused").to_string();
     assert_eq!(refused.lines().count(), 1, "{refused}");
     refused
@@ -74,7 +74,7 @@ async fn an_open_cluster_is_refused_and_a_stranger_reads_it() {
     let cluster = Cluster::start(3, Sync::Always);
     let known = cluster.create("O").await;
     let log = opened(&known).await;
-    log.append(commit(&stream(), None, "ours")).await.expect("new");
+    log.append(new_commit(&new_stream(), None, "ours")).await.expect("new");
 
     let mut config = known.clone();
     config.insecure_cluster = false;
@@ -83,7 +83,7 @@ async fn an_open_cluster_is_refused_and_a_stranger_reads_it() {
     assert!(line.contains("deploy/nats/server.conf"), "{line}");
     assert!(line.contains("--insecure-cluster"), "{line}");
     let layout = cluster.layout();
-    let refused = JetStreamLog::create(&config, &layout).await.expect_err("it is refused");
+    let refused = JetStreamLog::create_log(&config, &layout).await.expect_err("it is refused");
     assert!(refused.to_string().contains("lets any server join"), "{refused}");
     // Elsewhere nothing is said before the connection is encrypted.
     config.address.servers = vec![format!("0.0.0.0:{}", cluster.servers[0].client_port)];
@@ -110,28 +110,30 @@ async fn a_stranger_joins_no_shut_cluster() {
     everything_is_done(&log).await;
     strangers_get_nothing(&cluster).await;
     calls_are_denied(&config).await;
-    assert_eq!(log.verify().await.expect("the chain holds"), (2, 2));
+    assert_eq!(log.verify_chains().await.expect("the chain holds"), (2, 2));
 }
 
 /// All that takes a right: of what is made with the log nothing is refused.
 async fn everything_is_done(log: &JetStreamLog) {
-    let (stream, mut tail) = (stream(), log.tail(Position::START));
-    let first = log.append(commit(&stream, None, "a")).await.expect("new");
-    let second = log.append(commit(&stream, Some(first), "b")).await.expect("next");
+    let (stream, mut tail) = (new_stream(), log.tail_all(Position::START));
+    let first = log.append(new_commit(&stream, None, "a")).await.expect("new");
+    let second = log.append(new_commit(&stream, Some(first), "b")).await.expect("next");
     for head in [first, second] {
         let record = tail.next().await.expect("more").expect("readable");
-        assert_eq!(record.head(), head);
+        assert_eq!(record.stream_head(), head);
     }
-    log.next_due(Timestamp(0)).await.expect("the wake index gets on");
+    log.next_due_time(Timestamp(0)).await.expect("the wake index gets on");
     let payload = PayloadRef { seq: Seq(1), index: 0 };
-    assert_eq!(log.payload(&stream, payload).await.expect("readable").expect("there"), "a");
+    assert_eq!(log.read_payload(&stream, payload).await.expect("readable").expect("there"), "a");
     assert!(log.erase_payload(&stream, payload).await.expect("erased"));
-    assert_eq!(log.payload(&stream, payload).await.expect("readable"), None);
+    assert_eq!(log.read_payload(&stream, payload).await.expect("readable"), None);
     assert_eq!(log.read_all(Position::START, 9).await.expect("readable").records.len(), 2);
-    let shares = log.share(ComponentHealth::default());
-    eventually("slots are held", async || (shares.watch().borrow().count() > 0).then_some(()))
-        .await;
-    shares.leave().await;
+    let shares = log.lease_slots(ComponentHealth::default());
+    eventually("slots are held", async || {
+        (shares.watch_slots().borrow().slot_count() > 0).then_some(())
+    })
+    .await;
+    shares.release_slots().await;
 }
 
 /// Neither without a certificate nor with one that nobody has vouched for.
@@ -163,7 +165,7 @@ async fn strangers_get_nothing(cluster: &ShutCluster) {
 }
 
 /// Who works with the log may not empty or change it.
-async fn calls_are_denied(config: &Config) {
+async fn calls_are_denied(config: &JetStreamConfig) {
     let client = connect_client(config).await.expect("connects");
     let calls = [
         "STREAM.PURGE.SHUT_LOG",

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use convergio_eventstore::MemoryLog;
-pub(crate) use convergio_eventstore::conformance::{Log, commit, event, stream};
-use convergio_eventstore::embedded::{Config, EmbeddedLog};
+pub(crate) use convergio_eventstore::conformance::{Log, new_commit, new_event, new_stream};
+use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
 
 /// A fresh log in memory.
 pub(crate) fn memory() -> (Log, ()) {
@@ -14,6 +14,6 @@ pub(crate) fn memory() -> (Log, ()) {
 /// A fresh log in a folder, which lives as long as the test.
 pub(crate) fn embedded() -> (Log, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
-    let log = EmbeddedLog::open(&Config::new(folder.path())).expect("opens");
+    let log = EmbeddedLog::open(&EmbeddedConfig::new(folder.path())).expect("opens");
     (Arc::new(log), folder)
 }

@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use convergio_domain::decider::{Context, Decider, Recorded, Wake};
+use convergio_domain::decider::{Decider, DecisionContext, RecordedEvent, Wake};
 use convergio_domain::event::Event;
-use convergio_domain::payload::{PayloadRef, PayloadSlot, Purpose};
+use convergio_domain::payload::{PayloadPurpose, PayloadRef, PayloadSlot};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
-use convergio_eventstore::archive::{self, Import};
-use convergio_eventstore::embedded::{Config, EmbeddedLog};
-use convergio_eventstore::{EventLog, Loaded, MemoryLog, Payload, Repository, SystemClock};
+use convergio_eventstore::archive::{self, ImportMode};
+use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
+use convergio_eventstore::{EventLog, LoadedStream, MemoryLog, Payload, Repository, SystemClock};
 use proptest::prelude::{ProptestConfig, any, prop, prop_assert_eq, proptest};
 
 use crate::nats::{Cluster, KEY, Sync};
-use crate::support::{Log, event, stream};
+use crate::support::{Log, new_event, new_stream};
 
 const TURNS: usize = 400;
 /// Bytes of a question, and of an answer.
@@ -29,24 +29,29 @@ impl Decider for Talk {
     type Command = ();
     type Rejection = std::convert::Infallible;
 
-    fn decide(_: &u64, (): (), _: &Context, next: Seq) -> Result<Vec<Event>, Self::Rejection> {
-        Ok(vec![event(&next.to_string())])
+    fn decide(
+        _: &u64,
+        (): (),
+        _: &DecisionContext,
+        next: Seq,
+    ) -> Result<Vec<Event>, Self::Rejection> {
+        Ok(vec![new_event(&next.to_string())])
     }
 
-    fn evolve(state: &mut u64, recorded: Recorded<'_>) {
+    fn evolve(state: &mut u64, recorded: RecordedEvent<'_>) {
         *state = recorded.seq.0;
     }
 
-    fn wake(_: &u64) -> Wake {
+    fn next_wake(_: &u64) -> Wake {
         Wake::Now
     }
 }
 
-fn context() -> Context {
-    Context { now: Timestamp(7), actor: "tester".parse().expect("a name") }
+fn context() -> DecisionContext {
+    DecisionContext { now: Timestamp(7), actor: "tester".parse().expect("a name") }
 }
 
-fn payload(purpose: Purpose, bytes: &[u8]) -> Payload {
+fn payload(purpose: PayloadPurpose, bytes: &[u8]) -> Payload {
     let (bytes, media_type) = (Bytes::copy_from_slice(bytes), "application/json".to_owned());
     Payload { bytes, media_type, purpose, subject: None }
 }
@@ -67,7 +72,7 @@ fn noise(seed: &mut u64) -> String {
 /// the whole next prompt.
 struct Conversation {
     repository: Repository,
-    talk: Loaded<Talk>,
+    talk: LoadedStream<Talk>,
     messages: String,
     seed: u64,
     prompts: Vec<(PayloadRef, Vec<u8>)>,
@@ -96,17 +101,17 @@ impl Conversation {
         }
         let prompt = format!("{}{TAIL}", self.messages).into_bytes();
         let next = Seq(self.talk.head.map_or(0, |head| head.seq.0) + 1);
-        let output = payload(Purpose::Output, format!("\"{answer}\"").as_bytes());
-        let payloads = vec![output, payload(Purpose::Prompt, &prompt)];
+        let output = payload(PayloadPurpose::Output, format!("\"{answer}\"").as_bytes());
+        let payloads = vec![output, payload(PayloadPurpose::Prompt, &prompt)];
         let written = self.repository.commit(&mut self.talk, (), payloads, &context()).await;
         written.expect("written");
-        self.prompts.push((PayloadSlot(1).at(next), prompt));
+        self.prompts.push((PayloadSlot(1).to_payload_ref(next), prompt));
     }
 
     /// Reads prompts again: the last one, and every so many.
     async fn check(&self, log: &dyn EventLog, every: usize) {
         for (reference, prompt) in self.prompts.iter().rev().step_by(every) {
-            let read = log.payload(&self.talk.stream, *reference).await.expect("readable");
+            let read = log.read_payload(&self.talk.stream, *reference).await.expect("readable");
             assert!(read.expect("kept") == *prompt, "{reference} is not what was sent");
         }
     }
@@ -117,8 +122,8 @@ impl Conversation {
 #[tokio::test(flavor = "multi_thread")]
 async fn four_hundred_turns_cost_what_is_new_in_them() {
     let folder = tempfile::tempdir().expect("a folder");
-    let stream = stream();
-    let open = || Arc::new(EmbeddedLog::open(&Config::new(folder.path())).expect("opens"));
+    let stream = new_stream();
+    let open = || Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(folder.path())).expect("opens"));
     let log = open();
     let mut conversation = Conversation::begin(log.clone(), &stream).await;
     for _ in 0..TURNS {
@@ -132,7 +137,7 @@ async fn four_hundred_turns_cost_what_is_new_in_them() {
     let log = open();
     let start = std::time::Instant::now();
     let (last, _) = conversation.prompts.last().expect("a prompt");
-    log.payload(&stream, *last).await.expect("readable").expect("kept");
+    log.read_payload(&stream, *last).await.expect("readable").expect("kept");
     println!(
         "{TURNS} turns: {said} bytes said, {sent} sent, {bytes} on disk: {:.2} times; the last \
          prompt read in {:?}",
@@ -147,19 +152,19 @@ async fn four_hundred_turns_cost_what_is_new_in_them() {
 async fn shared(log: &dyn EventLog, stream: &StreamKey) -> Vec<bool> {
     let records = log.read_stream(stream, Seq(0), 10_000).await.expect("readable");
     let metas = records.iter().flat_map(|record| &record.body.payloads);
-    let prompts = metas.filter(|meta| meta.purpose == Purpose::Prompt);
+    let prompts = metas.filter(|meta| meta.purpose == PayloadPurpose::Prompt);
     prompts.map(|meta| meta.reuse.as_ref().is_some_and(|reuse| reuse.base.is_some())).collect()
 }
 
 async fn goes_on(log: Log) {
-    let stream = stream();
+    let stream = new_stream();
     let mut conversation = Conversation::begin(log.clone(), &stream).await;
     for _ in 0..3 {
         conversation.turn().await;
     }
     conversation = conversation.resumed(log.clone()).await;
     // The first word after a restart is an outcome, without a prompt.
-    let outcome = vec![payload(Purpose::Output, noise(&mut 7).as_bytes())];
+    let outcome = vec![payload(PayloadPurpose::Output, noise(&mut 7).as_bytes())];
     let talk = &mut conversation.talk;
     conversation.repository.commit(talk, (), outcome, &context()).await.expect("written");
     for _ in 0..3 {
@@ -173,7 +178,7 @@ async fn goes_on(log: Log) {
 async fn a_transcript_goes_on_after_a_restart() {
     goes_on(Arc::new(MemoryLog::new())).await;
     let folder = tempfile::tempdir().expect("a folder");
-    goes_on(Arc::new(EmbeddedLog::open(&Config::new(folder.path())).expect("opens"))).await;
+    goes_on(Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(folder.path())).expect("opens"))).await;
     let cluster = Cluster::start(1, Sync::Always);
     goes_on(Arc::new(cluster.log("T").await)).await;
 }
@@ -182,7 +187,7 @@ async fn a_transcript_goes_on_after_a_restart() {
 async fn kept(log: &dyn EventLog, conversation: &Conversation) -> Vec<bool> {
     let mut kept = Vec::new();
     for (reference, prompt) in &conversation.prompts {
-        let read = log.payload(&conversation.talk.stream, *reference).await.expect("readable");
+        let read = log.read_payload(&conversation.talk.stream, *reference).await.expect("readable");
         assert!(read.as_ref().is_none_or(|read| read == prompt), "{reference} is another");
         kept.push(read.is_some());
     }
@@ -190,7 +195,7 @@ async fn kept(log: &dyn EventLog, conversation: &Conversation) -> Vec<bool> {
 }
 
 async fn erased_together(log: Log) {
-    let mut conversation = Conversation::begin(log.clone(), &stream()).await;
+    let mut conversation = Conversation::begin(log.clone(), &new_stream()).await;
     for _ in 0..4 {
         conversation.turn().await;
     }
@@ -211,14 +216,17 @@ async fn erased_together(log: Log) {
 async fn what_is_built_on_an_erased_payload_is_erased_with_it() {
     erased_together(Arc::new(MemoryLog::new())).await;
     let folder = tempfile::tempdir().expect("a folder");
-    erased_together(Arc::new(EmbeddedLog::open(&Config::new(folder.path())).expect("opens"))).await;
+    erased_together(Arc::new(
+        EmbeddedLog::open(&EmbeddedConfig::new(folder.path())).expect("opens"),
+    ))
+    .await;
     let cluster = Cluster::start(1, Sync::Always);
     erased_together(Arc::new(cluster.log("E").await)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_very_deep_is_begun_anew() {
-    let (log, stream) = (Arc::new(MemoryLog::new()), stream());
+    let (log, stream) = (Arc::new(MemoryLog::new()), new_stream());
     let mut conversation = Conversation::begin(log.clone(), &stream).await;
     conversation.messages += ",{\"role\":\"user\",\"content\":\"";
     let mut sent = Vec::new();
@@ -226,7 +234,7 @@ async fn what_is_very_deep_is_begun_anew() {
         conversation.messages += &format!("{number:0>8}");
         let mut prompt = conversation.messages.clone();
         prompt.insert_str(1, &"x".repeat(2000));
-        let payloads = vec![payload(Purpose::Prompt, prompt.as_bytes())];
+        let payloads = vec![payload(PayloadPurpose::Prompt, prompt.as_bytes())];
         let talk = &mut conversation.talk;
         conversation.repository.commit(talk, (), payloads, &context()).await.expect("written");
         sent.push(prompt);
@@ -234,7 +242,7 @@ async fn what_is_very_deep_is_begun_anew() {
     let whole = shared(&*log, &stream).await.iter().filter(|shared| !**shared).count();
     assert_eq!(whole, 2, "one at the beginning, one in between");
     for (seq, prompt) in (1..).zip(&sent) {
-        let read = log.payload(&stream, PayloadRef { seq: Seq(seq), index: 0 }).await;
+        let read = log.read_payload(&stream, PayloadRef { seq: Seq(seq), index: 0 }).await;
         assert_eq!(read.expect("readable").expect("kept"), prompt.as_bytes());
     }
 }
@@ -246,15 +254,17 @@ async fn an_archive_has_the_same_prompts() {
     for place in [&from, &to] {
         std::fs::write(place.path().join("payload.key"), KEY).expect("written");
     }
-    let stream = stream();
-    let log = Arc::new(EmbeddedLog::open(&Config::new(from.path())).expect("opens"));
+    let stream = new_stream();
+    let log = Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(from.path())).expect("opens"));
     let mut conversation = Conversation::begin(log.clone(), &stream).await;
     for _ in 0..5 {
         conversation.turn().await;
     }
-    archive::export(&*log, &KEY, files.path(), None).await.expect("exported");
-    let copy = EmbeddedLog::open(&Config::new(to.path())).expect("opens");
-    archive::import(&copy, &KEY, files.path(), Import::Restore).await.expect("imported");
+    archive::export_archive(&*log, &KEY, files.path(), None).await.expect("exported");
+    let copy = EmbeddedLog::open(&EmbeddedConfig::new(to.path())).expect("opens");
+    archive::import_archive(&copy, &KEY, files.path(), ImportMode::Restore)
+        .await
+        .expect("imported");
     conversation.check(&copy, 1).await;
 }
 
@@ -271,7 +281,7 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         runtime.block_on(async {
-            let (log, stream) = (Arc::new(MemoryLog::new()), stream());
+            let (log, stream) = (Arc::new(MemoryLog::new()), new_stream());
             let mut repository = Repository::new(log.clone(), Arc::new(SystemClock));
             let mut talk = repository.load::<Talk>(&stream).await.expect("readable");
             let mut text = "0123456789".repeat(150);
@@ -285,15 +295,15 @@ proptest! {
                 if *kind == 0 {
                     repository = Repository::new(log.clone(), Arc::new(SystemClock));
                 }
-                let purpose = if *kind == 1 { Purpose::Output } else { Purpose::Prompt };
-                let said = [purpose, Purpose::Prompt];
+                let purpose = if *kind == 1 { PayloadPurpose::Output } else { PayloadPurpose::Prompt };
+                let said = [purpose, PayloadPurpose::Prompt];
                 let payloads = said.map(|purpose| payload(purpose, text.as_bytes())).to_vec();
                 repository.commit(&mut talk, (), payloads, &context()).await.expect("written");
                 sent.push(text.clone());
             }
             for (seq, text) in (1..).zip(&sent) {
                 for index in 0..2 {
-                    let read = log.payload(&stream, PayloadRef { seq: Seq(seq), index }).await;
+                    let read = log.read_payload(&stream, PayloadRef { seq: Seq(seq), index }).await;
                     prop_assert_eq!(&read.expect("readable").expect("kept")[..], text.as_bytes());
                 }
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use convergio_domain::decider::{Context, Decider, Recorded, Wake};
+use convergio_domain::decider::{Decider, DecisionContext, RecordedEvent, Wake};
 use convergio_domain::event::Event;
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
@@ -13,7 +13,7 @@ use convergio_eventstore::{CommitError, EventLog, Repository, SystemClock};
 use tokio::task::JoinSet;
 
 use crate::nats::{Cluster, Sync, opened};
-use crate::support::{Log, embedded, event, memory, stream};
+use crate::support::{Log, embedded, memory, new_event, new_stream};
 
 const WRITERS: usize = 1000;
 
@@ -28,22 +28,27 @@ impl Decider for Count {
     type Command = ();
     type Rejection = std::convert::Infallible;
 
-    fn decide(state: &u64, (): (), _: &Context, _: Seq) -> Result<Vec<Event>, Self::Rejection> {
-        Ok(vec![event(&(state + 1).to_string())])
+    fn decide(
+        state: &u64,
+        (): (),
+        _: &DecisionContext,
+        _: Seq,
+    ) -> Result<Vec<Event>, Self::Rejection> {
+        Ok(vec![new_event(&(state + 1).to_string())])
     }
 
-    fn evolve(state: &mut u64, _: Recorded<'_>) {
+    fn evolve(state: &mut u64, _: RecordedEvent<'_>) {
         FOLDED.fetch_add(1, Ordering::Relaxed);
         *state += 1;
     }
 
-    fn wake(_: &u64) -> Wake {
+    fn next_wake(_: &u64) -> Wake {
         Wake::Parked
     }
 }
 
-fn context() -> Context {
-    Context { now: Timestamp(7), actor: "tester".parse().expect("a name") }
+fn context() -> DecisionContext {
+    DecisionContext { now: Timestamp(7), actor: "tester".parse().expect("a name") }
 }
 
 fn process(log: &Log) -> Repository {
@@ -63,7 +68,8 @@ fn begin_writers(repository: &Repository, stream: &StreamKey, writers: usize) ->
                 let loaded = loaded.expect("its turn comes");
                 assert_eq!(loaded.head.map(|head| head.seq), Some(Seq(loaded.state)));
             } else {
-                let submitted = repository.submit::<Count>(&stream, &context, command).await;
+                let submitted =
+                    repository.submit_command::<Count>(&stream, &context, command).await;
                 submitted.expect("its turn comes");
             }
         });
@@ -75,7 +81,7 @@ fn begin_writers(repository: &Repository, stream: &StreamKey, writers: usize) ->
 async fn check_dense(log: &dyn EventLog, stream: &StreamKey, count: usize) {
     let records = log.read_stream(stream, Seq(0), count + 1).await.expect("readable");
     let events: Vec<_> = records.iter().flat_map(|record| record.body.events.clone()).collect();
-    let expected: Vec<_> = (1..=count).map(|number| event(&number.to_string())).collect();
+    let expected: Vec<_> = (1..=count).map(|number| new_event(&number.to_string())).collect();
     assert!(events == expected, "{} events, or others than expected", events.len());
 }
 
@@ -83,7 +89,7 @@ async fn check_dense(log: &dyn EventLog, stream: &StreamKey, count: usize) {
 async fn a_thousand_writers_at_once_all_get_through() {
     let ((memory, _), (embedded, _folder)) = (memory(), embedded());
     for log in [memory, embedded] {
-        let stream = stream();
+        let stream = new_stream();
         begin_writers(&process(&log), &stream, WRITERS).join_all().await;
         check_dense(&*log, &stream, WRITERS).await;
     }
@@ -92,7 +98,7 @@ async fn a_thousand_writers_at_once_all_get_through() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_writer_folds_again_what_the_one_before_has_folded() {
     let (log, _folder) = embedded();
-    let stream = stream();
+    let stream = new_stream();
     let before = FOLDED.load(Ordering::Relaxed);
     begin_writers(&process(&log), &stream, WRITERS).join_all().await;
     let folded = FOLDED.load(Ordering::Relaxed) - before;
@@ -104,7 +110,7 @@ async fn no_writer_folds_again_what_the_one_before_has_folded() {
 async fn writers_of_several_processes_all_get_through() {
     let ((memory, _), (embedded, _folder)) = (memory(), embedded());
     for log in [memory, embedded] {
-        let stream = stream();
+        let stream = new_stream();
         let processes = [process(&log), process(&log), process(&log)];
         let writers = processes.each_ref().map(|it| begin_writers(it, &stream, WRITERS / 5));
         for tasks in writers {
@@ -120,7 +126,7 @@ async fn writers_of_two_processes_on_a_cluster_all_get_through() {
         let cluster = Cluster::start(servers, Sync::Always);
         let first: Log = Arc::new(cluster.log("Q").await);
         let second: Log = Arc::new(opened(&cluster.config("Q")).await);
-        let stream = stream();
+        let stream = new_stream();
         let writers = [&first, &second].map(|log| begin_writers(&process(log), &stream, 250));
         for tasks in writers {
             tasks.join_all().await;
@@ -133,7 +139,7 @@ async fn writers_of_two_processes_on_a_cluster_all_get_through() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_takes_its_turn_first_is_not_overtaken_among_a_thousand_writers() {
     let (log, _folder) = embedded();
-    let (stream, repository) = (stream(), process(&log));
+    let (stream, repository) = (new_stream(), process(&log));
     // The first commit of a stream takes no turn.
     begin_writers(&repository, &stream, 1).join_all().await;
     let mut state = repository.load::<Count>(&stream).await.expect("readable");
@@ -154,12 +160,12 @@ async fn who_takes_its_turn_first_is_not_overtaken_among_a_thousand_writers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_that_is_behind_is_brought_up_to_date_in_place_of_being_written_on() {
     let (log, _kept) = memory();
-    let (stream, repository) = (stream(), process(&log));
+    let (stream, repository) = (new_stream(), process(&log));
     let other = process(&log);
     let mut state = repository.load::<Count>(&stream).await.expect("readable");
     for rival in [&repository, &other] {
         let command = |_: &u64, _| ((), Vec::new());
-        rival.submit::<Count>(&stream, &context(), command).await.expect("written");
+        rival.submit_command::<Count>(&stream, &context(), command).await.expect("written");
         let written = repository.commit(&mut state, (), Vec::new(), &context()).await;
         assert!(matches!(written, Err(CommitError::Conflict)), "{written:?}");
         let written = repository.commit(&mut state, (), Vec::new(), &context()).await;
@@ -171,13 +177,13 @@ async fn a_state_that_is_behind_is_brought_up_to_date_in_place_of_being_written_
 #[tokio::test(flavor = "multi_thread")]
 async fn who_gives_up_waiting_holds_up_nobody() {
     let (log, _folder) = embedded();
-    let (stream, repository) = (stream(), process(&log));
+    let (stream, repository) = (new_stream(), process(&log));
     let mut gone = begin_writers(&repository, &stream, WRITERS / 2);
     let rest = begin_writers(&repository, &stream, WRITERS / 2);
     gone.abort_all();
     while gone.join_next().await.is_some() {}
     rest.join_all().await;
-    let head = log.head(&stream).await.expect("readable").expect("written");
+    let head = log.stream_head(&stream).await.expect("readable").expect("written");
     let count = usize::try_from(head.seq.0).expect("few");
     assert!((WRITERS / 2..=WRITERS).contains(&count), "{count}");
     check_dense(&*log, &stream, count).await;
@@ -186,13 +192,13 @@ async fn who_gives_up_waiting_holds_up_nobody() {
 #[tokio::test]
 async fn a_turn_that_does_not_come_is_a_conflict_that_changed_nothing() {
     let (log, _kept) = memory();
-    let (stream, repository) = (stream(), process(&log));
-    let repository = repository.with_write_patience(Duration::from_millis(20));
+    let (stream, repository) = (new_stream(), process(&log));
+    let repository = repository.with_write_timeout(Duration::from_millis(20));
     let turn = repository.take_turn(&stream).await;
     let command = |_: &u64, _| ((), Vec::new());
-    let late = repository.submit::<Count>(&stream, &context(), command).await;
+    let late = repository.submit_command::<Count>(&stream, &context(), command).await;
     assert!(matches!(late, Err(CommitError::Conflict)), "{late:?}");
-    assert_eq!(log.head(&stream).await.expect("readable"), None);
+    assert_eq!(log.stream_head(&stream).await.expect("readable"), None);
     drop(turn);
-    repository.submit::<Count>(&stream, &context(), command).await.expect("its turn comes");
+    repository.submit_command::<Count>(&stream, &context(), command).await.expect("its turn comes");
 }

@@ -3,31 +3,33 @@
 //! that existed then; this check covers runs created since, and steering that was interrupted.
 
 use convergio_domain::id::RunId;
-use convergio_domain::run::{FamilyCommand, Phase, Run, RunCommand, RunState, Step, StepStatus};
+use convergio_domain::run::{
+    FamilyCommand, Run, RunCommand, RunPhase, RunState, RunStep, StepStatus,
+};
 use convergio_domain::stream::StreamKey;
-use convergio_eventstore::{Loaded, LogError};
+use convergio_eventstore::{LoadedStream, LogError};
 
-use super::{Actor, ActorError, Shared, no_run};
+use super::{Actor, ActorError, SharedServices, missing_run_error};
 
 impl Actor {
     /// Cancels or pauses the run like its ancestors, or resumes it if their pause is over.
     pub(super) async fn follow_ancestors(&mut self) -> Result<(), ActorError> {
-        if !is_to_ask(&self.run.state) {
+        if !is_ancestor_check_due(&self.run.state) {
             return Ok(());
         }
-        let found = steering_ancestor(&self.shared, &self.run).await?;
-        let Some((ancestor, command)) = found else {
+        let steering = find_steering_ancestor(&self.shared, &self.run).await?;
+        let Some((ancestor, command)) = steering else {
             return self.follow_late_resumption().await;
         };
-        let (repository, context) = (self.shared.repository.clone(), self.shared.context());
+        let (repository, context) = (self.shared.repository.clone(), self.shared.command_context());
         repository.steer_descendants(&ancestor, &context, command).await?;
         repository.refresh(&mut self.run).await?;
         if !self.run.state.phase.is_ended() && !self.run.state.paused {
             // The run's first record is not durable yet, so it could not be steered: it is loaded
             // again later.
-            return Err(no_run(&self.run.stream));
+            return Err(missing_run_error(&self.run.stream));
         }
-        self.rebuild()?;
+        self.rebuild_derived()?;
         self.follow_late_resumption().await
     }
 
@@ -35,18 +37,18 @@ impl Actor {
     async fn follow_late_resumption(&mut self) -> Result<(), ActorError> {
         let state = &self.run.state;
         // A pause of the run's own is not lifted by its family.
-        if state.phase != Phase::Running || !state.pause.inherited {
+        if state.phase != RunPhase::Running || !state.pause.inherited {
             return Ok(());
         }
-        if steering_ancestor(&self.shared, &self.run).await?.is_none() {
+        if find_steering_ancestor(&self.shared, &self.run).await?.is_none() {
             self.resume_with_family().await?;
-            self.rebuild()?;
+            self.rebuild_derived()?;
         }
         Ok(())
     }
 
     async fn resume_with_family(&mut self) -> Result<(), ActorError> {
-        let (repository, context) = (self.shared.repository.clone(), self.shared.context());
+        let (repository, context) = (self.shared.repository.clone(), self.shared.command_context());
         let command = |_: &_, _| (RunCommand::Inherit(FamilyCommand::Resume), Vec::new());
         self.run = repository.execute::<Run>(&self.run.stream, &context, command).await?;
         repository.steer_descendants(&self.run, &context, FamilyCommand::Resume).await?;
@@ -56,42 +58,42 @@ impl Actor {
 
 /// Returns whether the ancestors must be checked: the run is about to call something for the first
 /// time or again after a crash, or is paused with its family.
-fn is_to_ask(state: &RunState) -> bool {
-    let may_call = |step: &Step| match step.status {
+fn is_ancestor_check_due(state: &RunState) -> bool {
+    let may_call = |step: &RunStep| match step.status {
         StepStatus::Scheduled { .. } | StepStatus::Unknown => true,
-        StepStatus::Started { .. } => step.is_exposed(),
+        StepStatus::Started { .. } => step.has_work_at_risk(),
         _ => false,
     };
     let is_about_to = || state.steps.is_empty() || state.steps.values().any(may_call);
-    let is_within = state.origin.is_some() && state.phase == Phase::Running;
+    let is_within = state.origin.is_some() && state.phase == RunPhase::Running;
     is_within && (state.pause.inherited || (!state.paused && is_about_to()))
 }
 
 /// Finds the outermost ancestor that has ended, else the outermost that is paused. A run that went
 /// on by itself after its end was reported is not bound by its ancestors.
-async fn steering_ancestor(
-    shared: &Shared,
-    run: &Loaded<Run>,
-) -> Result<Option<(Loaded<Run>, FamilyCommand)>, LogError> {
-    let mut found = None;
+async fn find_steering_ancestor(
+    shared: &SharedServices,
+    run: &LoadedStream<Run>,
+) -> Result<Option<(LoadedStream<Run>, FamilyCommand)>, LogError> {
+    let mut steering = None;
     let mut child = RunId(run.stream.id);
     let mut origin = run.state.origin.clone();
-    while let Some(within) = origin {
-        let stream = StreamKey::run(run.stream.tenant.clone(), within.run);
+    while let Some(child_origin) = origin {
+        let stream = StreamKey::for_run(run.stream.tenant.clone(), child_origin.run);
         let ancestor = shared.repository.load::<Run>(&stream).await?;
         // The chain ends at a parent that has recorded the child's end.
-        let is_open = |known: &convergio_domain::run::Child| known.ended.is_none();
+        let is_open = |known: &convergio_domain::run::RunChild| known.ended.is_none();
         if !ancestor.state.children.get(&child).is_some_and(is_open) {
             break;
         }
-        (child, origin) = (within.run, ancestor.state.origin.clone());
+        (child, origin) = (child_origin.run, ancestor.state.origin.clone());
         // An end outweighs a pause, whichever is further out.
-        let is_cancelled = matches!(found, Some((_, FamilyCommand::Cancel)));
+        let is_cancelled = matches!(steering, Some((_, FamilyCommand::Cancel)));
         if ancestor.state.phase.is_ended() {
-            found = Some((ancestor, FamilyCommand::Cancel));
+            steering = Some((ancestor, FamilyCommand::Cancel));
         } else if ancestor.state.paused && !is_cancelled {
-            found = Some((ancestor, FamilyCommand::Pause));
+            steering = Some((ancestor, FamilyCommand::Pause));
         }
     }
-    Ok(found)
+    Ok(steering)
 }

@@ -23,52 +23,52 @@
 //! Nothing here has an effect before its intent is committed, decides what an event does to a run,
 //! or speaks to a provider itself.
 
-mod asking;
-mod calling;
+mod agent_tools;
+mod candidate_tables;
+mod capacity;
 mod children;
-mod collect;
 mod commit;
-mod commit_room;
-mod decide;
+mod commit_plan;
+mod commit_size;
 mod effect;
 mod evaluate;
+mod external_input;
+mod fallback;
 mod family;
-mod hop;
-mod judged;
-mod outside;
-mod places;
-mod plan;
+mod inbox;
+mod model_call;
 mod planning;
 mod prepare;
 mod proposals;
 mod queued_calls;
 mod reopen;
+mod resolution;
 mod run_loop;
-mod span;
-mod tables;
-mod toolbox;
+mod tool_check;
+mod trace;
+mod transcript;
 mod turns;
 
-pub(crate) use asking::Asker;
-pub(crate) use children::farewell;
-pub(crate) use judged::{Fate, Judged, judged};
+pub(crate) use children::settle_family;
+pub(crate) use tool_check::{CallFate, CallVerdict, judge_tool_call};
+pub(crate) use transcript::TurnAgent;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use convergio_domain::decider::Context;
+use convergio_domain::decider::DecisionContext;
 use convergio_domain::event::run::Failure;
 use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::id::{ActorId, NodeId, StepId};
 use convergio_domain::metering::{PriceBook, PriceQuery};
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::platform_text;
-use convergio_domain::run::{CallNo, Rejection, Run, StepStatus};
+use convergio_domain::run::{Run, RunRejection, StepStatus, ToolCallNumber};
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Timestamp;
-use convergio_evaluation::{Job, Print};
+use convergio_evaluation::{EvaluationJob, JobDigest};
 use convergio_eventstore::{
-    AppendError, CommitError, LiveHub, Loaded, LogError, Record, Repository,
+    AppendError, CommitError, LiveHub, LoadedStream, LogError, Record, Repository,
 };
 use convergio_kernel_c::{ProviderClass, Scheduler};
 use serde_json::Value;
@@ -78,19 +78,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::ExecutorConfig;
 use crate::graphs::{CompiledGraph, GraphCache, GraphError};
+use crate::large_values::LargeValueGate;
 use crate::memory::ToolScope;
 use crate::model::{ModelCatalog, ProviderConfig};
-use crate::outputs::Outputs;
+use crate::outputs::StepOutputs;
 use crate::scheduler;
-use crate::value_room::ValueRoom;
-use commit::is_current;
-use commit_room::CommitLimits;
-use effect::Done;
-use evaluate::Evaluated;
-use places::ReadySteps;
+use capacity::ReadySteps;
+use commit::is_current_attempt;
+use commit_size::CommitLimits;
+use effect::EffectResult;
+use evaluate::OutsideEvaluation;
 
 /// Services and settings that all actors of an executor share.
-pub(crate) struct Shared {
+pub(crate) struct SharedServices {
     pub(crate) config: ExecutorConfig,
     pub(crate) actor: ActorId,
     pub(crate) repository: Repository,
@@ -99,15 +99,15 @@ pub(crate) struct Shared {
     pub(crate) prices: Arc<PriceBook>,
     pub(crate) live: LiveHub,
     pub(crate) model_calls: Arc<Semaphore>,
-    pub(crate) value_room: Arc<ValueRoom>,
+    pub(crate) large_value_gate: Arc<LargeValueGate>,
     /// Cancelled when a shutdown begins: no step starts any more, those in flight may finish.
-    pub(crate) stopping: CancellationToken,
+    pub(crate) drain_token: CancellationToken,
     /// Cancelled when the grace is over: effects in flight are abandoned.
-    pub(crate) stopped: CancellationToken,
+    pub(crate) abandon_token: CancellationToken,
 }
 
-impl Shared {
-    fn now(&self) -> Timestamp {
+impl SharedServices {
+    fn current_time(&self) -> Timestamp {
         self.repository.clock().now()
     }
 
@@ -122,7 +122,7 @@ impl Shared {
             model,
             is_local: provider.class == ProviderClass::Local,
             service_tier: None,
-            at: self.now(),
+            at: self.current_time(),
         }
     }
 
@@ -143,8 +143,8 @@ impl Shared {
         }
     }
 
-    pub(crate) fn context(&self) -> Context {
-        Context { now: self.now(), actor: self.actor.clone() }
+    pub(crate) fn command_context(&self) -> DecisionContext {
+        DecisionContext { now: self.current_time(), actor: self.actor.clone() }
     }
 }
 
@@ -158,7 +158,7 @@ pub(crate) enum ActorError {
     #[error("{0}")]
     Failure(UnsealedFailure),
     #[error("the log refuses what the executor did: {0}")]
-    Rejected(#[from] Rejection),
+    Rejected(#[from] RunRejection),
     #[error(transparent)]
     Append(#[from] AppendError),
     #[error("others wrote to the run, and its own turn did not come in time")]
@@ -170,12 +170,12 @@ pub(crate) enum ActorError {
     #[error("the run was imported: it is never executed")]
     Imported,
     #[error("an evaluation is under way")]
-    Evaluation(Box<Job>),
+    Evaluation(Box<EvaluationJob>),
 }
 
 impl ActorError {
     /// Returns the failure that ends the run, if retrying cannot help.
-    pub(crate) fn verdict(&self) -> Option<UnsealedFailure> {
+    pub(crate) fn fatal_failure(&self) -> Option<UnsealedFailure> {
         match self {
             Self::Failure(failure) | Self::Graph(GraphError::Broken(failure)) => {
                 Some(failure.clone())
@@ -190,8 +190,8 @@ impl ActorError {
     }
 }
 
-impl From<CommitError<Rejection>> for ActorError {
-    fn from(error: CommitError<Rejection>) -> Self {
+impl From<CommitError<RunRejection>> for ActorError {
+    fn from(error: CommitError<RunRejection>) -> Self {
         match error {
             CommitError::Rejected(rejection) => Self::Rejected(rejection),
             CommitError::Conflict => Self::Conflict,
@@ -202,9 +202,9 @@ impl From<CommitError<Rejection>> for ActorError {
 }
 
 /// Key of an effect in flight: its step and, for a tool call of an agent, the call.
-type FlightKey = (StepId, Option<CallNo>);
+type EffectKey = (StepId, Option<ToolCallNumber>);
 
-struct Flight {
+struct InFlightEffect {
     /// True for a step of an agent: those are limited separately.
     is_agent: bool,
     cancel: CancellationToken,
@@ -212,48 +212,48 @@ struct Flight {
 
 /// One run in memory.
 pub(crate) struct Actor {
-    shared: Arc<Shared>,
-    run: Loaded<Run>,
+    shared: Arc<SharedServices>,
+    run: LoadedStream<Run>,
     graph: Arc<CompiledGraph>,
     scheduler: Scheduler,
-    outputs: Outputs,
+    outputs: StepOutputs,
     /// Steps that may start, now or at a time.
-    ready: ReadySteps,
+    ready_steps: ReadySteps,
     /// Tool calls whose child runs wait for capacity.
-    queued_calls: BTreeSet<(StepId, CallNo)>,
+    queued_calls: BTreeSet<(StepId, ToolCallNumber)>,
     /// Steps that end without an effect of this actor: sleeps, approvals, signals, and steps that
     /// another executor left when it died.
-    waiting: BTreeSet<StepId>,
+    waiting_steps: BTreeSet<StepId>,
     /// Lists that `map` nodes iterate over, each rendered once.
-    lists: BTreeMap<NodeId, Arc<Vec<Value>>>,
+    map_lists: BTreeMap<NodeId, Arc<Vec<Value>>>,
     /// Candidate tables that the log has, by digest; `None` until one is needed.
-    tables: Option<Vec<(tables::Print, PayloadRef)>>,
+    candidate_tables: Option<Vec<(candidate_tables::TableDigest, PayloadRef)>>,
     /// Steps that the kernel made ready and the log has not scheduled yet, in the kernel's order.
-    unrecorded: VecDeque<StepId>,
-    effects: JoinSet<Done>,
-    in_flight: BTreeMap<FlightKey, Flight>,
+    unrecorded_ready: VecDeque<StepId>,
+    effects: JoinSet<EffectResult>,
+    in_flight: BTreeMap<EffectKey, InFlightEffect>,
     /// Results that are not in the log yet.
-    done: Vec<Done>,
+    results: Vec<EffectResult>,
     /// Limits of the next commit.
-    limits: CommitLimits,
+    commit_limits: CommitLimits,
     /// Steps that must fail when they start, because their prompt or payload exceeds the log's
     /// limit.
-    oversized: BTreeMap<StepId, UnsealedFailure>,
+    oversized_steps: BTreeMap<StepId, UnsealedFailure>,
     /// The failure that decides the run, until the run's end is in the log.
-    failed: Option<(StepId, Failure)>,
+    deciding_failure: Option<(StepId, Failure)>,
     /// Results of evaluations outside of the actor, until a commit has used them.
-    evaluated: BTreeMap<Print, Evaluated>,
+    evaluations: BTreeMap<JobDigest, OutsideEvaluation>,
 }
 
 impl Actor {
     /// Folds a run from its last record if that is at hand, else from the log, and brings it in
     /// line with the runs that it is related to.
     pub(crate) async fn load(
-        shared: Arc<Shared>,
+        shared: Arc<SharedServices>,
         stream: &StreamKey,
-        last: Option<&Record>,
+        last_record: Option<&Record>,
     ) -> Result<Self, ActorError> {
-        let run = match last {
+        let run = match last_record {
             Some(record) => shared.repository.load_from::<Run>(record).await?,
             None => shared.repository.load::<Run>(stream).await?,
         };
@@ -262,35 +262,37 @@ impl Actor {
         if run.state.is_imported {
             return Err(ActorError::Imported);
         }
-        let (graph, version) = run.state.graph.clone().ok_or_else(|| no_run(stream))?;
+        let (graph, version) = run.state.graph.clone().ok_or_else(|| missing_run_error(stream))?;
         let graph = shared.graphs.get(&shared.repository, &stream.tenant, graph, &version).await?;
         // The scheduler's delta is not kept here: `rebuild_derived` computes it again.
-        let (scheduler, _) = scheduler::restore(&graph, &run.state).map_err(ActorError::Failure)?;
+        let (scheduler, _) =
+            scheduler::restore_scheduler(&graph, &run.state).map_err(ActorError::Failure)?;
         let lineage = run.state.lineage.clone();
-        let (log, room) = (shared.repository.log(), Arc::clone(&shared.value_room));
-        let outputs = Outputs::new(log, stream.clone(), lineage, room);
+        let (log, large_value_gate) =
+            (shared.repository.event_log(), Arc::clone(&shared.large_value_gate));
+        let outputs = StepOutputs::new(log, stream.clone(), lineage, large_value_gate);
         let mut actor = Self {
             shared,
             run,
             graph,
             scheduler,
             outputs,
-            ready: ReadySteps::default(),
+            ready_steps: ReadySteps::default(),
             queued_calls: BTreeSet::new(),
-            waiting: BTreeSet::new(),
-            lists: BTreeMap::new(),
-            tables: None,
-            unrecorded: VecDeque::new(),
+            waiting_steps: BTreeSet::new(),
+            map_lists: BTreeMap::new(),
+            candidate_tables: None,
+            unrecorded_ready: VecDeque::new(),
             effects: JoinSet::new(),
             in_flight: BTreeMap::new(),
-            done: Vec::new(),
-            limits: CommitLimits::WHOLE,
-            oversized: BTreeMap::new(),
-            failed: None,
-            evaluated: BTreeMap::new(),
+            results: Vec::new(),
+            commit_limits: CommitLimits::WHOLE,
+            oversized_steps: BTreeMap::new(),
+            deciding_failure: None,
+            evaluations: BTreeMap::new(),
         };
         // Ancestors first: a cancelled or paused family must not create further runs.
-        actor.rebuild()?;
+        actor.rebuild_derived()?;
         actor.follow_ancestors().await?;
         actor.ensure_children().await?;
         Ok(actor)
@@ -298,32 +300,33 @@ impl Actor {
 
     /// Reloads what depends on the run's graph version, after another writer may have migrated the
     /// run, and rebuilds everything derived from the state.
-    async fn renew(&mut self) -> Result<(), ActorError> {
+    async fn sync_with_state(&mut self) -> Result<(), ActorError> {
         if let Some((graph, version)) = self.run.state.graph.clone() {
             let (repository, tenant) = (&self.shared.repository, &self.run.stream.tenant);
             self.graph = self.shared.graphs.get(repository, tenant, graph, &version).await?;
         }
-        self.rebuild()
+        self.rebuild_derived()
     }
 
     /// Rebuilds everything derived from the state. Results of attempts that are no longer current
     /// are dropped; steps with a pending result are not waited for again.
-    fn rebuild(&mut self) -> Result<(), ActorError> {
+    fn rebuild_derived(&mut self) -> Result<(), ActorError> {
         let state = &self.run.state;
         // The costs of an ended run are still settled, so its results stay.
         if !state.phase.is_ended() {
-            self.done.retain(|done| is_current(state, &done.step, done.attempt));
+            self.results.retain(|done| is_current_attempt(state, &done.step, done.attempt));
         }
-        let concluded = self.done.iter().filter(|done| done.at.is_none()).map(|done| &done.step);
+        let concluded =
+            self.results.iter().filter(|done| done.tool_call.is_none()).map(|done| &done.step);
         let concluded: BTreeSet<StepId> = concluded.cloned().collect();
         // Rebuilt from the state rather than adjusted: the state is the only truth after a
         // conflict.
         let (scheduler, delta) =
-            scheduler::restore(&self.graph, state).map_err(ActorError::Failure)?;
+            scheduler::restore_scheduler(&self.graph, state).map_err(ActorError::Failure)?;
         self.scheduler = scheduler;
-        self.unrecorded = scheduler::steps(&self.graph, &delta).into();
-        self.ready.clear();
-        self.waiting.clear();
+        self.unrecorded_ready = scheduler::ready_steps(&self.graph, &delta).into();
+        self.ready_steps.remove_all();
+        self.waiting_steps.clear();
         self.queued_calls.clear();
         let mut scheduled = Vec::new();
         for (id, step) in &state.steps {
@@ -337,28 +340,28 @@ impl Actor {
                 | StepStatus::Unknown
                     if !concluded.contains(id) =>
                 {
-                    self.waiting.insert(id.clone());
+                    self.waiting_steps.insert(id.clone());
                 }
                 _ => {}
             }
             let queued = step.turns.iter().flat_map(|turns| turns.queued_calls());
             self.queued_calls.extend(queued.map(|call| (id.clone(), call)));
         }
-        scheduled.into_iter().for_each(|(due, step)| self.note_scheduled(step, due));
+        scheduled.into_iter().for_each(|(due, step)| self.track_scheduled_step(step, due));
         Ok(())
     }
 
     /// Tracks a step that may start now, or at a time.
-    fn note_scheduled(&mut self, step: StepId, due: Option<Timestamp>) {
+    fn track_scheduled_step(&mut self, step: StepId, due: Option<Timestamp>) {
         match due {
-            Some(due) => self.ready.insert_later(due, step),
-            None => self.ready.insert_now(self.place_kind(&step), step),
+            Some(due) => self.ready_steps.insert_later(due, step),
+            None => self.ready_steps.insert_now(self.capacity_kind(&step), step),
         }
     }
 }
 
 /// The wake index names only streams with events, so a log without events of the stream lags
 /// behind.
-fn no_run(stream: &StreamKey) -> ActorError {
+fn missing_run_error(stream: &StreamKey) -> ActorError {
     ActorError::Log(LogError::Unavailable(format!("{stream} has no events yet")))
 }

@@ -5,26 +5,26 @@ use std::time::Duration;
 
 use convergio_domain::decider::Wake;
 use convergio_domain::failure::UnsealedFailure;
-use convergio_domain::run::{Advance, End, Run, RunCommand, StepStatus};
+use convergio_domain::run::{AdvanceRun, Run, RunCommand, RunOutcome, StepStatus};
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::{AppendError, CommitError, LogError, WriteTurn};
 use convergio_kernel_c::RunResult;
 use tokio::sync::Notify;
 
-use super::commit_room::CommitLimits;
-use super::{Actor, ActorError, farewell};
+use super::commit_size::CommitLimits;
+use super::{Actor, ActorError, settle_family};
 use crate::alarm::sleep_until;
 use crate::failures::seal_failure;
 
 /// Delay before an actor that could not go on tries again. It keeps its results meanwhile.
-const RETRY_WAIT: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Iterations without a commit or a wait that are taken for a defect.
-const IDLE_TURNS_LIMIT: u32 = 1_000;
+const IDLE_ITERATIONS_LIMIT: u32 = 1_000;
 
 /// Outcome of one iteration of the loop.
-enum Turn {
+enum LoopOutcome {
     /// A commit was written; the loop goes on.
-    Written,
+    Committed,
     /// The actor waited; the loop goes on.
     Waited,
     /// Nothing of the run is in flight here; the actor leaves until the given wake-up.
@@ -34,24 +34,28 @@ enum Turn {
 impl Actor {
     /// Runs until nothing more can be done now. `signal` announces events of other writers.
     pub(crate) async fn run(mut self, signal: &Notify) -> Result<Wake, ActorError> {
-        let mut idle_turns = 0;
+        let mut idle_iterations = 0;
         loop {
             // Even a loop that never waits must let other tasks run.
             tokio::task::coop::consume_budget().await;
             let seq = self.run.state.seq;
             // Between two iterations nothing refers to the cached values.
-            if self.outputs.make_room() {
-                self.lists.clear();
+            if self.outputs.release_if_contended() {
+                self.map_lists.clear();
             }
-            let error = match self.turn(signal).await {
-                Ok(Turn::Leave(wake)) => return Ok(wake),
-                Ok(Turn::Waited) => {
-                    idle_turns = 0;
+            let error = match self.run_iteration(signal).await {
+                Ok(LoopOutcome::Leave(wake)) => return Ok(wake),
+                Ok(LoopOutcome::Waited) => {
+                    idle_iterations = 0;
                     continue;
                 }
-                Ok(Turn::Written) => {
-                    idle_turns = if self.run.state.seq == seq { idle_turns + 1 } else { 0 };
-                    debug_assert!(idle_turns < IDLE_TURNS_LIMIT, "the run's actor does not wait");
+                Ok(LoopOutcome::Committed) => {
+                    idle_iterations =
+                        if self.run.state.seq == seq { idle_iterations + 1 } else { 0 };
+                    debug_assert!(
+                        idle_iterations < IDLE_ITERATIONS_LIMIT,
+                        "the run's actor does not wait"
+                    );
                     continue;
                 }
                 Err(error) => error,
@@ -59,11 +63,11 @@ impl Actor {
             // The actor may have started from a record whose commit failed; then there is nothing
             // to recover.
             let is_begun = self.run.head.is_some();
-            match error.verdict() {
+            match error.fatal_failure() {
                 // Boxed, as everything rare: otherwise each run would move the space for it.
                 Some(failure) => Box::pin(self.fail_run(failure)).await?,
-                None if error.is_passing() && is_begun => {
-                    Box::pin(self.take_up_again(&error)).await?;
+                None if error.is_transient() && is_begun => {
+                    Box::pin(self.recover_from_log(&error)).await?;
                 }
                 None => return Err(error),
             }
@@ -71,48 +75,48 @@ impl Actor {
     }
 
     /// Collects, plans and commits once, or waits if there is nothing to commit.
-    async fn turn(&mut self, signal: &Notify) -> Result<Turn, ActorError> {
+    async fn run_iteration(&mut self, signal: &Notify) -> Result<LoopOutcome, ActorError> {
         // An ended run only settles costs and relatives; nothing of it may start.
         if self.run.state.phase.is_ended() {
-            self.settle().await?;
-            farewell(&self.shared, &mut self.run).await?;
-            return Ok(Turn::Leave(self.run.state.wake()));
+            self.settle_costs().await?;
+            settle_family(&self.shared, &mut self.run).await?;
+            return Ok(LoopOutcome::Leave(self.run.state.next_wake()));
         }
-        self.collect();
-        self.collect_outside().await?;
-        self.promote_due();
+        self.collect_results();
+        self.collect_external_inputs().await?;
+        self.promote_due_steps();
         if self.has_work() {
-            let Some(write_turn) = self.take_write_turn().await? else {
-                return Ok(Turn::Waited);
+            let Some(write_turn) = self.acquire_write_turn().await? else {
+                return Ok(LoopOutcome::Waited);
             };
-            let plan = match self.plan().await {
+            let plan = match self.build_plan().await {
                 Err(ActorError::Evaluation(job)) => {
                     // Other writers may take their turn meanwhile.
                     drop(write_turn);
                     Box::pin(self.wait_for_evaluation(*job, signal)).await?;
-                    return Ok(Turn::Waited);
+                    return Ok(LoopOutcome::Waited);
                 }
                 plan => plan?,
             };
             // An empty plan is not written: the log takes no commit without events.
             if !plan.is_empty() {
-                self.commit(plan, Some(write_turn)).await?;
-                return Ok(Turn::Written);
+                self.commit_plan(plan, Some(write_turn)).await?;
+                return Ok(LoopOutcome::Committed);
             }
             // The results in the plan have no consequence.
-            self.done.drain(..plan.taken);
+            self.results.drain(..plan.result_count);
         }
         if self.in_flight.is_empty() {
-            return Ok(Turn::Leave(self.run.state.wake()));
+            return Ok(LoopOutcome::Leave(self.run.state.next_wake()));
         }
-        self.wait(signal).await?;
-        Ok(Turn::Waited)
+        self.wait_for_wake(signal).await?;
+        Ok(LoopOutcome::Waited)
     }
 
     /// Acquires the write turn of the stream, and adopts what others wrote before it. A plan made
     /// without the turn would be out of date for as long as others wait as well. Returns `None` if
     /// no work is left then.
-    async fn take_write_turn(&mut self) -> Result<Option<WriteTurn>, ActorError> {
+    async fn acquire_write_turn(&mut self) -> Result<Option<WriteTurn>, ActorError> {
         let repository = &self.shared.repository;
         let write_turn = repository.take_turn(&self.run.stream).await;
         if !repository.is_behind(&self.run) {
@@ -120,80 +124,80 @@ impl Actor {
         }
         // Waiting for the turn took time: what was folded before may be stale.
         repository.refresh(&mut self.run).await?;
-        self.overtaken().await?;
+        self.reload_after_conflict().await?;
         if self.run.state.phase.is_ended() {
             return Ok(None);
         }
-        self.collect();
-        self.collect_outside().await?;
-        self.promote_due();
+        self.collect_results();
+        self.collect_external_inputs().await?;
+        self.promote_due_steps();
         Ok(self.has_work().then_some(write_turn))
     }
 
     /// Moves steps whose start time has come to those that may start now.
-    fn promote_due(&mut self) {
-        for step in self.ready.take_due(self.shared.now()) {
-            self.note_scheduled(step, None);
+    fn promote_due_steps(&mut self) {
+        for step in self.ready_steps.take_due(self.shared.current_time()) {
+            self.track_scheduled_step(step, None);
         }
     }
 
     /// Returns whether the next commit would hold anything that also has capacity.
     fn has_work(&self) -> bool {
-        !self.done.is_empty()
-            || self.is_late(self.shared.now())
-            || self.scheduler.result() != RunResult::Running
-            || (self.may_start() && self.can_start_one())
+        !self.results.is_empty()
+            || self.is_past_deadline(self.shared.current_time())
+            || self.scheduler.run_result() != RunResult::Running
+            || (self.can_start_steps() && self.has_startable_work())
     }
 
     /// Returns whether the run's deadline has passed.
-    pub(super) fn is_late(&self, now: Timestamp) -> bool {
-        self.run.state.deadline().is_some_and(|deadline| deadline <= now)
+    pub(super) fn is_past_deadline(&self, now: Timestamp) -> bool {
+        self.run.state.earliest_deadline().is_some_and(|deadline| deadline <= now)
     }
 
     /// Returns whether steps may start: the run is not paused, and the limit of steps is not
     /// reached.
-    pub(super) fn may_start(&self) -> bool {
-        !self.shared.stopping.is_cancelled()
+    pub(super) fn can_start_steps(&self) -> bool {
+        !self.shared.drain_token.is_cancelled()
             && !self.run.state.paused
             && self.in_flight.len() < self.shared.config.steps_per_run
     }
 
     /// Returns whether a ready step or a queued call has capacity.
-    fn can_start_one(&self) -> bool {
-        let places = self.free_places();
-        !self.unrecorded.is_empty()
-            || self.ready.has_startable(&places)
+    fn has_startable_work(&self) -> bool {
+        let places = self.free_capacity();
+        !self.unrecorded_ready.is_empty()
+            || self.ready_steps.has_startable(&places)
             || (!self.queued_calls.is_empty() && places.child_runs > 0)
     }
 
     /// Waits for a result, an event of another writer, a time, or the end of the grace.
-    async fn wait(&mut self, signal: &Notify) -> Result<(), ActorError> {
+    async fn wait_for_wake(&mut self, signal: &Notify) -> Result<(), ActorError> {
         // The earliest of the deadline, the next retry, and the ends of sleeps and waits.
-        let due = [self.run.state.deadline(), self.ready.next_due()];
-        let due = due.into_iter().flatten().chain(self.wakes()).min();
-        let alarm = sleep_until(due, self.shared.repository.clock());
-        let stopped = self.shared.stopped.clone();
-        let wanted = self.outputs.wanted();
+        let wake_times = [self.run.state.earliest_deadline(), self.ready_steps.next_due_at()];
+        let wake_at = wake_times.into_iter().flatten().chain(self.step_wake_times()).min();
+        let alarm = sleep_until(wake_at, self.shared.repository.clock());
+        let abandon_token = self.shared.abandon_token.clone();
+        let contended = self.outputs.wait_for_contention();
         tokio::select! {
             // The next iteration drops the large values.
-            () = wanted => {}
-            Some(done) = self.effects.join_next() => self.landed(done),
+            () = contended => {}
+            Some(done) = self.effects.join_next() => self.handle_finished_effect(done),
             () = signal.notified() => {
                 if self.shared.repository.refresh(&mut self.run).await? {
-                    self.renew().await?;
-                    self.look_after_children().await?;
+                    self.sync_with_state().await?;
+                    self.ensure_due_children().await?;
                 }
             }
             () = alarm => {}
-            () = stopped.cancelled() => self.abandon().await,
+            () = abandon_token.cancelled() => self.abandon_effects().await,
         }
         Ok(())
     }
 
     /// Returns the times at which waiting steps end by themselves.
-    fn wakes(&self) -> impl Iterator<Item = Timestamp> {
+    fn step_wake_times(&self) -> impl Iterator<Item = Timestamp> {
         let state = &self.run.state;
-        self.waiting.iter().filter_map(|id| match &state.steps.get(id)?.status {
+        self.waiting_steps.iter().filter_map(|id| match &state.steps.get(id)?.status {
             StepStatus::Sleeping { due } => Some(*due),
             StepStatus::Asking { approval } => state.approvals.get(approval)?.expires,
             StepStatus::Awaiting { expires, .. } => *expires,
@@ -203,55 +207,55 @@ impl Actor {
 
     /// Reloads the run from the log and keeps the results that are not in it yet: answers that were
     /// paid for must survive an outage of the log.
-    async fn take_up_again(&mut self, error: &ActorError) -> Result<(), ActorError> {
+    async fn recover_from_log(&mut self, error: &ActorError) -> Result<(), ActorError> {
         tracing::warn!(stream = %self.run.stream, %error, "the run waits for its log");
         loop {
             tokio::select! {
-                () = tokio::time::sleep(RETRY_WAIT) => {}
-                () = self.shared.stopped.cancelled() => return Err(ActorError::Stopping),
+                () = tokio::time::sleep(RETRY_DELAY) => {}
+                () = self.shared.abandon_token.cancelled() => return Err(ActorError::Stopping),
             }
-            match self.load_again().await {
+            match self.reload_run().await {
                 Ok(()) => break,
-                Err(error) if error.is_passing() && self.run.head.is_some() => {}
+                Err(error) if error.is_transient() && self.run.head.is_some() => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
-    async fn load_again(&mut self) -> Result<(), ActorError> {
+    async fn reload_run(&mut self) -> Result<(), ActorError> {
         self.run = self.shared.repository.load::<Run>(&self.run.stream).await?;
-        self.check_begun()?;
-        self.renew().await
+        self.check_has_head()?;
+        self.sync_with_state().await
     }
 
     /// Ends the run with a failure that no retry can cure. Pending results are committed first, one
     /// a commit, so that their costs are recorded.
     async fn fail_run(&mut self, error: UnsealedFailure) -> Result<(), ActorError> {
         // A state that cannot be rebuilt cannot be planned on: then only the end is written.
-        let is_readable = self.rebuild().is_ok();
-        while is_readable && !self.done.is_empty() && !self.run.state.phase.is_ended() {
-            let write_turn = match self.take_write_turn().await {
+        let is_readable = self.rebuild_derived().is_ok();
+        while is_readable && !self.results.is_empty() && !self.run.state.phase.is_ended() {
+            let write_turn = match self.acquire_write_turn().await {
                 Ok(Some(write_turn)) => write_turn,
                 Ok(None) => continue,
                 Err(_) => break,
             };
             // One result a commit: a result that the log rejects must not take the others with it.
-            self.limits = CommitLimits::narrowest(true);
-            let Ok(plan) = self.plan().await else { break };
+            self.commit_limits = CommitLimits::for_single_entry(true);
+            let Ok(plan) = self.build_plan().await else { break };
             if plan.is_empty() {
-                self.done.drain(..plan.taken.max(1));
-            } else if self.commit(plan, Some(write_turn)).await.is_err() {
+                self.results.drain(..plan.result_count.max(1));
+            } else if self.commit_plan(plan, Some(write_turn)).await.is_err() {
                 break;
             }
         }
         let (error, payloads) = seal_failure(error);
-        let advance = Advance {
-            end: Some(End::Failed { step: None, error }),
-            ..Advance::empty(self.shared.config.id)
+        let advance = AdvanceRun {
+            end: Some(RunOutcome::Failed { step: None, error }),
+            ..AdvanceRun::new(self.shared.config.id)
         };
         while !self.run.state.phase.is_ended() {
-            let (context, repository) = (self.shared.context(), &self.shared.repository);
+            let (context, repository) = (self.shared.command_context(), &self.shared.repository);
             let command = |_: &_, _| (RunCommand::Advance(advance.clone()), payloads.clone());
             match repository.execute_on(&mut self.run, &context, command).await {
                 Ok(()) | Err(CommitError::Conflict) => {}
@@ -266,7 +270,7 @@ impl Actor {
 
 impl ActorError {
     /// Returns whether the same operation may succeed later.
-    fn is_passing(&self) -> bool {
+    fn is_transient(&self) -> bool {
         match self {
             Self::Log(error) => matches!(error, LogError::Unavailable(_)),
             Self::Append(error) => {

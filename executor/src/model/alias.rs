@@ -20,19 +20,19 @@ pub struct AliasTarget {
     pub model: String,
     /// Share of calls relative to the other weights; defaults to 1. With 0 the deployment is only a
     /// fallback.
-    #[serde(default = "one")]
+    #[serde(default = "default_weight")]
     pub weight: u32,
 }
 
-fn one() -> u32 {
+fn default_weight() -> u32 {
     1
 }
 
 /// The operator's aliases and the deployments behind each of them, in the order of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Aliases(BTreeMap<String, Vec<AliasTarget>>);
+pub struct ModelAliases(BTreeMap<String, Vec<AliasTarget>>);
 
-impl Aliases {
+impl ModelAliases {
     /// Checks the aliases of the provider file against the names of the configured `providers`.
     ///
     /// # Errors
@@ -69,7 +69,7 @@ impl Aliases {
     }
 
     /// Returns the names of all aliases, in alphabetical order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    pub fn alias_names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
 
@@ -77,20 +77,20 @@ impl Aliases {
     /// that `chance` selects in proportion to the weights, then the rest by falling weight.
     /// `chance` must be uniformly distributed over the whole range of `u64`; the same value selects
     /// the same deployment.
-    pub(super) fn targets(&self, name: &str, chance: u64) -> Option<Vec<&str>> {
+    pub(super) fn ordered_targets(&self, name: &str, chance: u64) -> Option<Vec<&str>> {
         let targets = self.0.get(name)?;
         let total: u64 = targets.iter().map(|target| u64::from(target.weight)).sum();
         // Without any weight the remainder is 0 and no deployment is hit: the order of the file
         // holds.
-        let mut at = chance.checked_rem(total).unwrap_or(0);
-        let is_hit = |target: &AliasTarget| {
+        let mut remaining = chance.checked_rem(total).unwrap_or(0);
+        let takes_call = |target: &AliasTarget| {
             let weight = u64::from(target.weight);
-            let is_hit = at < weight;
-            at = at.saturating_sub(weight);
+            let is_hit = remaining < weight;
+            remaining = remaining.saturating_sub(weight);
             is_hit
         };
         // Cumulative weights: the remainder walks down the list until a weight covers it.
-        let first = targets.iter().position(is_hit).unwrap_or(0);
+        let first = targets.iter().position(takes_call).unwrap_or(0);
         let mut rest: Vec<&AliasTarget> = targets.iter().collect();
         let first = rest.remove(first);
         rest.sort_by_key(|target| std::cmp::Reverse(target.weight));
@@ -100,36 +100,37 @@ impl Aliases {
 
 #[cfg(test)]
 mod tests {
-    use super::{AliasTarget, Aliases};
+    use super::{AliasTarget, ModelAliases};
 
     fn target(model: &str, weight: u32) -> AliasTarget {
         AliasTarget { model: model.to_owned(), weight }
     }
 
-    fn aliases(targets: Vec<AliasTarget>) -> Aliases {
-        Aliases::new([("fast".to_owned(), targets)].into(), &["a", "b"]).unwrap()
+    fn aliases(targets: Vec<AliasTarget>) -> ModelAliases {
+        ModelAliases::new([("fast".to_owned(), targets)].into(), &["a", "b"]).unwrap()
     }
 
     #[test]
     fn each_deployment_comes_first_as_often_as_its_weight_says() {
         let aliases = aliases(vec![target("a/x", 1), target("b/y", 3), target("b/z", 0)]);
         let firsts: Vec<&str> =
-            (0..8).map(|chance| aliases.targets("fast", chance).unwrap()[0]).collect();
+            (0..8).map(|chance| aliases.ordered_targets("fast", chance).unwrap()[0]).collect();
         assert_eq!(firsts, ["a/x", "b/y", "b/y", "b/y", "a/x", "b/y", "b/y", "b/y"]);
-        assert_eq!(aliases.targets("fast", 0).unwrap(), ["a/x", "b/y", "b/z"]);
-        assert_eq!(aliases.targets("fast", 1).unwrap(), ["b/y", "a/x", "b/z"]);
-        assert_eq!(aliases.targets("slow", 0), None);
+        assert_eq!(aliases.ordered_targets("fast", 0).unwrap(), ["a/x", "b/y", "b/z"]);
+        assert_eq!(aliases.ordered_targets("fast", 1).unwrap(), ["b/y", "a/x", "b/z"]);
+        assert_eq!(aliases.ordered_targets("slow", 0), None);
     }
 
     #[test]
     fn without_weights_the_order_of_the_file_holds() {
         let aliases = aliases(vec![target("a/x", 0), target("b/y", 0)]);
-        assert_eq!(aliases.targets("fast", 7).unwrap(), ["a/x", "b/y"]);
+        assert_eq!(aliases.ordered_targets("fast", 7).unwrap(), ["a/x", "b/y"]);
     }
 
     #[test]
     fn mistakes_are_named() {
-        let read = |name: &str, targets| Aliases::new([(name.to_owned(), targets)].into(), &["a"]);
+        let read =
+            |name: &str, targets| ModelAliases::new([(name.to_owned(), targets)].into(), &["a"]);
         for (name, targets, word) in [
             ("auto", vec![target("a/x", 1)], "`auto`"),
             ("fast", vec![], "1 to 64"),

@@ -9,11 +9,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::call_queue::CallQueue;
-use super::concurrency::{CallStart, ConcurrencyLimit, LoadRefusal, Pressure};
+use super::concurrency::{CallStart, ConcurrencyLimit, LoadPressure, LoadRefusal};
 use super::error::ModelError;
 
 /// A waiting call's end of the channel: receives a permit, or the error why there is none.
-type Waiter = oneshot::Sender<Result<CallPlace, ModelError>>;
+type Waiter = oneshot::Sender<Result<CallPermit, ModelError>>;
 
 /// Permits for concurrent calls, as many as the provider was seen to accept. Clones share one
 /// queue.
@@ -30,7 +30,7 @@ struct GateState {
 
 /// A permit to have one call in flight. Dropping it frees the slot without saying anything about
 /// the provider's capacity.
-pub(super) struct CallPlace {
+pub(super) struct CallPermit {
     gate: CallGate,
     /// Taken by the method that reports the outcome, so that dropping does not release twice.
     start: Option<CallStart>,
@@ -48,28 +48,30 @@ impl CallGate {
     ///
     /// # Errors
     /// Those given to [`CallGate::fail_waiters`].
-    pub(super) async fn enter(
+    pub(super) async fn acquire_permit(
         &self,
         run: Option<RunId>,
         was_refused: bool,
-    ) -> Result<CallPlace, ModelError> {
-        let (waiter, place) = oneshot::channel();
+    ) -> Result<CallPermit, ModelError> {
+        let (waiter, permit) = oneshot::channel();
         {
-            let mut state = self.state();
+            let mut state = self.lock_state();
             // The caller has no permit while it waits: a refused call gave its own back.
             match was_refused {
                 true => state.queue.push_refused(waiter),
                 false => state.queue.push(run, waiter),
             }
         }
-        self.hand_out();
-        place.await.unwrap_or_else(|_| Err(ModelError::unavailable("the gate was taken down")))
+        self.grant_permits();
+        permit
+            .await
+            .unwrap_or_else(|_| Err(ModelError::provider_unavailable("the gate was taken down")))
     }
 
     /// Fails all waiting calls with `error`: what one call found out holds for the others.
-    pub(super) fn fail_all(&self, error: &ModelError) {
+    pub(super) fn fail_waiters(&self, error: &ModelError) {
         let waiters: Vec<Waiter> = {
-            let mut state = self.state();
+            let mut state = self.lock_state();
             std::iter::from_fn(|| state.queue.pop()).collect()
         };
         for waiter in waiters {
@@ -79,100 +81,105 @@ impl CallGate {
     }
 
     /// Sends the free permits to the calls whose turn it is.
-    fn hand_out(&self) {
+    fn grant_permits(&self) {
         // The lock is released first: a permit that is dropped below takes it again.
-        let next = self.state().take_next(Instant::now());
-        for (waiter, start) in next {
-            let place = CallPlace { gate: self.clone(), start: Some(start) };
+        let admitted = self.lock_state().take_admitted(Instant::now());
+        for (waiter, start) in admitted {
+            let permit = CallPermit { gate: self.clone(), start: Some(start) };
             // A failed send drops the permit, which grants it to the next call.
-            let _gone = waiter.send(Ok(place));
+            let _gone = waiter.send(Ok(permit));
         }
     }
 
     /// Grants permits again when the provider's pause is over. The task holds a weak reference, so
     /// that it does not keep a removed gate alive.
-    fn hand_out_at(&self, end: Instant) {
+    fn grant_permits_at(&self, end: Instant) {
         let gate: Weak<Mutex<GateState>> = Arc::downgrade(&self.0);
         tokio::spawn(async move {
             tokio::time::sleep_until(end).await;
             if let Some(gate) = gate.upgrade() {
-                Self(gate).hand_out();
+                Self(gate).grant_permits();
             }
         });
     }
 
-    fn state(&self) -> MutexGuard<'_, GateState> {
+    fn lock_state(&self) -> MutexGuard<'_, GateState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl GateState {
     /// Returns the calls whose turn it is, each with its started slot.
-    fn take_next(&mut self, now: Instant) -> Vec<(Waiter, CallStart)> {
-        let mut next = Vec::new();
-        while self.limit.has_place(now.into_std()) {
+    fn take_admitted(&mut self, now: Instant) -> Vec<(Waiter, CallStart)> {
+        let mut admitted = Vec::new();
+        while self.limit.has_capacity(now.into_std()) {
             let Some(waiter) = self.queue.pop() else { break };
             // Calls that stopped waiting are dropped here, before they use up a slot.
             if waiter.is_closed() {
                 continue;
             }
-            next.extend(self.limit.start(now.into_std()).map(|start| (waiter, start)));
+            admitted.extend(self.limit.start_call(now.into_std()).map(|start| (waiter, start)));
         }
-        next
+        admitted
     }
 
     /// Records an overload refusal, and logs a lowered limit.
-    fn refuse(&mut self, start: CallStart, refusal: LoadRefusal, now: Instant) -> Pressure {
-        let before = self.limit.limit();
+    fn record_refusal(
+        &mut self,
+        start: CallStart,
+        refusal: LoadRefusal,
+        now: Instant,
+    ) -> LoadPressure {
+        let before = self.limit.current_limit();
         // Logged only when the limit falls, not for every refusal of a burst.
-        let pressure = self.limit.refuse(start, refusal, now.into_std());
-        if self.limit.limit() < before {
-            let (provider, limit) = (&self.name, self.limit.limit());
+        let pressure = self.limit.record_refusal(start, refusal, now.into_std());
+        if self.limit.current_limit() < before {
+            let (provider, limit) = (&self.name, self.limit.current_limit());
             tracing::info!(provider, limit, "too many calls at once: fewer are sent");
         }
         pressure
     }
 }
 
-impl CallPlace {
+impl CallPermit {
     /// Reports that the provider accepted the call.
-    pub(super) fn pass(mut self) {
+    pub(super) fn report_accepted(mut self) {
         if let Some(start) = self.start.take() {
-            self.gate.state().limit.pass(start);
-            self.gate.hand_out();
+            self.gate.lock_state().limit.record_accepted(start);
+            self.gate.grant_permits();
         }
     }
 
     /// Reports that the provider refused the call for overload; `hint` is the pause that it asked
     /// for. Returns what the refusal says about the provider.
-    pub(super) fn refuse(mut self, hint: Option<Duration>) -> Pressure {
+    pub(super) fn report_refusal(mut self, hint: Option<Duration>) -> LoadPressure {
         // Cannot happen: only `report_*` and dropping take the start, and each of them consumes the
         // permit.
-        let Some(start) = self.start.take() else { return Pressure::Crowded };
-        let (refusal, now) = (LoadRefusal { hint, jitter: jitter() }, Instant::now());
+        let Some(start) = self.start.take() else { return LoadPressure::Crowded };
+        let (refusal, now) = (LoadRefusal { hint, jitter: random_jitter() }, Instant::now());
         let (pressure, pause_end) = {
-            let mut state = self.gate.state();
-            (state.refuse(start, refusal, now), state.limit.pause_end())
+            let mut state = self.gate.lock_state();
+            (state.record_refusal(start, refusal, now), state.limit.pause_end())
         };
         match pause_end.map(Instant::from_std).filter(|end| *end > now) {
-            Some(end) => self.gate.hand_out_at(end),
-            None => self.gate.hand_out(),
+            Some(end) => self.gate.grant_permits_at(end),
+            None => self.gate.grant_permits(),
         }
         pressure
     }
 }
 
-impl Drop for CallPlace {
+impl Drop for CallPermit {
     fn drop(&mut self) {
         if let Some(start) = self.start.take() {
-            self.gate.state().limit.release(start);
-            self.gate.hand_out();
+            self.gate.lock_state().limit.release_slot(start);
+            self.gate.grant_permits();
         }
     }
 }
 
 /// Returns a random number from 0 to 1000, which spreads the retries of several processes.
-fn jitter() -> u16 {
+fn random_jitter() -> u16 {
     let mut bytes = [0; 2];
     // Without a random source the pause alone must do.
     let is_random = getrandom::fill(&mut bytes).is_ok();
@@ -185,27 +192,27 @@ mod tests {
 
     use futures_util::FutureExt;
 
-    use super::{CallGate, CallPlace};
+    use super::{CallGate, CallPermit};
     use crate::model::ModelError;
-    use crate::model::concurrency::Pressure;
+    use crate::model::concurrency::LoadPressure;
 
-    async fn entered(gate: &CallGate) -> CallPlace {
-        gate.enter(None, false).await.expect("nobody fails it")
+    async fn entered(gate: &CallGate) -> CallPermit {
+        gate.acquire_permit(None, false).await.expect("nobody fails it")
     }
 
     fn is_open(gate: &CallGate) -> bool {
-        gate.enter(None, false).now_or_never().is_some()
+        gate.acquire_permit(None, false).now_or_never().is_some()
     }
 
     #[tokio::test]
     async fn a_place_goes_from_call_to_call_in_the_order_they_came() {
         let gate = CallGate::new("p", 1);
         let first = entered(&gate).await;
-        let mut second = Box::pin(gate.enter(None, false));
+        let mut second = Box::pin(gate.acquire_permit(None, false));
         assert!(second.as_mut().now_or_never().is_none());
-        let mut third = Box::pin(gate.enter(None, false));
+        let mut third = Box::pin(gate.acquire_permit(None, false));
         assert!(third.as_mut().now_or_never().is_none());
-        first.pass();
+        first.report_accepted();
         assert!(third.as_mut().now_or_never().is_none(), "the second was first");
         let second = second.await.expect("a place");
         drop(second);
@@ -216,7 +223,8 @@ mod tests {
     async fn who_leaves_the_line_leaves_the_place_to_the_next() {
         let gate = CallGate::new("p", 1);
         let first = entered(&gate).await;
-        let mut waits: Vec<_> = (0..1000).map(|_| Box::pin(gate.enter(None, false))).collect();
+        let mut waits: Vec<_> =
+            (0..1000).map(|_| Box::pin(gate.acquire_permit(None, false))).collect();
         for wait in &mut waits {
             assert!(wait.as_mut().now_or_never().is_none());
         }
@@ -239,13 +247,13 @@ mod tests {
         let gate = CallGate::new("p", 8);
         let place = entered(&gate).await;
         let (begun, hint) = (tokio::time::Instant::now(), Duration::from_millis(800));
-        assert_eq!(place.refuse(Some(hint)), Pressure::Closed);
-        let mut new = Box::pin(gate.enter(None, false));
+        assert_eq!(place.report_refusal(Some(hint)), LoadPressure::Closed);
+        let mut new = Box::pin(gate.acquire_permit(None, false));
         assert!(new.as_mut().now_or_never().is_none());
-        let place = gate.enter(None, true).await.expect("a place");
+        let place = gate.acquire_permit(None, true).await.expect("a place");
         assert!(begun.elapsed() >= hint, "it came before its time");
         assert!(new.as_mut().now_or_never().is_none(), "one at a time, the refused one first");
-        place.pass();
+        place.report_accepted();
         new.await.expect("a place");
     }
 
@@ -253,11 +261,12 @@ mod tests {
     async fn what_one_found_out_is_told_to_all_who_wait() {
         let gate = CallGate::new("p", 1);
         let place = entered(&gate).await;
-        let mut waits: Vec<_> = (0..3).map(|_| Box::pin(gate.enter(None, false))).collect();
+        let mut waits: Vec<_> =
+            (0..3).map(|_| Box::pin(gate.acquire_permit(None, false))).collect();
         for wait in &mut waits {
             assert!(wait.as_mut().now_or_never().is_none());
         }
-        gate.fail_all(&ModelError::unavailable("it is over"));
+        gate.fail_waiters(&ModelError::provider_unavailable("it is over"));
         for wait in waits {
             assert_eq!(wait.await.err().map(|error| error.message), Some("it is over".into()));
         }

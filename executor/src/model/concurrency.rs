@@ -24,14 +24,14 @@ pub(super) struct ConcurrencyLimit {
     /// The learnt limit, from 1 to `maximum`.
     limit: u32,
     /// Number of calls in flight.
-    under_way: u32,
+    in_flight: u32,
     /// Calls started so far; the next one has this number.
-    starts: u64,
+    start_count: u64,
     /// Number of the first call that started after the limit was last lowered. A refusal of an
     /// earlier call belongs to the burst that lowered the limit and does not lower it again.
     generation: u64,
     /// Accepted calls of this generation since the limit last changed.
-    passes: u32,
+    accepted_count: u32,
     /// No call starts before this instant.
     pause_end: Option<Instant>,
     /// Refusals in a row of calls that were alone; present while the provider accepts none.
@@ -66,7 +66,7 @@ pub(super) struct LoadRefusal {
 
 /// The conclusion from a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pressure {
+pub(super) enum LoadPressure {
     /// The provider accepts fewer concurrent calls than there were.
     Crowded,
     /// The provider does not accept a single call now.
@@ -82,35 +82,35 @@ impl ConcurrencyLimit {
         Self {
             maximum,
             limit: maximum,
-            under_way: 0,
-            starts: 0,
+            in_flight: 0,
+            start_count: 0,
             generation: 0,
-            passes: 0,
+            accepted_count: 0,
             pause_end: None,
             lone_refusals: None,
         }
     }
 
     /// Returns the current limit, from 1 to the maximum.
-    pub(super) fn limit(&self) -> u32 {
+    pub(super) fn current_limit(&self) -> u32 {
         self.limit
     }
 
     /// Returns whether one more call may start. A provider that refuses single calls is probed by
     /// one call at a time.
-    pub(super) fn has_place(&self, now: Instant) -> bool {
+    pub(super) fn has_capacity(&self, now: Instant) -> bool {
         let limit = if self.lone_refusals.is_some() { 1 } else { self.limit };
-        self.pause_end.is_none_or(|end| end <= now) && self.under_way < limit
+        self.pause_end.is_none_or(|end| end <= now) && self.in_flight < limit
     }
 
     /// Starts a call if the limit and the pause allow it.
-    pub(super) fn start(&mut self, now: Instant) -> Option<CallStart> {
-        if !self.has_place(now) {
+    pub(super) fn start_call(&mut self, now: Instant) -> Option<CallStart> {
+        if !self.has_capacity(now) {
             return None;
         }
-        let start = CallStart { number: self.starts, is_alone: self.under_way == 0 };
-        self.starts += 1;
-        self.under_way += 1;
+        let start = CallStart { number: self.start_count, is_alone: self.in_flight == 0 };
+        self.start_count += 1;
+        self.in_flight += 1;
         Some(start)
     }
 
@@ -121,43 +121,43 @@ impl ConcurrencyLimit {
 
     /// Records that the provider accepted the call. After as many accepted calls as the limit, the
     /// limit rises by one.
-    pub(super) fn pass(&mut self, start: CallStart) {
+    pub(super) fn record_accepted(&mut self, start: CallStart) {
         // Any accepted call proves that the provider is open again.
         self.lone_refusals = None;
-        if self.is_of_this_generation(&start) {
-            self.passes += 1;
+        if self.is_of_current_generation(&start) {
+            self.accepted_count += 1;
         }
-        if self.passes >= self.limit && self.limit < self.maximum {
+        if self.accepted_count >= self.limit && self.limit < self.maximum {
             self.limit += 1;
-            self.passes = 0;
+            self.accepted_count = 0;
         }
-        self.release(start);
+        self.release_slot(start);
     }
 
     /// Ends a call without learning anything from it.
-    pub(super) fn release(&mut self, start: CallStart) {
+    pub(super) fn release_slot(&mut self, start: CallStart) {
         let CallStart { number, .. } = start;
-        debug_assert!(number < self.starts, "it was started here");
-        self.under_way = self.under_way.saturating_sub(1);
+        debug_assert!(number < self.start_count, "it was started here");
+        self.in_flight = self.in_flight.saturating_sub(1);
     }
 
     /// Records that the provider refused the call for overload. Lowers the limit once per burst,
     /// and begins a pause if the provider asked for one or refused a single call.
-    pub(super) fn refuse(
+    pub(super) fn record_refusal(
         &mut self,
         start: CallStart,
         refusal: LoadRefusal,
         now: Instant,
-    ) -> Pressure {
+    ) -> LoadPressure {
         // Alone means that no call was in flight at its start and none started since.
-        let is_alone = start.is_alone && self.starts == start.number + 1;
-        if self.is_of_this_generation(&start) {
-            self.lower(is_alone);
+        let is_alone = start.is_alone && self.start_count == start.number + 1;
+        if self.is_of_current_generation(&start) {
+            self.halve_limit(is_alone);
         }
-        self.release(start);
+        self.release_slot(start);
         let (pressure, own_pause) = match is_alone {
             true => self.note_lone_refusal(refusal.jitter, now),
-            false => (Pressure::Crowded, None),
+            false => (LoadPressure::Crowded, None),
         };
         // A hint of another call of the same burst may be longer: the latest end holds.
         let pause_end = own_pause.max(refusal.hint).and_then(|pause| now.checked_add(pause));
@@ -165,30 +165,30 @@ impl ConcurrencyLimit {
         pressure
     }
 
-    fn is_of_this_generation(&self, start: &CallStart) -> bool {
+    fn is_of_current_generation(&self, start: &CallStart) -> bool {
         start.number >= self.generation
     }
 
     /// Halves the limit, or the number of calls in flight if that is lower: a limit that was not
     /// reached says nothing. For a call that was alone the limit itself is halved.
-    fn lower(&mut self, is_alone: bool) {
-        let reached = if is_alone { self.limit } else { self.limit.min(self.under_way) };
+    fn halve_limit(&mut self, is_alone: bool) {
+        let reached = if is_alone { self.limit } else { self.limit.min(self.in_flight) };
         self.limit = (reached / 2).max(1);
-        self.generation = self.starts;
-        self.passes = 0;
+        self.generation = self.start_count;
+        self.accepted_count = 0;
     }
 
     /// Counts a refusal of a single call; returns the pressure and the pause before the next probe,
     /// doubled with each refusal.
-    fn note_lone_refusal(&mut self, jitter: u16, now: Instant) -> (Pressure, Option<Duration>) {
-        let known = self.lone_refusals.unwrap_or(LoneRefusals { since: now, count: 0 });
-        let LoneRefusals { since, count } = known;
+    fn note_lone_refusal(&mut self, jitter: u16, now: Instant) -> (LoadPressure, Option<Duration>) {
+        let previous = self.lone_refusals.unwrap_or(LoneRefusals { since: now, count: 0 });
+        let LoneRefusals { since, count } = previous;
         self.lone_refusals = Some(LoneRefusals { since, count: count.saturating_add(1) });
         // The shift is bounded, since a provider may refuse for hours.
         let doubled = FIRST_PAUSE.saturating_mul(1 << count.min(16)).min(LONGEST_PAUSE);
         let pause = doubled + doubled / 2 * u32::from(jitter.min(1000)) / 1000;
         let is_stalled = now.saturating_duration_since(since) >= STALL_LIMIT;
-        (if is_stalled { Pressure::Stalled } else { Pressure::Closed }, Some(pause))
+        (if is_stalled { LoadPressure::Stalled } else { LoadPressure::Closed }, Some(pause))
     }
 }
 
@@ -200,39 +200,43 @@ mod tests {
         Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest,
     };
 
-    use super::{CallStart, ConcurrencyLimit, LoadRefusal, Pressure, STALL_LIMIT};
+    use super::{CallStart, ConcurrencyLimit, LoadPressure, LoadRefusal, STALL_LIMIT};
 
     const BARE: LoadRefusal = LoadRefusal { hint: None, jitter: 0 };
 
     fn start_all(limit: &mut ConcurrencyLimit, now: Instant) -> Vec<CallStart> {
-        std::iter::from_fn(|| limit.start(now)).collect()
+        std::iter::from_fn(|| limit.start_call(now)).collect()
     }
 
     #[test]
     fn one_crowd_lowers_the_limit_once() {
         let (mut limit, now) = (ConcurrencyLimit::new(64), Instant::now());
-        let starts: Vec<_> = (0..10).map(|_| limit.start(now).unwrap()).collect();
+        let starts: Vec<_> = (0..10).map(|_| limit.start_call(now).unwrap()).collect();
         for (number, start) in starts.into_iter().enumerate() {
             match number {
-                0..3 => limit.release(start),
-                _ => assert_eq!(limit.refuse(start, BARE, now), Pressure::Crowded),
+                0..3 => limit.release_slot(start),
+                _ => assert_eq!(limit.record_refusal(start, BARE, now), LoadPressure::Crowded),
             }
         }
-        assert_eq!(limit.limit(), 3, "half of the seven that were under way at the first refusal");
-        assert!(limit.has_place(now), "there is no pause: others of it were let in");
+        assert_eq!(
+            limit.current_limit(),
+            3,
+            "half of the seven that were under way at the first refusal"
+        );
+        assert!(limit.has_capacity(now), "there is no pause: others of it were let in");
     }
 
     #[test]
     fn the_limit_rises_by_one_after_as_many_passes_and_not_above_the_maximum() {
         let (mut limit, now) = (ConcurrencyLimit::new(4), Instant::now());
         for start in start_all(&mut limit, now) {
-            limit.refuse(start, BARE, now);
+            limit.record_refusal(start, BARE, now);
         }
         let mut limits = Vec::new();
         for _ in 0..12 {
-            let start = limit.start(now).unwrap();
-            limit.pass(start);
-            limits.push(limit.limit());
+            let start = limit.start_call(now).unwrap();
+            limit.record_accepted(start);
+            limits.push(limit.current_limit());
         }
         assert_eq!(limits, [2, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4].map(|n| n.min(4)));
     }
@@ -242,26 +246,26 @@ mod tests {
         let (mut limit, mut now) = (ConcurrencyLimit::new(8), Instant::now());
         let mut pauses = Vec::new();
         for _ in 0..6 {
-            let start = limit.start(now).unwrap();
-            assert_eq!(limit.refuse(start, BARE, now), Pressure::Closed);
-            assert!(limit.start(now).is_none(), "it is left alone");
+            let start = limit.start_call(now).unwrap();
+            assert_eq!(limit.record_refusal(start, BARE, now), LoadPressure::Closed);
+            assert!(limit.start_call(now).is_none(), "it is left alone");
             let end = limit.pause_end().unwrap();
             pauses.push((end - now).as_millis());
             now = end;
         }
         assert_eq!(pauses, [500, 1000, 2000, 4000, 8000, 8000]);
-        let probe = limit.start(now).unwrap();
-        assert!(limit.start(now).is_none(), "one at a time");
-        limit.pass(probe);
-        assert!(limit.start(now).is_some());
+        let probe = limit.start_call(now).unwrap();
+        assert!(limit.start_call(now).is_none(), "one at a time");
+        limit.record_accepted(probe);
+        assert!(limit.start_call(now).is_some());
     }
 
     #[test]
     fn jitter_stretches_a_pause_by_at_most_a_half() {
         for (jitter, expected) in [(0, 500), (500, 625), (1000, 750), (u16::MAX, 750)] {
             let (mut limit, now) = (ConcurrencyLimit::new(8), Instant::now());
-            let start = limit.start(now).unwrap();
-            limit.refuse(start, LoadRefusal { hint: None, jitter }, now);
+            let start = limit.start_call(now).unwrap();
+            limit.record_refusal(start, LoadRefusal { hint: None, jitter }, now);
             assert_eq!((limit.pause_end().unwrap() - now).as_millis(), expected);
         }
     }
@@ -269,12 +273,15 @@ mod tests {
     #[test]
     fn a_hint_is_kept_to_by_all_even_when_another_call_passes() {
         let (mut limit, now) = (ConcurrencyLimit::new(8), Instant::now());
-        let (first, second) = (limit.start(now).unwrap(), limit.start(now).unwrap());
+        let (first, second) = (limit.start_call(now).unwrap(), limit.start_call(now).unwrap());
         let hint = Some(Duration::from_secs(3));
-        assert_eq!(limit.refuse(first, LoadRefusal { hint, jitter: 0 }, now), Pressure::Crowded);
-        limit.pass(second);
-        assert!(!limit.has_place(now + Duration::from_millis(2999)));
-        assert!(limit.has_place(now + Duration::from_secs(3)));
+        assert_eq!(
+            limit.record_refusal(first, LoadRefusal { hint, jitter: 0 }, now),
+            LoadPressure::Crowded
+        );
+        limit.record_accepted(second);
+        assert!(!limit.has_capacity(now + Duration::from_millis(2999)));
+        assert!(limit.has_capacity(now + Duration::from_secs(3)));
     }
 
     #[test]
@@ -283,23 +290,24 @@ mod tests {
         let mut now = begun;
         let mut pressures = Vec::new();
         while now.duration_since(begun) < STALL_LIMIT * 2 {
-            let start = limit.start(now).unwrap();
-            pressures.push((now - begun, limit.refuse(start, BARE, now)));
+            let start = limit.start_call(now).unwrap();
+            pressures.push((now - begun, limit.record_refusal(start, BARE, now)));
             now = limit.pause_end().unwrap();
         }
         for (at, pressure) in pressures {
-            let expected = if at < STALL_LIMIT { Pressure::Closed } else { Pressure::Stalled };
+            let expected =
+                if at < STALL_LIMIT { LoadPressure::Closed } else { LoadPressure::Stalled };
             assert_eq!(pressure, expected, "{at:?}");
         }
-        let start = limit.start(now).unwrap();
-        limit.pass(start);
-        let start = limit.start(now).unwrap();
-        assert_eq!(limit.refuse(start, BARE, now), Pressure::Closed, "it began anew");
+        let start = limit.start_call(now).unwrap();
+        limit.record_accepted(start);
+        let start = limit.start_call(now).unwrap();
+        assert_eq!(limit.record_refusal(start, BARE, now), LoadPressure::Closed, "it began anew");
     }
 
     /// One event in the life of a limit.
     #[derive(Debug, Clone)]
-    enum Happening {
+    enum LimitHappening {
         Start,
         Pass(usize),
         Release(usize),
@@ -307,14 +315,14 @@ mod tests {
         Later(u64),
     }
 
-    fn happening() -> impl Strategy<Value = Happening> {
+    fn happening() -> impl Strategy<Value = LimitHappening> {
         prop_oneof![
-            4 => Just(Happening::Start),
-            2 => any::<usize>().prop_map(Happening::Pass),
-            1 => any::<usize>().prop_map(Happening::Release),
+            4 => Just(LimitHappening::Start),
+            2 => any::<usize>().prop_map(LimitHappening::Pass),
+            1 => any::<usize>().prop_map(LimitHappening::Release),
             2 => (any::<usize>(), proptest::option::of(0..9000_u64))
-                .prop_map(|(call, hint)| Happening::Refuse(call, hint)),
-            2 => (0..5000_u64).prop_map(Happening::Later),
+                .prop_map(|(call, hint)| LimitHappening::Refuse(call, hint)),
+            2 => (0..5000_u64).prop_map(LimitHappening::Later),
         ]
     }
 
@@ -331,28 +339,28 @@ mod tests {
             for happening in happenings {
                 let at = |call: usize, calls: &[CallStart]| call % calls.len();
                 match happening {
-                    Happening::Start => if let Some(start) = limit.start(now) {
+                    LimitHappening::Start => if let Some(start) = limit.start_call(now) {
                         calls.push(start);
-                        prop_assert!(calls.len() <= limit.limit() as usize);
+                        prop_assert!(calls.len() <= limit.current_limit() as usize);
                     },
-                    Happening::Later(ms) => now += Duration::from_millis(ms),
+                    LimitHappening::Later(ms) => now += Duration::from_millis(ms),
                     _ if calls.is_empty() => {}
-                    Happening::Pass(call) => limit.pass(calls.remove(at(call, &calls))),
-                    Happening::Release(call) => limit.release(calls.remove(at(call, &calls))),
-                    Happening::Refuse(call, hint) => {
+                    LimitHappening::Pass(call) => limit.record_accepted(calls.remove(at(call, &calls))),
+                    LimitHappening::Release(call) => limit.release_slot(calls.remove(at(call, &calls))),
+                    LimitHappening::Refuse(call, hint) => {
                         let hint = hint.map(Duration::from_millis);
                         let start = calls.remove(at(call, &calls));
-                        limit.refuse(start, LoadRefusal { hint, jitter: 0 }, now);
-                        prop_assert!(hint.is_none_or(|h| h.is_zero() || !limit.has_place(now)));
+                        limit.record_refusal(start, LoadRefusal { hint, jitter: 0 }, now);
+                        prop_assert!(hint.is_none_or(|h| h.is_zero() || !limit.has_capacity(now)));
                     }
                 }
-                prop_assert!((1..=maximum.max(1)).contains(&limit.limit()));
+                prop_assert!((1..=maximum.max(1)).contains(&limit.current_limit()));
             }
             for call in calls {
-                limit.release(call);
+                limit.release_slot(call);
             }
             let later = limit.pause_end().map_or(now, |end| end.max(now));
-            prop_assert!(limit.start(later).is_some());
+            prop_assert!(limit.start_call(later).is_some());
         }
 
         /// A provider that always takes `capacity` calls at once completes any number of calls,
@@ -368,19 +376,19 @@ mod tests {
             let (mut waiting, mut inside, mut refused) = (total, Vec::new(), 0);
             while waiting > 0 || !inside.is_empty() {
                 let mut crowd = Vec::new();
-                while waiting > 0 && let Some(start) = limit.start(now) {
+                while waiting > 0 && let Some(start) = limit.start_call(now) {
                     waiting -= 1;
                     if inside.len() < capacity { inside.push(start) } else { crowd.push(start) }
                 }
                 for start in crowd {
-                    prop_assert_eq!(limit.refuse(start, BARE, now), Pressure::Crowded);
+                    prop_assert_eq!(limit.record_refusal(start, BARE, now), LoadPressure::Crowded);
                     waiting += 1;
                     refused += 1;
                 }
-                if !limit.has_place(now) || waiting == 0 {
+                if !limit.has_capacity(now) || waiting == 0 {
                     prop_assert!(!inside.is_empty(), "nobody is inside and nobody may enter");
                     let start = if latest_first { inside.pop().unwrap() } else { inside.remove(0) };
-                    limit.pass(start);
+                    limit.record_accepted(start);
                 }
             }
             prop_assert!(refused <= 2 * total + 128, "{refused} refusals for {total} calls");

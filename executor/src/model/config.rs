@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use convergio_domain::run::KeyOwner;
-use convergio_kernel_c::{Platform, ProviderClass};
+use convergio_kernel_c::{KernelPlatform, ProviderClass};
 use zeroize::Zeroizing;
 
 use super::concurrency::DEFAULT_MAXIMUM;
@@ -32,7 +32,7 @@ impl Secret {
     }
 
     /// Returns the key itself, for the one header that carries it and for masking it in messages.
-    pub(super) fn reveal(&self) -> &str {
+    pub(super) fn expose_secret(&self) -> &str {
         &self.0
     }
 }
@@ -53,13 +53,13 @@ impl fmt::Debug for Secret {
 }
 
 /// Parts of the names of models that do not chat.
-const NOT_CHAT: [&str; 5] = ["embed", "rerank", "transcribe", "tts", "whisper"];
+const NON_CHAT_NAME_PARTS: [&str; 5] = ["embed", "rerank", "transcribe", "tts", "whisper"];
 
 /// Returns whether a model does something other than chat, judged by its name: most lists do not
 /// say.
-pub(super) fn is_no_chat(id: &str) -> bool {
+pub(super) fn is_non_chat_name(id: &str) -> bool {
     let id = id.to_lowercase();
-    NOT_CHAT.iter().any(|part| id.contains(part))
+    NON_CHAT_NAME_PARTS.iter().any(|part| id.contains(part))
 }
 
 /// A model of a provider, as configured or listed.
@@ -76,15 +76,15 @@ pub struct ModelInfo {
     /// Deviations from the provider's own traits.
     pub traits: ProviderTraits,
     /// True if the model does something other than chat: it is used when named, and never chosen.
-    pub is_no_chat: bool,
+    pub is_non_chat: bool,
 }
 
 impl ModelInfo {
     /// Describes a model by its name and context window.
     pub fn new(id: impl Into<String>, context_tokens: Option<u64>) -> Self {
         let id = id.into();
-        let is_no_chat = is_no_chat(&id);
-        Self { id, context_tokens, is_no_chat, ..Self::default() }
+        let is_no_chat = is_non_chat_name(&id);
+        Self { id, context_tokens, is_non_chat: is_no_chat, ..Self::default() }
     }
 }
 
@@ -106,7 +106,7 @@ impl Default for Timeouts {
 
 /// The wire interface that a provider speaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Api {
+pub enum ProviderApi {
     /// OpenAI's chat completions: OpenAI, Azure's v1 URLs, llama.cpp, MLX, and many others.
     OpenAiChat,
     /// OpenAI's responses API, used without stored state.
@@ -161,7 +161,7 @@ pub struct ProviderConfig {
     /// of one provider share it.
     pub name: String,
     /// The interface in which requests are written and answers are read.
-    pub api: Api,
+    pub api: ProviderApi,
     /// The URL to which the interface's paths are appended, such as `https://api.openai.com/v1`.
     /// For Ollama a trailing `/v1` is optional.
     pub base_url: String,
@@ -179,7 +179,7 @@ pub struct ProviderConfig {
     /// belongs to another user, and nobody has confirmed it.
     pub is_unconfirmed: bool,
     /// The server software or cloud that runs the models.
-    pub platform: Platform,
+    pub platform: KernelPlatform,
     /// The models that may be used; all that the provider lists if empty.
     pub models: Vec<ModelInfo>,
     /// Timeouts of the provider's connections.
@@ -196,11 +196,20 @@ pub struct ProviderConfig {
 
 impl ProviderConfig {
     /// Configures a provider that needs no key and lists its models itself.
-    pub fn keyless(name: &str, base_url: &str, class: ProviderClass, platform: Platform) -> Self {
+    pub fn without_key(
+        name: &str,
+        base_url: &str,
+        class: ProviderClass,
+        platform: KernelPlatform,
+    ) -> Self {
         Self {
             name: name.to_owned(),
             // Ollama's OpenAI-compatible routes cut long prompts silently; its own refuse them.
-            api: if platform == Platform::Ollama { Api::Ollama } else { Api::OpenAiChat },
+            api: if platform == KernelPlatform::Ollama {
+                ProviderApi::Ollama
+            } else {
+                ProviderApi::OpenAiChat
+            },
             key_header: KeyHeader::Bearer,
             base_url: base_url.trim_end_matches('/').to_owned(),
             key: None,
@@ -213,55 +222,55 @@ impl ProviderConfig {
             timeouts: Timeouts::default(),
             recognises_repeats: false,
             max_parallel: DEFAULT_MAXIMUM,
-            traits: ProviderTraits::known(name),
+            traits: ProviderTraits::for_known_provider(name),
         }
     }
 
     /// Configures a server on this machine with one model.
-    pub fn local(name: &str, base_url: &str, model: &str) -> Self {
+    pub fn for_local_model(name: &str, base_url: &str, model: &str) -> Self {
         let models = vec![ModelInfo::new(model, None)];
-        let (class, platform) = (ProviderClass::Local, Platform::OpenAiCompatible);
-        Self { models, ..Self::keyless(name, base_url, class, platform) }
+        let (class, platform) = (ProviderClass::Local, KernelPlatform::OpenAiCompatible);
+        Self { models, ..Self::without_key(name, base_url, class, platform) }
     }
 
     /// Configures a cloud provider with the tenant's own key; an empty key counts as missing.
-    fn cloud(name: &str, base_url: &str, variable: &str, key: Secret) -> Self {
-        let (class, platform) = (ProviderClass::Cloud, Platform::CloudApi);
-        let config = Self::keyless(name, base_url, class, platform);
+    fn for_cloud(name: &str, base_url: &str, variable: &str, key: Secret) -> Self {
+        let (class, platform) = (ProviderClass::Cloud, KernelPlatform::CloudApi);
+        let config = Self::without_key(name, base_url, class, platform);
         // An empty variable counts as unset, as in the providers' SDKs.
         let key = Some(key).filter(|key| !key.is_empty());
         Self { key, api_key_env: Some(variable.to_owned()), ..config }
     }
 
     /// Configures OpenAI's cloud, by its chat completions.
-    pub fn openai(key: Secret) -> Self {
-        Self::cloud("openai", "https://api.openai.com/v1", "OPENAI_API_KEY", key)
+    pub fn for_openai(key: Secret) -> Self {
+        Self::for_cloud("openai", "https://api.openai.com/v1", "OPENAI_API_KEY", key)
     }
 
     /// Configures Anthropic's cloud, by the newest version of its interface.
-    pub fn anthropic(key: Secret) -> Self {
+    pub fn for_anthropic(key: Secret) -> Self {
         let url = "https://api.anthropic.com/v1";
         Self {
-            api: Api::Anthropic { version: ANTHROPIC_VERSION.to_owned() },
+            api: ProviderApi::Anthropic { version: ANTHROPIC_VERSION.to_owned() },
             key_header: KeyHeader::XApiKey,
-            ..Self::cloud("anthropic", url, "ANTHROPIC_API_KEY", key)
+            ..Self::for_cloud("anthropic", url, "ANTHROPIC_API_KEY", key)
         }
     }
 
     /// Configures Google's Gemini, by `generateContent`.
-    pub fn gemini(key: Secret) -> Self {
+    pub fn for_gemini(key: Secret) -> Self {
         let url = "https://generativelanguage.googleapis.com/v1beta";
         Self {
-            api: Api::Gemini,
+            api: ProviderApi::Gemini,
             key_header: KeyHeader::XGoogApiKey,
-            ..Self::cloud("gemini", url, "GEMINI_API_KEY", key)
+            ..Self::for_cloud("gemini", url, "GEMINI_API_KEY", key)
         }
     }
 
     /// Configures Azure OpenAI at a resource's `endpoint`, such as `https://RES.openai.azure.com`:
     /// by its classic URLs with an `api_version`, else by its v1 URLs. The models are the
     /// deployments, which Azure does not list.
-    pub fn azure(
+    pub fn for_azure(
         key: Secret,
         endpoint: &str,
         api_version: Option<&str>,
@@ -270,10 +279,10 @@ impl ProviderConfig {
         let endpoint = endpoint.trim_end_matches('/');
         let (api, base_url) = match api_version {
             Some(version) => {
-                let api = Api::AzureClassic { api_version: version.to_owned() };
+                let api = ProviderApi::AzureClassic { api_version: version.to_owned() };
                 (api, format!("{endpoint}/openai"))
             }
-            None => (Api::OpenAiChat, format!("{endpoint}/openai/v1")),
+            None => (ProviderApi::OpenAiChat, format!("{endpoint}/openai/v1")),
         };
         let model = |id: &&str| ModelInfo::new(*id, None);
         Self {
@@ -281,33 +290,33 @@ impl ProviderConfig {
             key_header: KeyHeader::ApiKey,
             // Azure's routes list base models, not the resource's deployments.
             models: deployments.iter().map(model).collect(),
-            ..Self::cloud("azure", &base_url, "AZURE_OPENAI_API_KEY", key)
+            ..Self::for_cloud("azure", &base_url, "AZURE_OPENAI_API_KEY", key)
         }
     }
 
     /// Returns the traits that hold for one model: its own over the provider's.
-    pub fn traits_of(&self, model: &str) -> ProviderTraits {
+    pub fn model_traits(&self, model: &str) -> ProviderTraits {
         match self.models.iter().find(|known| known.id == model) {
-            Some(known) => self.traits.overlaid(&known.traits),
+            Some(model_info) => self.traits.overlaid_with(&model_info.traits),
             None => self.traits.clone(),
         }
     }
 
     /// Returns the name of the key, for logs and events; absent if there is no key.
     pub fn key_name(&self) -> Option<&str> {
-        let named = self.api_key_env.as_deref().unwrap_or("key");
-        self.key.as_ref().map(|_| named)
+        let variable = self.api_key_env.as_deref().unwrap_or("key");
+        self.key.as_ref().map(|_| variable)
     }
 
     /// Returns whether calls are paid by a key of the caller's own.
-    pub(super) fn is_own(&self) -> bool {
+    pub(super) fn is_paid_by_caller(&self) -> bool {
         self.key.is_some() && self.owner == KeyOwner::User
     }
 
     /// Returns the error of a missing key if the provider needs one.
     pub(super) fn missing_key(&self) -> Option<ModelError> {
-        let variable = self.api_key_env.as_deref().filter(|_| self.key.is_none())?;
-        let message = format!("{} needs a key: set {variable}", self.name);
+        let key_variable = self.api_key_env.as_deref().filter(|_| self.key.is_none())?;
+        let message = format!("{} needs a key: set {key_variable}", self.name);
         Some(ModelError::new("byok.missing_key", false, message))
     }
 }
@@ -320,18 +329,18 @@ mod tests {
     fn a_key_shows_its_last_four_characters_and_never_more() {
         let key = Secret::new(" sk-proj-abcdefgh1234\n");
         assert_eq!(format!("{key} {key:?}"), "…1234 …1234");
-        assert_eq!(key.reveal(), "sk-proj-abcdefgh1234");
+        assert_eq!(key.expose_secret(), "sk-proj-abcdefgh1234");
         assert_eq!(Secret::new("short-key").to_string(), "…");
-        let shown = format!("{:?}", ProviderConfig::openai(key));
+        let shown = format!("{:?}", ProviderConfig::for_openai(key));
         assert!(!shown.contains("abcdefgh"), "{shown}");
     }
 
     #[test]
     fn an_empty_key_is_a_missing_key() {
-        let config = ProviderConfig::openai(Secret::new("  "));
+        let config = ProviderConfig::for_openai(Secret::new("  "));
         let error = config.missing_key().unwrap();
         assert_eq!(error.code, "byok.missing_key");
         assert!(error.message.contains("OPENAI_API_KEY"), "{}", error.message);
-        assert_eq!(ProviderConfig::openai(Secret::new("sk-1")).missing_key(), None);
+        assert_eq!(ProviderConfig::for_openai(Secret::new("sk-1")).missing_key(), None);
     }
 }

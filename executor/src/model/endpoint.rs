@@ -34,7 +34,7 @@ pub(super) struct Endpoint {
     is_tls: bool,
     pub(super) reach: Reach,
     /// True if the host is an address or `localhost`, which need no name server.
-    is_known: bool,
+    needs_no_dns: bool,
 }
 
 impl Endpoint {
@@ -56,26 +56,26 @@ impl Endpoint {
             return Err(wrong("holds no user, password or query: a key has its own place"));
         }
         let host = url.host_str().unwrap_or_default();
-        let reach = reach(host);
+        let reach = host_reach(host);
         let base = text.trim_end_matches('/').to_owned();
-        let is_known = host == "localhost" || address(host).is_some();
-        Ok(Self { base, is_tls: url.scheme() == "https", reach, is_known })
+        let is_known = host == "localhost" || host_address(host).is_some();
+        Ok(Self { base, is_tls: url.scheme() == "https", reach, needs_no_dns: is_known })
     }
 
     /// Returns the URL of a path below the base, such as `/chat/completions`.
-    pub(super) fn at(&self, path: &str) -> String {
+    pub(super) fn url_below_base(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
 
     /// Returns the URL of a path beside `/v1`, where servers have the routes that OpenAI's
     /// interface lacks.
-    pub(super) fn beside(&self, path: &str) -> String {
+    pub(super) fn url_beside_v1(&self, path: &str) -> String {
         format!("{}{path}", self.base.strip_suffix("/v1").unwrap_or(&self.base))
     }
 
     /// Returns whether requests stay on the premises and no name server learns of them.
     pub(super) fn is_private(&self) -> bool {
-        self.reach != Reach::Internet && self.is_known
+        self.reach != Reach::Internet && self.needs_no_dns
     }
 
     /// Returns whether a key would travel unencrypted over a public network.
@@ -87,16 +87,17 @@ impl Endpoint {
     ///
     /// # Errors
     /// The machine has no usable TLS.
-    pub(super) fn client(&self, timeouts: Timeouts) -> Result<Client, ModelError> {
-        let local = self.reach != Reach::Internet;
-        let pool_idle = if local { POOL_IDLE_LOCAL } else { POOL_IDLE_REMOTE };
-        let builder = builder().connect_timeout(timeouts.connect).pool_idle_timeout(pool_idle);
+    pub(super) fn build_client(&self, timeouts: Timeouts) -> Result<Client, ModelError> {
+        let is_near = self.reach != Reach::Internet;
+        let pool_idle = if is_near { POOL_IDLE_LOCAL } else { POOL_IDLE_REMOTE };
+        let builder =
+            client_builder().connect_timeout(timeouts.connect).pool_idle_timeout(pool_idle);
         // A proxy would see prompts that must stay on the premises.
-        let builder = if local { builder.no_proxy() } else { builder };
+        let builder = if is_near { builder.no_proxy() } else { builder };
         // Loading the system's certificates fails on machines without any; without TLS none are
         // needed.
         let builder = if self.is_tls { builder } else { builder.tls_certs_only([]) };
-        builder.build().map_err(|error| no_tls(&error))
+        builder.build().map_err(|error| missing_tls_error(&error))
     }
 }
 
@@ -104,11 +105,11 @@ impl Endpoint {
 ///
 /// # Errors
 /// The machine has no usable TLS.
-pub fn client() -> Result<Client, ModelError> {
-    let builder = || builder().connect_timeout(Timeouts::default().connect).no_proxy();
+pub fn http_client() -> Result<Client, ModelError> {
+    let builder = || client_builder().connect_timeout(Timeouts::default().connect).no_proxy();
     // A machine without certificates can still speak to servers without TLS.
     let client = builder().build().or_else(|_| builder().tls_certs_only([]).build());
-    client.map_err(|error| no_tls(&error))
+    client.map_err(|error| missing_tls_error(&error))
 }
 
 /// Builds a client for downloads from the URL's host: by the environment's proxy if the host is
@@ -117,7 +118,7 @@ pub fn client() -> Result<Client, ModelError> {
 /// # Errors
 /// The URL is malformed, or the machine has no usable TLS.
 pub fn download_client(url: &str) -> Result<Client, ModelError> {
-    Endpoint::parse(url)?.client(Timeouts::default())
+    Endpoint::parse(url)?.build_client(Timeouts::default())
 }
 
 /// Installs the cryptography of every TLS connection of the process. Must be called before the
@@ -129,48 +130,50 @@ pub fn install_tls() {
 }
 
 /// Settings that all clients share.
-fn builder() -> ClientBuilder {
+fn client_builder() -> ClientBuilder {
     install_tls();
     // Resolved here, so that no name server is asked for `localhost` and IPv4 is tried first.
-    let here = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
-    let here = here.map(|address| SocketAddr::new(address, 0));
+    let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+    let loopback_sockets = loopback.map(|address| SocketAddr::new(address, 0));
     Client::builder()
         // Requests are written at once: waiting for more bytes only adds latency.
         .tcp_nodelay(true)
         // A redirect could lead a key or a prompt to another host.
         .redirect(reqwest::redirect::Policy::none())
-        .resolve_to_addrs("localhost", &here)
+        .resolve_to_addrs("localhost", &loopback_sockets)
 }
 
-fn no_tls(error: &reqwest::Error) -> ModelError {
+fn missing_tls_error(error: &reqwest::Error) -> ModelError {
     ModelError::new("internal", false, format!("no TLS on this machine: {error}"))
 }
 
 /// Returns how far away a host is by its name or address alone, without looking it up.
-fn reach(host: &str) -> Reach {
-    if let Some(address) = address(host) {
-        return reach_of(address);
+fn host_reach(host: &str) -> Reach {
+    if let Some(address) = host_address(host) {
+        return address_reach(address);
     }
     let host = host.to_ascii_lowercase();
     // Names without a dot come from a search domain or a container network; the others are reserved
     // for private networks (RFC 6762, RFC 8375).
-    let is_home = ["local", "lan", "internal", "home.arpa"];
+    let private_suffixes = ["local", "lan", "internal", "home.arpa"];
     if host == "localhost" || host.ends_with(".localhost") {
         Reach::Loopback
-    } else if !host.contains('.') || is_home.iter().any(|end| host.ends_with(&format!(".{end}"))) {
+    } else if !host.contains('.')
+        || private_suffixes.iter().any(|suffix| host.ends_with(&format!(".{suffix}")))
+    {
         Reach::Premises
     } else {
         Reach::Internet
     }
 }
 
-fn address(host: &str) -> Option<IpAddr> {
+fn host_address(host: &str) -> Option<IpAddr> {
     host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
-fn reach_of(address: IpAddr) -> Reach {
+fn address_reach(address: IpAddr) -> Reach {
     let is_private = match address {
-        IpAddr::V4(v4) => v4.is_private() || v4.is_link_local() || is_shared(v4),
+        IpAddr::V4(v4) => v4.is_private() || v4.is_link_local() || is_shared_address(v4),
         IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local(),
     };
     match address {
@@ -182,7 +185,7 @@ fn reach_of(address: IpAddr) -> Reach {
 
 /// Returns whether the address is in 100.64.0.0/10 (RFC 6598), used behind carrier-grade NAT and by
 /// overlay networks.
-fn is_shared(address: Ipv4Addr) -> bool {
+fn is_shared_address(address: Ipv4Addr) -> bool {
     let [first, second, ..] = address.octets();
     first == 100 && (64..128).contains(&second)
 }
@@ -249,7 +252,7 @@ mod tests {
     #[test]
     fn paths_are_under_the_base_or_beside_it() {
         let endpoint = Endpoint::parse("http://127.0.0.1:8080/v1/").unwrap();
-        assert_eq!(endpoint.at("/models"), "http://127.0.0.1:8080/v1/models");
-        assert_eq!(endpoint.beside("/props"), "http://127.0.0.1:8080/props");
+        assert_eq!(endpoint.url_below_base("/models"), "http://127.0.0.1:8080/v1/models");
+        assert_eq!(endpoint.url_beside_v1("/props"), "http://127.0.0.1:8080/props");
     }
 }

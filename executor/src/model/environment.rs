@@ -24,34 +24,35 @@ impl ProviderConfig {
         let mut providers = Vec::new();
         // Anthropic's SDK appends `/v1` to its base URL itself; the others' variables include the
         // version.
-        let led = |config: Self, name: &str, end: &str| match variable(name) {
+        let with_base_url = |config: Self, name: &str, end: &str| match variable(name) {
             Some(url) => Self { base_url: format!("{}{end}", url.trim_end_matches('/')), ..config },
             None => config,
         };
-        let openai = key("OPENAI_API_KEY").map(Self::openai);
-        providers.extend(openai.map(|config| led(config, "OPENAI_BASE_URL", "")));
-        let anthropic = key("ANTHROPIC_API_KEY").map(Self::anthropic);
-        providers.extend(anthropic.map(|config| led(config, "ANTHROPIC_BASE_URL", "/v1")));
-        let gemini = key("GEMINI_API_KEY").map(Self::gemini);
-        providers.extend(gemini.map(|config| led(config, "GEMINI_BASE_URL", "")));
+        let openai = key("OPENAI_API_KEY").map(Self::for_openai);
+        providers.extend(openai.map(|config| with_base_url(config, "OPENAI_BASE_URL", "")));
+        let anthropic = key("ANTHROPIC_API_KEY").map(Self::for_anthropic);
+        providers
+            .extend(anthropic.map(|config| with_base_url(config, "ANTHROPIC_BASE_URL", "/v1")));
+        let gemini = key("GEMINI_API_KEY").map(Self::for_gemini);
+        providers.extend(gemini.map(|config| with_base_url(config, "GEMINI_BASE_URL", "")));
         if let Some(endpoint) = variable("AZURE_OPENAI_ENDPOINT") {
-            let names = variable("AZURE_OPENAI_DEPLOYMENTS").ok_or_else(|| {
+            let deployments = variable("AZURE_OPENAI_DEPLOYMENTS").ok_or_else(|| {
                 let message = "AZURE_OPENAI_ENDPOINT is set: AZURE_OPENAI_DEPLOYMENTS must name \
                     its deployments, with commas between";
                 ModelError::new("request.invalid", false, message)
             })?;
-            let names: Vec<&str> = names.split(',').map(str::trim).collect();
+            let deployments: Vec<&str> = deployments.split(',').map(str::trim).collect();
             let version = variable("AZURE_OPENAI_API_VERSION");
             let token = key("AZURE_OPENAI_AD_TOKEN");
             let key_header = if token.is_some() { KeyHeader::Bearer } else { KeyHeader::ApiKey };
-            let named =
+            let key_variable =
                 if token.is_some() { "AZURE_OPENAI_AD_TOKEN" } else { "AZURE_OPENAI_API_KEY" };
             let key = token.or_else(|| key("AZURE_OPENAI_API_KEY"));
             // An empty key keeps the provider in the catalogue, so that calls say which variable is
             // missing.
             let key = key.unwrap_or_else(|| Secret::new(""));
-            let azure = Self::azure(key, &endpoint, version.as_deref(), &names);
-            let api_key_env = Some(named.to_owned());
+            let azure = Self::for_azure(key, &endpoint, version.as_deref(), &deployments);
+            let api_key_env = Some(key_variable.to_owned());
             providers.push(Self { key_header, api_key_env, ..azure });
         }
         Ok(providers)
@@ -60,7 +61,7 @@ impl ProviderConfig {
 
 #[cfg(test)]
 mod tests {
-    use crate::model::{Api, KeyHeader, ProviderConfig};
+    use crate::model::{KeyHeader, ProviderApi, ProviderConfig};
 
     fn found(variables: &[(&str, &str)]) -> Vec<ProviderConfig> {
         let find = |name: &str| {
@@ -89,11 +90,11 @@ mod tests {
             ("AZURE_OPENAI_API_VERSION", "2024-10-21"),
         ];
         let classic = &found(&base)[0];
-        assert_eq!(classic.api, Api::AzureClassic { api_version: "2024-10-21".into() });
+        assert_eq!(classic.api, ProviderApi::AzureClassic { api_version: "2024-10-21".into() });
         assert_eq!((classic.key_header, classic.models.len()), (KeyHeader::Bearer, 2));
         let keyed = [base[0], base[1], ("AZURE_OPENAI_API_KEY", "k")];
         let v1 = &found(&keyed)[0];
-        assert_eq!((v1.api.clone(), v1.key_header), (Api::OpenAiChat, KeyHeader::ApiKey));
+        assert_eq!((v1.api.clone(), v1.key_header), (ProviderApi::OpenAiChat, KeyHeader::ApiKey));
         assert_eq!(v1.base_url, "https://r.openai.azure.com/openai/v1");
         let only = |name: &str| (name == base[0].0).then(|| base[0].1.to_owned());
         assert!(ProviderConfig::from_environment(only).is_err());

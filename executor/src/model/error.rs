@@ -7,7 +7,7 @@ use convergio_domain::metering::Usage;
 use convergio_domain::platform_text;
 
 /// Code of a request with a field that the provider does not support.
-pub(super) const UNSUPPORTED: &str = "request.unsupported";
+pub(super) const REQUEST_UNSUPPORTED: &str = "request.unsupported";
 /// Code of a provider whose account is out of quota or credit.
 pub(super) const QUOTA_EXCEEDED: &str = "provider.quota_exceeded";
 
@@ -57,7 +57,7 @@ impl ModelError {
     }
 
     /// Creates a retryable error of a provider that does not work at the moment.
-    pub(super) fn unavailable(message: impl Into<String>) -> Self {
+    pub(super) fn provider_unavailable(message: impl Into<String>) -> Self {
         Self::new("provider.unavailable", true, message)
     }
 
@@ -65,13 +65,13 @@ impl ModelError {
     /// only words of this platform; the message becomes its sealed detail.
     pub fn into_failure(self) -> UnsealedFailure {
         let Self { code, message, param, retryable, .. } = self;
-        let summary = match param.filter(|_| code == UNSUPPORTED) {
+        let summary = match param.filter(|_| code == REQUEST_UNSUPPORTED) {
             // Field names are from a fixed list, so that they may appear in the public summary.
             Some(field) => platform_text!(
                 "the provider does not take `{}`: leave it out or ask another model",
                 field
             ),
-            None => summary(code),
+            None => code_summary(code),
         };
         let param = param.map(Into::into);
         let failure = UnsealedFailure { retryable, param, ..UnsealedFailure::new(code, summary) };
@@ -80,7 +80,7 @@ impl ModelError {
 }
 
 /// Returns the public text of a code.
-fn summary(code: &str) -> PlatformText {
+fn code_summary(code: &str) -> PlatformText {
     match code {
         "byok.bad_key" => platform_text!("the provider does not take the key: give a valid one"),
         "byok.missing_key" => platform_text!("the provider wants a key, and none is set"),
@@ -113,7 +113,7 @@ fn summary(code: &str) -> PlatformText {
         "request.too_large" => platform_text!(
             "the request, or what would come of it, is larger than the provider or the log takes"
         ),
-        UNSUPPORTED => {
+        REQUEST_UNSUPPORTED => {
             platform_text!("the provider does not have what is asked for: ask another model")
         }
         _ => platform_text!("the model call failed"),
@@ -121,6 +121,6 @@ fn summary(code: &str) -> PlatformText {
 }
 
 /// Returns whether the key's account is out of quota or credit, which waiting does not cure.
-pub(super) fn is_money(error: &ModelError) -> bool {
+pub(super) fn is_quota_exceeded(error: &ModelError) -> bool {
     error.code == QUOTA_EXCEEDED
 }

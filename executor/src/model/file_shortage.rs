@@ -12,32 +12,32 @@ use super::error::ModelError;
 /// Longest wait of one call for file descriptors.
 const WAIT_LIMIT: Duration = Duration::from_secs(30);
 /// Pause between two attempts to connect.
-const WAIT: Duration = Duration::from_millis(100);
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// `EMFILE` and `ENFILE`: too many open files in the process or on the machine.
 const TOO_MANY_FILES: [i32; 2] = [24, 23];
 
 /// One call's wait for file descriptors, bounded in all.
 pub(super) struct FileWait {
-    until: Instant,
+    deadline: Instant,
 }
 
 impl FileWait {
     /// Begins a wait that leaves at least half of the call's own timeout for the call.
-    pub(super) fn within(call_timeout: Duration) -> Self {
-        Self { until: Instant::now() + WAIT_LIMIT.min(call_timeout / 2) }
+    pub(super) fn new_for_call(call_timeout: Duration) -> Self {
+        Self { deadline: Instant::now() + WAIT_LIMIT.min(call_timeout / 2) }
     }
 
     /// Waits before another attempt to connect.
     ///
     /// # Errors
     /// `internal`, retryable: the wait took too long.
-    pub(super) async fn wait(&self) -> Result<(), ModelError> {
-        if Instant::now() >= self.until {
+    pub(super) async fn wait_for_file(&self) -> Result<(), ModelError> {
+        if Instant::now() >= self.deadline {
             let message = "this process has too many files open to call a model: raise `ulimit -n`";
             return Err(ModelError::new("internal", true, message));
         }
         // Descriptors are freed by other calls of this process; there is no event to wait for.
-        sleep(WAIT).await;
+        sleep(RETRY_INTERVAL).await;
         Ok(())
     }
 }

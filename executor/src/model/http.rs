@@ -17,35 +17,35 @@ use serde_json::Value;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{self, Answer};
-use super::chat::{Call, ChatAnswer, Piece, Provider, Sink, WrittenRequest};
-use super::config::{Api, KeyHeader, ModelInfo, ProviderConfig};
+use super::answer::{self, AnswerBuilder};
+use super::answer_parts::AnswerTooLarge;
+use super::config::{KeyHeader, ModelInfo, ProviderApi, ProviderConfig};
 use super::dialect::{self, Dialect, ReadError};
-use super::draft::TooLarge;
 use super::endpoint::Endpoint;
 use super::error::ModelError;
 use super::file_shortage::{FileWait, is_file_shortage};
-use super::fit::{Fit, LeftOut, check_fetched_hosts};
-use super::listing::{self, ListError, Lister};
+use super::listing::{self, ListError, ModelLister};
+use super::provider::{AnswerPiece, ChatAnswer, EncodedRequest, PieceSink, Provider, ProviderCall};
 use super::provider_traits::ProviderTraits;
-use super::refusal::Refusal;
-use super::scrub::scrub;
+use super::refusal::ProviderRefusal;
+use super::request_adapter::{LeftOutFields, RequestAdapter, check_fetched_hosts};
+use super::scrub::scrub_message;
 use super::service::{self, ServiceCall};
-use super::sse::{Framing, Lines};
+use super::sse::{Framing, StreamDecoder};
 
 /// Media type of all bodies but forms.
 pub(super) const JSON: &str = "application/json";
 /// Maximum bytes read of an error's body.
 const ERROR_LIMIT: usize = 64 << 10;
 /// Maximum bytes of an answer that arrives at once.
-const WHOLE_LIMIT: usize = 16 << 20;
+const WHOLE_ANSWER_LIMIT: usize = 16 << 20;
 /// Maximum models of one provider that are remembered to refuse streams.
-const WHOLE_MODELS_LIMIT: usize = 1_000;
+const NON_STREAMING_MODELS_LIMIT: usize = 1_000;
 /// Longest wait for a list of models.
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for the end of a stream after its last event. A stream that was read to its end
 /// leaves the connection reusable for the next call.
-const DRAIN: Duration = Duration::from_millis(100);
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// A provider called over HTTP, in its dialect.
 pub struct HttpProvider {
@@ -54,21 +54,21 @@ pub struct HttpProvider {
     dialect: Box<dyn Dialect>,
     client: Client,
     /// Models that were found to refuse streams: they are called without streaming.
-    whole_models: Mutex<BTreeSet<String>>,
+    non_streaming_models: Mutex<BTreeSet<String>>,
 }
 
 /// The framing of a response, by its headers.
-enum Form {
+enum ResponseForm {
     Stream(Framing),
     Whole,
     Unknown,
 }
 
 /// A call in flight: the request, the listener and the answer under construction.
-struct Asked<'a> {
-    call: Call<'a>,
-    sink: Sink<'a>,
-    answer: Answer,
+struct HttpExchange<'a> {
+    call: ProviderCall<'a>,
+    sink: PieceSink<'a>,
+    answer: AnswerBuilder,
 }
 
 impl HttpProvider {
@@ -84,9 +84,9 @@ impl HttpProvider {
             let message = format!("the key of {name} would be sent unencrypted: use https://");
             return Err(ModelError::new("request.invalid", false, message));
         }
-        let client = endpoint.client(config.timeouts)?;
-        let dialect = dialect::of(&config);
-        Ok(Self { config, endpoint, dialect, client, whole_models: Mutex::default() })
+        let client = endpoint.build_client(config.timeouts)?;
+        let dialect = dialect::dialect_for(&config);
+        Ok(Self { config, endpoint, dialect, client, non_streaming_models: Mutex::default() })
     }
 
     /// Returns whether prompts sent here stay on machines of the user or the operator.
@@ -96,27 +96,28 @@ impl HttpProvider {
     }
 
     /// Returns the URL of a path. Ollama's native routes are beside `/v1`, not below it.
-    fn url(&self, path: &str) -> String {
+    fn request_url(&self, path: &str) -> String {
         match self.config.api {
-            Api::Ollama => self.endpoint.beside(path),
-            _ => self.endpoint.at(path),
+            ProviderApi::Ollama => self.endpoint.url_beside_v1(path),
+            _ => self.endpoint.url_below_base(path),
         }
     }
 
     /// Returns the headers of every request, including the key's.
-    fn headers(&self) -> Result<HeaderMap, ModelError> {
+    fn provider_headers(&self) -> Result<HeaderMap, ModelError> {
         let mut headers = HeaderMap::new();
-        for (name, value) in self.dialect.headers() {
-            let value = HeaderValue::from_str(&value).map_err(|_| self.bad_key("its version"))?;
+        for (name, value) in self.dialect.provider_headers() {
+            let value = HeaderValue::from_str(&value)
+                .map_err(|_| self.invalid_header_error("its version"))?;
             headers.insert(HeaderName::from_static(name), value);
         }
         if let Some(key) = &self.config.key {
             let text = match self.config.key_header {
-                KeyHeader::Bearer => format!("Bearer {}", key.reveal()),
-                _ => key.reveal().to_owned(),
+                KeyHeader::Bearer => format!("Bearer {}", key.expose_secret()),
+                _ => key.expose_secret().to_owned(),
             };
             let value = HeaderValue::from_str(&text);
-            let mut value = value.map_err(|_| self.bad_key("its key"))?;
+            let mut value = value.map_err(|_| self.invalid_header_error("its key"))?;
             value.set_sensitive(true);
             headers.insert(HeaderName::from_static(self.config.key_header.name()), value);
         }
@@ -124,7 +125,7 @@ impl HttpProvider {
     }
 
     /// Returns the headers of one call, which may carry a caller's values.
-    fn call_headers(&self, call: &Call<'_>) -> Result<HeaderMap, ModelError> {
+    fn call_headers(&self, call: &ProviderCall<'_>) -> Result<HeaderMap, ModelError> {
         let mut headers = HeaderMap::new();
         for (name, value) in call.headers {
             let value = HeaderValue::from_str(value).map_err(|_| {
@@ -140,33 +141,34 @@ impl HttpProvider {
     /// Returns whether an idempotency key is sent. OpenAI's interfaces define the header; others
     /// might reject an unknown one.
     fn takes_idempotency_key(&self) -> bool {
-        let is_openai = matches!(self.config.api, Api::OpenAiChat | Api::OpenAiResponses);
+        let is_openai =
+            matches!(self.config.api, ProviderApi::OpenAiChat | ProviderApi::OpenAiResponses);
         is_openai || self.config.recognises_repeats
     }
 
     /// Error of a configured value that no header can carry; the value itself is not repeated.
-    fn bad_key(&self, what: &str) -> ModelError {
+    fn invalid_header_error(&self, value_name: &str) -> ModelError {
         let name = &self.config.name;
-        let message = format!("{name}: {what} has characters that no header can hold");
+        let message = format!("{name}: {value_name} has characters that no header can hold");
         ModelError::new("byok.bad_key", false, message)
     }
 
     /// Sends the call and reads the answer as it arrives.
-    async fn ask(&self, asked: &mut Asked<'_>) -> Result<(), ModelError> {
+    async fn run_exchange(&self, exchange: &mut HttpExchange<'_>) -> Result<(), ModelError> {
         if let Some(missing) = self.config.missing_key() {
             return Err(missing);
         }
-        let response = self.send(asked).await?;
+        let response = self.send_chat(exchange).await?;
         // A proxy's login page answers 200 with HTML: only known media types are read.
-        let form = form(&response);
-        if !matches!(form, Form::Unknown) {
+        let form = response_form(&response);
+        if !matches!(form, ResponseForm::Unknown) {
             // Tells the listener that the provider responds, before its first content.
-            (asked.sink)(Piece::default());
+            (exchange.sink)(AnswerPiece::default());
         }
         match form {
-            Form::Stream(framing) => self.stream(response, framing, asked).await?,
-            Form::Whole => self.whole(response, asked).await?,
-            Form::Unknown => {
+            ResponseForm::Stream(framing) => self.read_stream(response, framing, exchange).await?,
+            ResponseForm::Whole => self.read_whole_answer(response, exchange).await?,
+            ResponseForm::Unknown => {
                 let message = format!(
                     "{} answered neither JSON nor a stream: is {} its URL?",
                     self.config.name, self.config.base_url
@@ -174,79 +176,81 @@ impl HttpProvider {
                 return Err(ModelError::new("request.invalid", false, message));
             }
         }
-        asked.answer.verdict(&self.config.name)
+        exchange.answer.check_finished(&self.config.name)
     }
 
     /// Sends the call; returns a successful response. A model that refuses streams is noted, so
     /// that the retry asks without one.
-    async fn send(&self, asked: &mut Asked<'_>) -> Result<Response, ModelError> {
-        let response = self.post_chat(asked).await?;
+    async fn send_chat(&self, exchange: &mut HttpExchange<'_>) -> Result<Response, ModelError> {
+        let response = self.post_chat(exchange).await?;
         let (status, headers) = (response.status(), response.headers().clone());
         if status == StatusCode::OK {
             return Ok(response);
         }
         // A request that was refused was not worked on, so nothing is billed.
-        asked.answer.is_asked = false;
-        let text = listing::read(response, ERROR_LIMIT).await.unwrap_or_default();
+        exchange.answer.may_be_billed = false;
+        let text = listing::read_text(response, ERROR_LIMIT).await.unwrap_or_default();
         // Some organisations may not stream certain models; the provider blames `stream` then.
-        let refusal = Refusal::of_answer(status, &headers, &text);
-        if refusal.is_of_stream() && self.traits_of(asked.call.model).is_stream() {
-            return Err(self.learn_whole_answers(asked.call.model));
+        let refusal = ProviderRefusal::from_response(status, &headers, &text);
+        if refusal.is_about_streaming() && self.effective_traits(exchange.call.model).is_stream() {
+            return Err(self.mark_non_streaming(exchange.call.model));
         }
-        Err(self.refused(refusal, asked.call.body))
+        Err(self.error_from_refusal(refusal, exchange.call.body))
     }
 
     /// Returns the deviations of a model from the interface, configured and learnt.
-    fn traits_of(&self, model: &str) -> ProviderTraits {
-        let mut traits = self.config.traits_of(model);
-        if self.whole_models().contains(model) {
+    fn effective_traits(&self, model: &str) -> ProviderTraits {
+        let mut traits = self.config.model_traits(model);
+        if self.lock_non_streaming_models().contains(model) {
             traits.streams = Some(false);
         }
         traits
     }
 
-    fn whole_models(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.whole_models.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_non_streaming_models(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.non_streaming_models.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that a model refuses streams. Returns the retryable error of the current call.
-    fn learn_whole_answers(&self, model: &str) -> ModelError {
-        let mut models = self.whole_models();
-        if models.len() < WHOLE_MODELS_LIMIT {
+    fn mark_non_streaming(&self, model: &str) -> ModelError {
+        let mut models = self.lock_non_streaming_models();
+        if models.len() < NON_STREAMING_MODELS_LIMIT {
             // Bounded, because names of models come from requests.
             models.insert(model.to_owned());
         }
         let name = &self.config.name;
-        ModelError::unavailable(format!("{name} may not stream {model}: it is asked without"))
+        ModelError::provider_unavailable(format!(
+            "{name} may not stream {model}: it is asked without"
+        ))
     }
 
     /// Posts the call, and waits for file descriptors if the process has none left.
-    async fn post_chat(&self, asked: &mut Asked<'_>) -> Result<Response, ModelError> {
-        let file_wait = FileWait::within(asked.call.timeout);
+    async fn post_chat(&self, exchange: &mut HttpExchange<'_>) -> Result<Response, ModelError> {
+        let file_wait = FileWait::new_for_call(exchange.call.timeout);
         loop {
-            let request = self.chat_request(&asked.call)?;
+            let request = self.chat_request(&exchange.call)?;
             // Set before the request is sent: a timeout drops this future at any time, and the
             // provider may have received the call by then.
-            asked.answer.is_asked = true;
+            exchange.answer.may_be_billed = true;
             let error = match request.send().await {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
             // A connection that was never made cannot have carried the call.
-            asked.answer.is_asked = !(error.is_connect() || error.is_builder());
-            if asked.answer.is_asked || !is_file_shortage(&error) {
-                return Err(self.unreachable(&error));
+            exchange.answer.may_be_billed = !(error.is_connect() || error.is_builder());
+            if exchange.answer.may_be_billed || !is_file_shortage(&error) {
+                return Err(self.error_from_transport(&error));
             }
-            file_wait.wait().await?;
+            file_wait.wait_for_file().await?;
         }
     }
 
-    fn chat_request(&self, call: &Call<'_>) -> Result<RequestBuilder, ModelError> {
-        let is_stream = self.traits_of(call.model).is_stream();
+    fn chat_request(&self, call: &ProviderCall<'_>) -> Result<RequestBuilder, ModelError> {
+        let is_stream = self.effective_traits(call.model).is_stream();
         let request = self
             .client
-            .post(self.url(&self.dialect.chat_path(call.model, is_stream)))
-            .headers(self.headers()?)
+            .post(self.request_url(&self.dialect.chat_path(call.model, is_stream)))
+            .headers(self.provider_headers()?)
             .headers(self.call_headers(call)?)
             .header(header::CONTENT_TYPE, call.media_type)
             .header(header::ACCEPT, "text/event-stream, application/x-ndjson, application/json")
@@ -255,41 +259,46 @@ impl HttpProvider {
     }
 
     /// Reads a streamed answer and passes its fragments on chunk by chunk.
-    async fn stream(
+    async fn read_stream(
         &self,
         response: Response,
         framing: Framing,
-        asked: &mut Asked<'_>,
+        exchange: &mut HttpExchange<'_>,
     ) -> Result<(), ModelError> {
         let mut bytes = response.bytes_stream();
-        let mut lines = Lines::new(framing);
-        while let Some(chunk) = self.next(&mut bytes, &asked.answer).await? {
-            asked.answer.receive(chunk.len()).map_err(|TooLarge| self.too_large())?;
-            let data = lines.feed(&chunk).map_err(|_| self.malformed("an endless line"))?;
-            let taken = data.iter().try_for_each(|data| self.piece(data, asked));
+        let mut lines = StreamDecoder::new(framing);
+        while let Some(chunk) = self.next_chunk(&mut bytes, &exchange.answer).await? {
+            exchange
+                .answer
+                .count_received(chunk.len())
+                .map_err(|AnswerTooLarge| self.answer_too_large())?;
+            let data =
+                lines.push_bytes(&chunk).map_err(|_| self.malformed_answer("an endless line"))?;
+            let outcome = data.iter().try_for_each(|data| self.read_stream_piece(data, exchange));
             // The fragments of a chunk are passed on together, and also before an error in the same
             // chunk.
-            self.tell(asked);
-            taken?;
-            if asked.answer.is_ended() {
+            self.send_new_pieces(exchange);
+            outcome?;
+            if exchange.answer.is_ended() {
                 let drained = async { while bytes.next().await.is_some_and(|b| b.is_ok()) {} };
                 // The answer is complete, however long the connection stays open.
-                let _ended = timeout(DRAIN, drained).await;
+                let _ended = timeout(DRAIN_TIMEOUT, drained).await;
                 return Ok(());
             }
         }
-        let taken = lines.rest().iter().try_for_each(|data| self.piece(data, asked));
-        self.tell(asked);
+        let outcome =
+            lines.take_rest().iter().try_for_each(|data| self.read_stream_piece(data, exchange));
+        self.send_new_pieces(exchange);
         // An incomplete last line is no error once the finish reason has arrived.
-        if asked.answer.is_finished() { Ok(()) } else { taken }
+        if exchange.answer.is_finished() { Ok(()) } else { outcome }
     }
 
     /// Returns the next bytes, or `None` at the end. After the finish reason a broken or silent
     /// connection counts as the end: only usage counts can be missing.
-    async fn next(
+    async fn next_chunk(
         &self,
         bytes: &mut (impl Stream<Item = reqwest::Result<Bytes>> + Unpin),
-        answer: &Answer,
+        answer: &AnswerBuilder,
     ) -> Result<Option<Bytes>, ModelError> {
         let idle = self.config.timeouts.idle;
         // Before the first content the idle timeout does not hold: prompt processing and reasoning
@@ -304,9 +313,9 @@ impl HttpProvider {
             Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
             Ok(None) => Ok(None),
             _ if answer.is_finished() => Ok(None),
-            Ok(Some(Err(_))) => {
-                Err(ModelError::unavailable(format!("{name} broke off: the connection was cut")))
-            }
+            Ok(Some(Err(_))) => Err(ModelError::provider_unavailable(format!(
+                "{name} broke off: the connection was cut"
+            ))),
             Err(_) => {
                 let message = format!("{name} fell silent in the middle, for {idle:?}");
                 Err(ModelError::new("provider.timeout", true, message))
@@ -315,63 +324,76 @@ impl HttpProvider {
     }
 
     /// Reads one event of the stream into the answer and checks the limits.
-    fn piece(&self, data: &str, asked: &mut Asked<'_>) -> Result<(), ModelError> {
+    fn read_stream_piece(
+        &self,
+        data: &str,
+        exchange: &mut HttpExchange<'_>,
+    ) -> Result<(), ModelError> {
         // OpenAI's end mark; other interfaces have an event of their own.
         if data == "[DONE]" {
-            asked.answer.end();
+            exchange.answer.mark_ended();
             return Ok(());
         }
         let piece: Value =
-            serde_json::from_str(data).map_err(|_| self.malformed("a piece is not JSON"))?;
-        let read = self.dialect.read_piece(&piece, &mut asked.answer);
-        read.map_err(|error| self.unreadable(error, asked.call.body))?;
+            serde_json::from_str(data).map_err(|_| self.malformed_answer("a piece is not JSON"))?;
+        let read = self.dialect.read_piece(&piece, &mut exchange.answer);
+        read.map_err(|error| self.error_from_read(error, exchange.call.body))?;
         self.check_numbers(data)?;
-        asked.answer.check().map_err(|TooLarge| self.too_large())
+        exchange.answer.check_limits().map_err(|AnswerTooLarge| self.answer_too_large())
     }
 
     /// Reads an answer that arrives at once.
-    async fn whole(&self, response: Response, asked: &mut Asked<'_>) -> Result<(), ModelError> {
+    async fn read_whole_answer(
+        &self,
+        response: Response,
+        exchange: &mut HttpExchange<'_>,
+    ) -> Result<(), ModelError> {
         // Read completely before parsing: the limit on bytes holds for all of it.
-        let text = self.body(response).await?;
-        let whole = self.parse(&text)?;
-        let read = self.dialect.read_whole(&whole, &mut asked.answer);
-        read.map_err(|error| self.unreadable(error, asked.call.body))?;
+        let text = self.read_body(response).await?;
+        let whole = self.parse_json(&text)?;
+        let read = self.dialect.read_whole(&whole, &mut exchange.answer);
+        read.map_err(|error| self.error_from_read(error, exchange.call.body))?;
         self.check_numbers(&text)?;
-        asked.answer.check().map_err(|TooLarge| self.too_large())?;
-        self.tell(asked);
+        exchange.answer.check_limits().map_err(|AnswerTooLarge| self.answer_too_large())?;
+        self.send_new_pieces(exchange);
         Ok(())
     }
 
     /// Passes new fragments on to the listener.
-    fn tell(&self, asked: &mut Asked<'_>) {
-        for piece in asked.answer.fresh(self.dialect.usage()) {
-            (asked.sink)(piece);
+    fn send_new_pieces(&self, exchange: &mut HttpExchange<'_>) {
+        for piece in exchange.answer.take_new_pieces(self.dialect.usage_reader()) {
+            (exchange.sink)(piece);
         }
     }
 
     /// Reads a JSON body of less than `limit` bytes.
-    pub(super) async fn json(&self, response: Response, limit: usize) -> Result<Value, ModelError> {
-        let text = listing::read(response, limit).await;
-        let text = text.ok_or_else(|| self.malformed("it broke off"))?;
+    pub(super) async fn read_json(
+        &self,
+        response: Response,
+        limit: usize,
+    ) -> Result<Value, ModelError> {
+        let text = listing::read_text(response, limit).await;
+        let text = text.ok_or_else(|| self.malformed_answer("it broke off"))?;
         if text.len() >= limit {
-            return Err(self.malformed("it does not end"));
+            return Err(self.malformed_answer("it does not end"));
         }
-        self.parse(&text)
+        self.parse_json(&text)
     }
 
     /// Reads the text of an answer that arrives at once.
-    async fn body(&self, response: Response) -> Result<String, ModelError> {
-        let text = listing::read(response, WHOLE_LIMIT).await;
-        let text =
-            text.ok_or_else(|| ModelError::unavailable(format!("{} broke off", self.config.name)))?;
-        if text.len() >= WHOLE_LIMIT {
-            return Err(self.too_large());
+    async fn read_body(&self, response: Response) -> Result<String, ModelError> {
+        let text = listing::read_text(response, WHOLE_ANSWER_LIMIT).await;
+        let text = text.ok_or_else(|| {
+            ModelError::provider_unavailable(format!("{} broke off", self.config.name))
+        })?;
+        if text.len() >= WHOLE_ANSWER_LIMIT {
+            return Err(self.answer_too_large());
         }
         Ok(text)
     }
 
-    fn parse(&self, text: &str) -> Result<Value, ModelError> {
-        serde_json::from_str(text).map_err(|_| self.malformed("it is not JSON"))
+    fn parse_json(&self, text: &str) -> Result<Value, ModelError> {
+        serde_json::from_str(text).map_err(|_| self.malformed_answer("it is not JSON"))
     }
 
     /// Rejects integers that would lose digits: some providers send tool arguments as JSON values.
@@ -383,19 +405,19 @@ impl HttpProvider {
         })
     }
 
-    fn unreadable(&self, error: ReadError, body: &Bytes) -> ModelError {
+    fn error_from_read(&self, error: ReadError, body: &Bytes) -> ModelError {
         match error {
-            ReadError::Refused(refusal) => self.refused(refusal, body),
-            ReadError::Malformed(what) => self.malformed(what),
+            ReadError::Refused(refusal) => self.error_from_refusal(refusal, body),
+            ReadError::Malformed(problem) => self.malformed_answer(problem),
         }
     }
 
     /// Converts a refusal into an error of the API, with the provider's message scrubbed. Without a
     /// configured key a bad key is a missing one.
-    fn refused(&self, refusal: Refusal, body: &Bytes) -> ModelError {
-        let prompt = answer::texts(body).join("\n");
-        let said = scrub(&refusal.said, self.config.key.as_ref(), &prompt);
-        let error = refusal.into_error(&self.config.name, &said);
+    fn error_from_refusal(&self, refusal: ProviderRefusal, body: &Bytes) -> ModelError {
+        let prompt = answer::request_texts(body).join("\n");
+        let scrubbed = scrub_message(&refusal.message, self.config.key.as_ref(), &prompt);
+        let error = refusal.into_error(&self.config.name, &scrubbed);
         match (error.code, &self.config.key) {
             ("byok.bad_key", None) => ModelError { code: "byok.missing_key", ..error },
             _ => error,
@@ -403,7 +425,7 @@ impl HttpProvider {
     }
 
     /// Converts a transport error.
-    fn unreachable(&self, error: &reqwest::Error) -> ModelError {
+    fn error_from_transport(&self, error: &reqwest::Error) -> ModelError {
         let ProviderConfig { name, base_url, .. } = &self.config;
         if error.is_timeout() && !error.is_connect() {
             return ModelError::new("provider.timeout", true, format!("{name} did not answer"));
@@ -415,15 +437,15 @@ impl HttpProvider {
         } else {
             format!("{name} broke off before it answered")
         };
-        ModelError::unavailable(message)
+        ModelError::provider_unavailable(message)
     }
 
-    pub(super) fn malformed(&self, what: &str) -> ModelError {
+    pub(super) fn malformed_answer(&self, problem: &str) -> ModelError {
         let name = &self.config.name;
-        ModelError::unavailable(format!("{name} answered what cannot be used: {what}"))
+        ModelError::provider_unavailable(format!("{name} answered what cannot be used: {problem}"))
     }
 
-    fn too_large(&self) -> ModelError {
+    fn answer_too_large(&self) -> ModelError {
         let message = format!("{} answered more than 8 MiB of text", self.config.name);
         ModelError::new("provider.unavailable", false, message)
     }
@@ -433,15 +455,16 @@ impl HttpProvider {
     pub(super) async fn send_service(
         &self,
         path: &str,
-        call: &Call<'_>,
+        call: &ProviderCall<'_>,
         is_sent: &mut bool,
     ) -> Result<Response, ModelError> {
         if let Some(missing) = self.config.missing_key() {
             return Err(missing);
         }
-        let file_wait = FileWait::within(call.timeout);
+        let file_wait = FileWait::new_for_call(call.timeout);
         let response = loop {
-            let request = self.client.post(self.url(path)).headers(self.headers()?);
+            let request =
+                self.client.post(self.request_url(path)).headers(self.provider_headers()?);
             let request = request.header(header::CONTENT_TYPE, call.media_type);
             let request = request.body(call.body.clone()).timeout(call.timeout);
             *is_sent = true;
@@ -451,126 +474,143 @@ impl HttpProvider {
             };
             *is_sent = !(error.is_connect() || error.is_builder());
             if *is_sent || !is_file_shortage(&error) {
-                return Err(self.unreachable(&error));
+                return Err(self.error_from_transport(&error));
             }
-            file_wait.wait().await?;
+            file_wait.wait_for_file().await?;
         };
         let (status, headers) = (response.status(), response.headers().clone());
         if status == StatusCode::OK {
             return Ok(response);
         }
         *is_sent = false;
-        let text = listing::read(response, ERROR_LIMIT).await.unwrap_or_default();
-        Err(self.refused(Refusal::of_answer(status, &headers, &text), call.body))
+        let text = listing::read_text(response, ERROR_LIMIT).await.unwrap_or_default();
+        Err(self
+            .error_from_refusal(ProviderRefusal::from_response(status, &headers, &text), call.body))
     }
 
-    fn with_idempotency_key(&self, request: RequestBuilder, call: &Call<'_>) -> RequestBuilder {
+    fn with_idempotency_key(
+        &self,
+        request: RequestBuilder,
+        call: &ProviderCall<'_>,
+    ) -> RequestBuilder {
         match call.idempotency_key.filter(|_| self.takes_idempotency_key()) {
             Some(key) => request.header("idempotency-key", key),
             None => request,
         }
     }
 
-    pub(super) fn dialect(&self) -> &dyn Dialect {
+    pub(super) fn wire_dialect(&self) -> &dyn Dialect {
         self.dialect.as_ref()
     }
 }
 
 /// Determines the framing of a response. Compressed bodies were not asked for and could expand
 /// without bound: they are not read.
-fn form(response: &Response) -> Form {
+fn response_form(response: &Response) -> ResponseForm {
     let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
     let is_packed = header(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
     let kind = header(header::CONTENT_TYPE).unwrap_or_default().to_lowercase();
     match kind.split(';').next().unwrap_or_default().trim() {
-        _ if is_packed => Form::Unknown,
-        "text/event-stream" => Form::Stream(Framing::Events),
-        "application/x-ndjson" => Form::Stream(Framing::Lines),
-        "application/json" => Form::Whole,
-        _ => Form::Unknown,
+        _ if is_packed => ResponseForm::Unknown,
+        "text/event-stream" => ResponseForm::Stream(Framing::Events),
+        "application/x-ndjson" => ResponseForm::Stream(Framing::JsonLines),
+        "application/json" => ResponseForm::Whole,
+        _ => ResponseForm::Unknown,
     }
 }
 
 #[async_trait]
 impl Provider for HttpProvider {
-    fn info(&self) -> &ProviderConfig {
+    fn provider_config(&self) -> &ProviderConfig {
         &self.config
     }
 
-    fn write(&self, request: ChatRequest) -> Result<WrittenRequest, ModelError> {
+    fn write_request(&self, request: ChatRequest) -> Result<EncodedRequest, ModelError> {
         if self.config.class == ProviderClass::Local {
             check_fetched_hosts(&request)?;
         }
         if let Some(service) = &request.service {
-            return service::write(self, &request.model, service);
+            return service::write_service_request(self, &request.model, service);
         }
-        let traits = self.traits_of(&request.model);
+        let traits = self.effective_traits(&request.model);
         // The only place that decides about a field: traits first, then the dialect.
-        let support = |field| traits.support(field, self.dialect.support(field));
+        let support = |field| traits.field_support(field, self.dialect.field_support(field));
         let provider = &self.config.name;
-        let fit = Fit { provider, interface: self.dialect.interface(), support: &support };
-        let (request, left_out) = fit.apply(request)?;
-        let mut written = self.dialect.write(&request, &traits);
+        let fit = RequestAdapter {
+            provider,
+            interface: self.dialect.wire_interface(),
+            support: &support,
+        };
+        let (request, left_out) = fit.adapt_request(request)?;
+        let mut body_value = self.dialect.write_request(&request, &traits);
         // Options that this provider accepts although its interface lacks them.
-        let further = request.options.iter();
-        let is_further = |field: &ChatField| self.dialect.support(*field) != FieldSupport::Kept;
-        for (field, value) in further.filter(|(field, _)| is_further(field)) {
-            written[field.name()] = value.clone();
+        let options = request.options.iter();
+        let is_further =
+            |field: &ChatField| self.dialect.field_support(*field) != FieldSupport::Kept;
+        for (field, value) in options.filter(|(field, _)| is_further(field)) {
+            body_value[field.name()] = value.clone();
         }
-        NativeFields::write(request.native.as_ref(), self.dialect.interface(), &mut written);
-        let body = Bytes::from(written.to_string());
+        NativeFields::write_into(
+            request.native.as_ref(),
+            self.dialect.wire_interface(),
+            &mut body_value,
+        );
+        let body = Bytes::from(body_value.to_string());
         let headers = self.dialect.request_headers(&request);
-        let LeftOut { fields: left_out, native_names } = left_out;
+        let LeftOutFields { fields: left_out, native_names } = left_out;
         let media_type = JSON.to_owned();
-        Ok(WrittenRequest { body, media_type, headers, left_out, native_names })
+        Ok(EncodedRequest { body, media_type, headers, left_out, native_names })
     }
 
-    async fn chat(
+    async fn complete_chat(
         &self,
-        call: Call<'_>,
-        sink: Sink<'_>,
+        call: ProviderCall<'_>,
+        sink: PieceSink<'_>,
         cancel: &CancellationToken,
     ) -> Result<ChatAnswer, ModelError> {
-        let mut asked = Asked { call, sink, answer: Answer::new() };
+        let mut exchange = HttpExchange { call, sink, answer: AnswerBuilder::new() };
         let result = tokio::select! {
             biased;
             () = cancel.cancelled() => {
-                Err(ModelError::unavailable(format!("the call to {} was cancelled", self.name())))
+                Err(ModelError::provider_unavailable(format!("the call to {} was cancelled", self.name())))
             }
-            result = timeout(call.timeout, self.ask(&mut asked)) => {
+            result = timeout(call.timeout, self.run_exchange(&mut exchange)) => {
                 result.unwrap_or_else(|_| {
                     let message = format!("{} took longer than {:?}", self.name(), call.timeout);
                     Err(ModelError::new("provider.timeout", true, message))
                 })
             }
         };
-        let usage = self.dialect.usage();
+        let usage = self.dialect.usage_reader();
         match result {
-            Ok(()) => Ok(asked.answer.finished(self.dialect.interface(), call.body, usage)),
-            Err(error) => Err(asked.answer.broken(error, call.body, usage)),
+            Ok(()) => {
+                Ok(exchange.answer.into_answer(self.dialect.wire_interface(), call.body, usage))
+            }
+            Err(error) => Err(exchange.answer.into_error(error, call.body, usage)),
         }
     }
 
-    async fn serve(
+    async fn call_service(
         &self,
         service: ServiceCall,
-        call: Call<'_>,
+        call: ProviderCall<'_>,
         cancel: &CancellationToken,
     ) -> Result<ChatAnswer, ModelError> {
-        service::serve(self, service, call, cancel).await
+        service::call_service(self, service, call, cancel).await
     }
 
-    async fn models(&self) -> Result<Vec<ModelInfo>, ModelError> {
-        let headers = self.headers()?;
+    async fn list_models(&self) -> Result<Vec<ModelInfo>, ModelError> {
+        let headers = self.provider_headers()?;
         let (client, endpoint) = (&self.client, &self.endpoint);
-        let lister = Lister { client, endpoint, headers: &headers, timeout: LIST_TIMEOUT };
-        lister.models(&self.config).await.map_err(|error| match error {
-            ListError::Unreachable(Some(error)) => self.unreachable(&error),
-            ListError::Unreachable(None) => self.malformed("its list of models broke off"),
-            ListError::Malformed => self.malformed("its list of models is none"),
-            ListError::Refused(status, headers, text) => {
-                self.refused(Refusal::of_answer(status, &headers, &text), &Bytes::new())
-            }
+        let lister = ModelLister { client, endpoint, headers: &headers, timeout: LIST_TIMEOUT };
+        lister.list_models(&self.config).await.map_err(|error| match error {
+            ListError::Unreachable(Some(error)) => self.error_from_transport(&error),
+            ListError::Unreachable(None) => self.malformed_answer("its list of models broke off"),
+            ListError::Malformed => self.malformed_answer("its list of models is none"),
+            ListError::Refused(status, headers, text) => self.error_from_refusal(
+                ProviderRefusal::from_response(status, &headers, &text),
+                &Bytes::new(),
+            ),
         })
     }
 }

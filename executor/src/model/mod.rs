@@ -30,58 +30,60 @@
 //! Nothing here reads the log or decides what a run does next: callers hand in a request and get an
 //! answer or a [`ModelError`].
 
+pub(crate) mod agent_request;
 mod alias;
 mod answer;
-pub(crate) mod ask;
-pub(crate) mod bound;
+mod answer_parts;
 mod call_gate;
 mod call_queue;
 mod catalog;
-mod chat;
 mod concurrency;
 mod config;
 mod detect;
 mod dialect;
-mod draft;
 mod endpoint;
 mod environment;
 mod error;
-mod file;
 mod file_shortage;
-mod fit;
-mod form;
+mod guarded_provider;
 mod health;
 mod http;
-mod json_piece;
-mod library;
+mod json_size;
 mod listing;
-mod policy;
+mod model_choice;
+mod multipart_form;
+mod ollama_library;
+mod privacy_policy;
+mod provider;
+mod provider_file;
 mod provider_traits;
 #[cfg(test)]
 mod rater_tests;
 mod refusal;
-mod route;
+mod request_adapter;
+pub(crate) mod router;
 mod scrub;
 mod service;
 mod socket_owner;
 mod sse;
 mod usage;
-pub(crate) mod verdict;
-mod watched;
+pub(crate) mod usage_bound;
 
-pub use alias::{AliasTarget, Aliases};
-pub use catalog::{ModelCatalog, Offer};
-pub use chat::{Admission, Call, ChatAnswer, Piece, Provider, Sink, WrittenRequest};
-pub use config::{Api, KeyHeader, ModelInfo, ProviderConfig, Secret, Timeouts};
-pub use detect::{Consent, Detected, ServerKind, detect, detect_started};
-pub use endpoint::{client as http_client, download_client, install_tls};
+pub use alias::{AliasTarget, ModelAliases};
+pub use catalog::{ModelCatalog, ModelOffer};
+pub use config::{KeyHeader, ModelInfo, ProviderApi, ProviderConfig, Secret, Timeouts};
+pub use detect::{Consent, DetectedServer, ServerKind, detect_servers, detect_started_server};
+pub use endpoint::{download_client, http_client, install_tls};
 pub use error::ModelError;
-pub use file::ProviderFile;
 pub use http::HttpProvider;
-pub use library::{Library, Progress};
-pub use policy::PrivacyPolicy;
+pub use model_choice::{ModelChoice, ModelRequirements};
+pub use ollama_library::{OllamaLibrary, PullProgress};
+pub use privacy_policy::PrivacyPolicy;
+pub use provider::{
+    AnswerPiece, CallAdmission, ChatAnswer, EncodedRequest, PieceSink, Provider, ProviderCall,
+};
+pub use provider_file::ProviderFile;
 pub use provider_traits::{LimitField, ProviderTraits};
-pub use route::{Choice, Need};
 pub use service::ServiceCall;
 pub use socket_owner::listening_uids;
 pub(crate) use usage::provider_cost;

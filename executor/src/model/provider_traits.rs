@@ -46,7 +46,7 @@ pub struct ProviderTraits {
 
 impl ProviderTraits {
     /// Returns the traits of well-known providers of OpenAI's chat completions, by name.
-    pub fn known(name: &str) -> Self {
+    pub fn for_known_provider(name: &str) -> Self {
         let keeps: &[ChatField] = match name {
             "openrouter" => &[ChatField::CacheControl],
             _ => &[],
@@ -69,36 +69,36 @@ impl ProviderTraits {
 
     /// Returns these traits with those of a file or of one model laid over them. Sets are united.
     #[must_use]
-    pub fn overlaid(&self, over: &Self) -> Self {
+    pub fn overlaid_with(&self, other: &Self) -> Self {
         let join = |base: &BTreeSet<_>, more: &BTreeSet<_>| base.union(more).copied().collect();
         Self {
-            streams: over.streams.or(self.streams),
-            limit_field: over.limit_field.or(self.limit_field),
-            seed_field: over.seed_field.clone().or_else(|| self.seed_field.clone()),
-            keeps: join(&self.keeps, &over.keeps),
-            refuses: join(&self.refuses, &over.refuses),
-            passes_unknown: self.passes_unknown || over.passes_unknown,
+            streams: other.streams.or(self.streams),
+            limit_field: other.limit_field.or(self.limit_field),
+            seed_field: other.seed_field.clone().or_else(|| self.seed_field.clone()),
+            keeps: join(&self.keeps, &other.keeps),
+            refuses: join(&self.refuses, &other.refuses),
+            passes_unknown: self.passes_unknown || other.passes_unknown,
         }
     }
 
     /// Decides about a field, given what its interface supports. A field that the provider rejects
     /// is left out if that changes nothing that matters; otherwise the request is refused by its
     /// name.
-    pub fn support(&self, field: ChatField, interface: FieldSupport) -> FieldSupport {
+    pub fn field_support(&self, field: ChatField, interface_support: FieldSupport) -> FieldSupport {
         // A refusal wins over `keeps`: a field that is rejected cannot be sent.
         if self.refuses.contains(&field) {
-            return field.support_without();
+            return field.support_elsewhere();
         }
         if self.keeps.contains(&field) {
             return FieldSupport::Kept;
         }
-        interface
+        interface_support
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use convergio_domain::chat::{ChatField, FieldSupport, Interface};
+    use convergio_domain::chat::{ChatField, ChatInterface, FieldSupport};
 
     use super::{LimitField, ProviderTraits};
 
@@ -108,18 +108,19 @@ mod tests {
 
     #[test]
     fn a_model_says_more_than_its_provider_and_both_more_than_the_table() {
-        let provider = ProviderTraits::known("mistral");
+        let provider = ProviderTraits::for_known_provider("mistral");
         let model = read(
             r#"{"streams": false, "refuses": ["temperature", "top_k"],
             "limit_field": "max_completion_tokens"}"#,
         )
         .unwrap();
-        let traits = provider.overlaid(&model);
+        let traits = provider.overlaid_with(&model);
         assert_eq!(traits.streams, Some(false));
         assert_eq!(traits.limit_field, Some(LimitField::MaxCompletionTokens));
         assert_eq!(traits.seed_field.as_deref(), Some("random_seed"));
-        let support =
-            |field: ChatField| traits.support(field, field.support(Interface::OpenAiChat));
+        let support = |field: ChatField| {
+            traits.field_support(field, field.support_at(ChatInterface::OpenAiChat))
+        };
         assert_eq!(support(ChatField::Temperature), FieldSupport::LeftOut);
         assert_eq!(support(ChatField::TopK), FieldSupport::Refused);
         assert_eq!(support(ChatField::Stop), FieldSupport::Kept);
@@ -128,7 +129,8 @@ mod tests {
     #[test]
     fn a_router_keeps_marks_of_the_cache() {
         let support = |name| {
-            ProviderTraits::known(name).support(ChatField::CacheControl, FieldSupport::LeftOut)
+            ProviderTraits::for_known_provider(name)
+                .field_support(ChatField::CacheControl, FieldSupport::LeftOut)
         };
         assert_eq!(support("openrouter"), FieldSupport::Kept);
         assert_eq!(support("openai"), FieldSupport::LeftOut);

@@ -12,7 +12,7 @@ const RECORDS: &str = include_str!("../../tests/model/raters.v1.json");
 const BOOK: &str = include_str!("../../../schemas/prices/book.v1.json");
 
 #[derive(Deserialize)]
-struct Record {
+struct RaterRecord {
     provider: String,
     model: String,
     service_tier: Option<String>,
@@ -24,8 +24,8 @@ struct Record {
 
 #[test]
 fn second_raters_agree_on_every_record() {
-    let records: Vec<Record> = serde_json::from_str(RECORDS).expect("records");
-    let book = PriceBook::parse(BOOK).expect("a book");
+    let records: Vec<RaterRecord> = serde_json::from_str(RECORDS).expect("records");
+    let book = PriceBook::parse_book(BOOK).expect("a book");
     assert!(records.len() >= 60, "{} records", records.len());
     for record in &records {
         let read = match record.provider.as_str() {
@@ -41,7 +41,7 @@ fn second_raters_agree_on_every_record() {
             at: Timestamp(1_796_000_000_000),
         };
         let counted = read(&record.usage).expect("counts");
-        let charge = book.charge(query, &counted).expect("a price");
+        let charge = book.charge_call(query, &counted).expect("a price");
         let amount = charge.amount.to_string();
         let name = format!("{} {:?}: {}", record.model, record.service_tier, record.usage);
         assert_eq!(amount, record.litellm, "litellm, {name}");

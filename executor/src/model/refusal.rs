@@ -19,12 +19,12 @@ const MISTAKES_LIMIT: usize = 4;
 
 /// An error as a provider reports it.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Refusal {
+pub(super) struct ProviderRefusal {
     status: StatusCode,
     /// The error's type, code and reasons, in lower case, separated by spaces.
     kind: String,
     /// The provider's message, not scrubbed yet.
-    pub(super) said: String,
+    pub(super) message: String,
     /// The request field to blame, by the provider's word.
     param: String,
     retry_after: Option<Duration>,
@@ -32,21 +32,21 @@ pub(super) struct Refusal {
     is_final: bool,
 }
 
-impl Refusal {
+impl ProviderRefusal {
     /// Reads a response with a status other than success.
-    pub(super) fn of_answer(status: StatusCode, headers: &HeaderMap, body: &str) -> Self {
+    pub(super) fn from_response(status: StatusCode, headers: &HeaderMap, body: &str) -> Self {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let read = Self::with_status(status, &error_of(body));
-        let told = retry_after(header("retry-after-ms"), header("retry-after"));
+        let refusal = Self::with_status(status, &error_in_body(body));
+        let pause = parse_retry_after(header("retry-after-ms"), header("retry-after"));
         Self {
-            retry_after: told.or(read.retry_after),
+            retry_after: pause.or(refusal.retry_after),
             is_final: header("x-should-retry") == Some("false"),
-            ..read
+            ..refusal
         }
     }
 
     /// Reads an error inside of a stream, after the response began with success.
-    pub(super) fn of_stream(error: &Value) -> Self {
+    pub(super) fn from_stream(error: &Value) -> Self {
         // Some servers put an HTTP status into `code`; other numbers there are no status.
         let status = error["code"].as_u64().and_then(|code| u16::try_from(code).ok());
         let status = status.filter(|code| *code >= 400).and_then(|c| StatusCode::from_u16(c).ok());
@@ -58,13 +58,13 @@ impl Refusal {
     pub(super) fn with_status(status: StatusCode, error: &Value) -> Self {
         let text = |name: &str| error[name].as_str().unwrap_or("");
         let inner = error.pointer("/innererror/code").and_then(Value::as_str).unwrap_or("");
-        let spent = error.pointer("/details/error_code").and_then(Value::as_str).unwrap_or("");
-        let mut kind = [text("type"), text("code"), text("status"), inner, spent].join(" ");
+        let spend_code = error.pointer("/details/error_code").and_then(Value::as_str).unwrap_or("");
+        let mut kind = [text("type"), text("code"), text("status"), inner, spend_code].join(" ");
         let mut pause = None;
         let mut param = error["param"].as_str();
         for detail in error["details"].as_array().into_iter().flatten() {
             kind = [&kind, " ", detail["reason"].as_str().unwrap_or("")].concat();
-            pause = pause.or_else(|| gemini_pause(detail));
+            pause = pause.or_else(|| gemini_retry_delay(detail));
             let fields = detail["fieldViolations"].as_array().into_iter().flatten();
             param = param.or_else(|| fields.into_iter().find_map(|it| it["field"].as_str()));
             // A daily quota is back tomorrow: that is out of quota, and no rate limit to wait for.
@@ -78,7 +78,7 @@ impl Refusal {
         Self {
             status,
             kind: if is_bare { "bare".to_owned() } else { kind.to_lowercase() },
-            said: error.as_str().unwrap_or_else(|| text("message")).to_owned(),
+            message: error.as_str().unwrap_or_else(|| text("message")).to_owned(),
             param: param.unwrap_or("").to_owned(),
             retry_after: pause,
             is_final: false,
@@ -86,26 +86,27 @@ impl Refusal {
     }
 
     /// Returns whether streaming is refused rather than the request itself.
-    pub(super) fn is_of_stream(&self) -> bool {
+    pub(super) fn is_about_streaming(&self) -> bool {
         let is_wrong_request =
             [StatusCode::BAD_REQUEST, StatusCode::UNPROCESSABLE_ENTITY].contains(&self.status);
         is_wrong_request && self.param == "stream"
     }
 
     /// Converts the refusal into an error of the API. `scrubbed` is its message without secrets.
-    pub(super) fn into_error(self, provider: &str, said: &str) -> ModelError {
-        let (code, retryable) = self.code();
-        let said = if said.is_empty() { String::new() } else { format!(": {said}") };
+    pub(super) fn into_error(self, provider: &str, scrubbed: &str) -> ModelError {
+        let (code, retryable) = self.error_code();
+        let quoted = if scrubbed.is_empty() { String::new() } else { format!(": {scrubbed}") };
         let pause = match self.retry_after {
             // The pause is of no interest where a retry is of no use.
             Some(pause) if retryable => format!(" (it asks to wait {} s)", pause.as_secs()),
             _ => String::new(),
         };
-        let place = match place_of(&self.param) {
+        let place = match plain_place(&self.param) {
             Some(place) => format!(" (at `{place}`)"),
             None => String::new(),
         };
-        let message = format!("{provider} refused the call ({}){said}{place}{pause}", self.status);
+        let message =
+            format!("{provider} refused the call ({}){quoted}{place}{pause}", self.status);
         let retryable = retryable && !self.is_final;
         let param = known_param(&self.param);
         let error = ModelError::new(code, retryable, message);
@@ -113,26 +114,29 @@ impl Refusal {
     }
 
     /// Returns whether the provider says that it has no model of the name.
-    fn names_no_model(&self) -> bool {
-        let said = self.said.to_lowercase();
+    fn is_missing_model(&self) -> bool {
+        let lowercase_message = self.message.to_lowercase();
         let is_missing = self.kind.contains("not_found")
-            || ["not found", "does not exist", "not exist"].iter().any(|word| said.contains(word));
-        self.status.as_u16() == 404 && is_missing && said.contains("model")
+            || ["not found", "does not exist", "not exist"]
+                .iter()
+                .any(|word| lowercase_message.contains(word));
+        self.status.as_u16() == 404 && is_missing && lowercase_message.contains("model")
     }
 
     /// Returns the error's code and whether it is retryable: by the provider's own name for it,
     /// else by its message for client errors, else by its status.
-    fn code(&self) -> (&'static str, bool) {
+    fn error_code(&self) -> (&'static str, bool) {
         let status = self.status.as_u16();
-        let said = self.said.to_lowercase();
-        let named = find(&BY_NAME, &self.kind);
+        let lowercase_message = self.message.to_lowercase();
+        let by_name = find_meaning(&BY_NAME, &self.kind);
         // Messages are matched for client errors only: a server error may say anything.
-        let worded = find(&BY_WORDS, &said).filter(|_| (400..500).contains(&status));
+        let by_message =
+            find_meaning(&BY_WORDS, &lowercase_message).filter(|_| (400..500).contains(&status));
         let by_status = BY_STATUS.iter().find(|(from, to, ..)| (*from..=*to).contains(&status));
-        match (named.or(worded), by_status) {
+        match (by_name.or(by_message), by_status) {
             // MLX's server answers 404 with a bare text when generation failed.
             (None, _) if self.kind == "bare" && status == 404 => ("provider.unavailable", true),
-            (None, _) if self.names_no_model() => ("model.not_found", false),
+            (None, _) if self.is_missing_model() => ("model.not_found", false),
             (Some(verdict), _) => verdict,
             (None, Some((_, _, code, retryable))) => (code, *retryable),
             (None, None) => ("request.invalid", false),
@@ -141,7 +145,7 @@ impl Refusal {
 }
 
 /// Returns the error in a response body, whatever its form; null if there is none.
-fn error_of(body: &str) -> Value {
+fn error_in_body(body: &str) -> Value {
     let value = serde_json::from_str(body).unwrap_or(Value::Null);
     // Gemini's streaming route puts the error into a list.
     let value = value.get(0).unwrap_or(&value);
@@ -155,7 +159,7 @@ fn error_of(body: &str) -> Value {
             detail => Some(detail).filter(|_| name == "detail"),
         };
         if let Some(detail) = detail.filter(|detail| !detail.is_null()) {
-            return error_of_detail(detail);
+            return error_from_detail(detail);
         }
     }
     if value["message"].is_string() {
@@ -168,7 +172,7 @@ fn error_of(body: &str) -> Value {
 }
 
 /// Converts FastAPI's `detail`: a text, or a list of validation errors with their places.
-fn error_of_detail(detail: &Value) -> Value {
+fn error_from_detail(detail: &Value) -> Value {
     let Some(list) = detail.as_array() else {
         return match detail {
             Value::String(text) => json!({"message": text}),
@@ -184,8 +188,8 @@ fn error_of_detail(detail: &Value) -> Value {
         steps.collect::<Vec<_>>().join(".")
     };
     let words = list.iter().take(MISTAKES_LIMIT).map(|mistake| {
-        let said = mistake["msg"].as_str().unwrap_or("");
-        format!("{}: {said}", place(mistake))
+        let description = mistake["msg"].as_str().unwrap_or("");
+        format!("{}: {description}", place(mistake))
     });
     let words: Vec<String> = words.collect();
     json!({"message": words.join("; "), "param": list.first().map(place)})
@@ -193,14 +197,14 @@ fn error_of_detail(detail: &Value) -> Value {
 
 /// Returns the place in the request that the provider blames, if it is plainly a field's path: it
 /// could otherwise quote the prompt.
-fn place_of(param: &str) -> Option<&str> {
+fn plain_place(param: &str) -> Option<&str> {
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "_.-[]".contains(letter);
     let is_name = !param.is_empty() && param.len() <= 100 && param.chars().all(is_plain);
     is_name.then_some(param)
 }
 
 /// Request fields besides those of [`ChatField`] that providers blame.
-const FIELDS: [&str; 24] = [
+const BLAMED_FIELDS: [&str; 24] = [
     "contents",
     "input",
     "instructions",
@@ -230,22 +234,22 @@ const FIELDS: [&str; 24] = [
 /// Returns the blamed field by a name of our own list: the provider's text may quote anything.
 fn known_param(param: &str) -> Option<&'static str> {
     // The whole path first, then its first segment.
-    let names = || ChatField::ALL.iter().map(|field| field.name()).chain(FIELDS);
+    let names = || ChatField::ALL.iter().map(|field| field.name()).chain(BLAMED_FIELDS);
     let begin = param.split(['.', '[']).next().unwrap_or("");
     names().find(|name| *name == param).or_else(|| names().find(|name| *name == begin))
 }
 
 /// A row of the tables below: words, the code that they stand for, and true if a retry may help.
-type Meaning = (&'static [&'static str], &'static str, bool);
+type ErrorMeaning = (&'static [&'static str], &'static str, bool);
 
-fn find(table: &[Meaning], text: &str) -> Option<(&'static str, bool)> {
+fn find_meaning(table: &[ErrorMeaning], text: &str) -> Option<(&'static str, bool)> {
     let row = table.iter().find(|(words, ..)| words.iter().any(|word| text.contains(word)));
     row.map(|(_, code, retryable)| (*code, *retryable))
 }
 
 /// Errors by the words that providers use in `type`, `code`, `status` and `reason`, first match
 /// first. Retries help against load, but not against a lack of money or a bad key.
-const BY_NAME: [Meaning; 9] = [
+const BY_NAME: [ErrorMeaning; 9] = [
     (
         &[
             "insufficient_quota",
@@ -281,7 +285,7 @@ const BY_NAME: [Meaning; 9] = [
 ];
 
 /// Errors that only their message tells apart.
-const BY_WORDS: [Meaning; 4] = [
+const BY_WORDS: [ErrorMeaning; 4] = [
     (
         &[
             "prompt is too long",
@@ -313,18 +317,18 @@ const BY_STATUS: [(u16, u16, &str, bool); 9] = [
 
 /// Parses the pause that a provider asks for: OpenAI's `retry-after-ms`, else `retry-after` in
 /// seconds or as a date (RFC 9110, section 10.2.3).
-fn retry_after(millis: Option<&str>, seconds: Option<&str>) -> Option<Duration> {
+fn parse_retry_after(millis: Option<&str>, seconds: Option<&str>) -> Option<Duration> {
     let number = |text: Option<&str>| text.and_then(|text| text.trim().parse::<f64>().ok());
-    let told = number(millis).map(|ms| ms / 1000.0).or(number(seconds));
-    let told = told.or_else(|| {
+    let seconds_asked = number(millis).map(|ms| ms / 1000.0).or(number(seconds));
+    let seconds = seconds_asked.or_else(|| {
         let date = OffsetDateTime::parse(seconds?.trim(), &Rfc2822).ok()?;
         Some((date - OffsetDateTime::now_utc()).as_seconds_f64().max(0.0))
     });
-    Duration::try_from_secs_f64(told?).ok().map(|pause| pause.min(PAUSE_LIMIT))
+    Duration::try_from_secs_f64(seconds?).ok().map(|pause| pause.min(PAUSE_LIMIT))
 }
 
 /// Parses the pause in `RetryInfo` of Google's errors: `{"retryDelay": "17s"}`.
-fn gemini_pause(detail: &Value) -> Option<Duration> {
+fn gemini_retry_delay(detail: &Value) -> Option<Duration> {
     let seconds = detail["retryDelay"].as_str()?.strip_suffix('s')?.parse().ok()?;
     Duration::try_from_secs_f64(seconds).ok().map(|pause| pause.min(PAUSE_LIMIT))
 }
@@ -335,7 +339,7 @@ mod tests {
     use reqwest::header::HeaderMap;
     use serde_json::{Value, json};
 
-    use super::Refusal;
+    use super::ProviderRefusal;
     use crate::model::ModelError;
 
     fn read(status: u16, headers: &[(&'static str, &str)], error: &Value) -> ModelError {
@@ -343,8 +347,9 @@ mod tests {
             headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
         let status = StatusCode::from_u16(status).unwrap();
         let headers: HeaderMap = headers.collect();
-        let refusal = Refusal::of_answer(status, &headers, &json!({"error": error}).to_string());
-        let said = refusal.said.clone();
+        let refusal =
+            ProviderRefusal::from_response(status, &headers, &json!({"error": error}).to_string());
+        let said = refusal.message.clone();
         refusal.into_error("p", &said)
     }
 
@@ -532,17 +537,20 @@ mod tests {
     fn errors_inside_of_a_stream_carry_their_own_status() {
         let error = json!({"code": 400, "type": "exceed_context_size_error", "message": "m"});
         assert_eq!(
-            Refusal::of_stream(&error).into_error("p", "").code,
+            ProviderRefusal::from_stream(&error).into_error("p", "").code,
             "provider.context_exceeded"
         );
         let error = json!({"type": "overloaded_error", "message": "m"});
-        assert_eq!(Refusal::of_stream(&error).into_error("p", "").code, "provider.unavailable");
+        assert_eq!(
+            ProviderRefusal::from_stream(&error).into_error("p", "").code,
+            "provider.unavailable"
+        );
     }
 
     fn read_body(status: u16, body: &str) -> ModelError {
         let status = StatusCode::from_u16(status).unwrap();
-        let refusal = Refusal::of_answer(status, &HeaderMap::new(), body);
-        let said = refusal.said.clone();
+        let refusal = ProviderRefusal::from_response(status, &HeaderMap::new(), body);
+        let said = refusal.message.clone();
         refusal.into_error("p", &said)
     }
 

@@ -6,37 +6,39 @@ use std::time::Instant;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use convergio_domain::chat::{ModelService, PackedVector, Part, RECORDING_LIMIT, ServiceReply};
+use convergio_domain::chat::{
+    MessagePart, ModelService, PackedVector, RECORDING_LIMIT, ServiceReply,
+};
 use convergio_domain::metering::{Meter, Usage};
-use convergio_eventstore::Limits;
+use convergio_eventstore::LogLimits;
 use reqwest::Response;
 use reqwest::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{NAME_LIMIT, is_small};
-use super::chat::{Call, ChatAnswer, Provider, WrittenRequest};
-use super::error::{ModelError, UNSUPPORTED};
-use super::form::{FormFile, write_form};
+use super::answer::{NAME_LIMIT, is_small_usage};
+use super::error::{ModelError, REQUEST_UNSUPPORTED};
 use super::http::{HttpProvider, JSON};
-use super::scrub::name;
+use super::multipart_form::{FormFile, write_form};
+use super::provider::{ChatAnswer, EncodedRequest, Provider, ProviderCall};
+use super::scrub::clean_name;
 use super::{listing, usage};
 
 /// Maximum characters of a text to be spoken, as OpenAI documents it.
-const TEXT_LIMIT: usize = 4096;
+const SPEECH_TEXT_LIMIT: usize = 4096;
 /// Maximum bytes of an answer with vectors: as many numbers as the log accepts, in decimal digits.
 const VECTORS_LIMIT: usize = 96 << 20;
 /// Maximum bytes of an answer with a transcript.
-const WORDS_LIMIT: usize = 4 << 20;
+const TRANSCRIPT_LIMIT: usize = 4 << 20;
 /// Maximum bytes of a result: one payload of the log, less room for the rest of the reply.
-const REPLY_LIMIT: usize = Limits::PAYLOAD_BYTES - (64 << 10);
+const REPLY_LIMIT: usize = LogLimits::PAYLOAD_BYTES - (64 << 10);
 /// Bytes of a recording per audio token, estimated for usual speech compression.
 const BYTES_PER_AUDIO_TOKEN: u64 = 300;
 /// Bytes of a text per token, estimated.
 const BYTES_PER_TOKEN: u64 = 4;
 /// Finish reason of a result that is complete.
-const STOP: &str = "stop";
+const FINISH_STOP: &str = "stop";
 
 /// The kind of a service call and the quantities of its estimate, once its request is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,15 +64,15 @@ pub enum ServiceCall {
 
 impl ServiceCall {
     /// Describes the call of a service.
-    pub fn of(service: &ModelService) -> Self {
+    pub fn from_service(service: &ModelService) -> Self {
         match service {
             ModelService::Embed { texts, .. } => {
                 let tokens = texts.iter().map(|text| text_tokens(text)).sum();
                 Self::Embed { texts: texts.len(), tokens }
             }
             ModelService::Transcribe { data, prompt, .. } => {
-                let heard = recording_bytes(data).div_ceil(BYTES_PER_AUDIO_TOKEN);
-                Self::Transcribe { tokens: heard + prompt.as_deref().map_or(0, text_tokens) }
+                let audio_tokens = recording_bytes(data).div_ceil(BYTES_PER_AUDIO_TOKEN);
+                Self::Transcribe { tokens: audio_tokens + prompt.as_deref().map_or(0, text_tokens) }
             }
             ModelService::Speak { text, .. } => {
                 Self::Speak { characters: text.chars().count() as u64 }
@@ -79,7 +81,7 @@ impl ServiceCall {
     }
 
     /// Returns the estimated quantity and its meter.
-    pub fn estimate(self) -> (Meter, u64) {
+    pub fn estimated_quantity(self) -> (Meter, u64) {
         match self {
             Self::Embed { tokens, .. } => (Meter::InFresh, tokens),
             Self::Transcribe { tokens } => (Meter::InAudio, tokens),
@@ -88,7 +90,7 @@ impl ServiceCall {
     }
 
     fn estimated_usage(self) -> Usage {
-        Usage([self.estimate()].into())
+        Usage([self.estimated_quantity()].into())
     }
 }
 
@@ -106,21 +108,21 @@ pub(crate) fn recording_bytes(data: &str) -> u64 {
 /// # Errors
 /// `request.unsupported`: the provider lacks the service. `request.invalid` or `request.too_large`:
 /// the request is malformed or its result would not fit the log.
-pub(super) fn write(
+pub(super) fn write_service_request(
     provider: &HttpProvider,
     model: &str,
     service: &ModelService,
-) -> Result<WrittenRequest, ModelError> {
+) -> Result<EncodedRequest, ModelError> {
     let json = |body: &Value| (Bytes::from(body.to_string()), JSON.to_owned());
     // A missing service is reported before mistakes in the request.
-    path(provider, ServiceCall::of(service), model)?;
+    service_path(provider, ServiceCall::from_service(service), model)?;
     let (body, media_type) = match service {
         ModelService::Embed { texts, dimensions } => {
             check_texts(model, texts, *dimensions)?;
-            json(&provider.dialect().write_embed(model, texts, *dimensions))
+            json(&provider.wire_dialect().write_embed(model, texts, *dimensions))
         }
         ModelService::Transcribe { file_name, media_type, data, language, prompt } => {
-            let bytes = recording(data)?;
+            let bytes = decode_recording(data)?;
             let file = FormFile { name: file_name, media_type, bytes: &bytes };
             let fields = [
                 ("model", Some(model)),
@@ -132,8 +134,9 @@ pub(super) fn write(
             write_form(fields, file)?
         }
         ModelService::Speak { text, voice, format } => {
-            if !(1..=TEXT_LIMIT).contains(&text.chars().count()) {
-                let message = format!("a text to be spoken has 1 to {TEXT_LIMIT} characters");
+            if !(1..=SPEECH_TEXT_LIMIT).contains(&text.chars().count()) {
+                let message =
+                    format!("a text to be spoken has 1 to {SPEECH_TEXT_LIMIT} characters");
                 return Err(ModelError::new("request.invalid", false, message));
             }
             json(&json!({"model": model, "input": text, "voice": voice,
@@ -141,10 +144,10 @@ pub(super) fn write(
         }
     };
     let (headers, left_out, native_names) = (Vec::new(), Vec::new(), Vec::new());
-    Ok(WrittenRequest { body, media_type, headers, left_out, native_names })
+    Ok(EncodedRequest { body, media_type, headers, left_out, native_names })
 }
 
-fn recording(data: &str) -> Result<Vec<u8>, ModelError> {
+fn decode_recording(data: &str) -> Result<Vec<u8>, ModelError> {
     let bytes = STANDARD
         .decode(data)
         .map_err(|_| ModelError::new("request.invalid", false, "the recording is no base64"))?;
@@ -186,13 +189,13 @@ fn known_dimensions(model: &str) -> Option<u32> {
 /// sending where possible: a result that does not fit is paid for nevertheless.
 fn check_vectors(vectors: usize, dimensions: usize) -> Result<(), ModelError> {
     let bytes = vector_bytes(dimensions);
-    let most = REPLY_LIMIT / bytes;
-    if vectors <= most {
+    let vectors_limit = REPLY_LIMIT / bytes;
+    if vectors <= vectors_limit {
         return Ok(());
     }
     let message = format!(
         "{vectors} vectors of {dimensions} numbers are more than one answer holds: ask for at most \
-         {most} texts at once"
+         {vectors_limit} texts at once"
     );
     Err(ModelError::new("request.too_large", false, message))
 }
@@ -226,9 +229,13 @@ pub(super) fn check_reply(reply: &ServiceReply) -> Result<(), ModelError> {
 ///
 /// # Errors
 /// `request.unsupported`: the provider lacks the service.
-fn path(provider: &HttpProvider, service: ServiceCall, model: &str) -> Result<String, ModelError> {
-    let dialect = provider.dialect();
-    let (path, what) = match service {
+fn service_path(
+    provider: &HttpProvider,
+    service: ServiceCall,
+    model: &str,
+) -> Result<String, ModelError> {
+    let dialect = provider.wire_dialect();
+    let (path, service_name) = match service {
         ServiceCall::Embed { .. } => (dialect.embed_path(model), "embeddings"),
         ServiceCall::Transcribe { .. } => {
             (dialect.audio_path(model, "transcriptions"), "transcription")
@@ -236,125 +243,131 @@ fn path(provider: &HttpProvider, service: ServiceCall, model: &str) -> Result<St
         ServiceCall::Speak { .. } => (dialect.audio_path(model, "speech"), "speech"),
     };
     path.ok_or_else(|| {
-        let message = format!("{} has no {what}: use another provider", provider.name());
-        ModelError::new(UNSUPPORTED, false, message)
+        let message = format!("{} has no {service_name}: use another provider", provider.name());
+        ModelError::new(REQUEST_UNSUPPORTED, false, message)
     })
 }
 
 /// Sends a service call and waits for its result, until the call's timeout or cancellation.
-pub(super) async fn serve(
+pub(super) async fn call_service(
     provider: &HttpProvider,
     service: ServiceCall,
-    call: Call<'_>,
+    call: ProviderCall<'_>,
     cancel: &CancellationToken,
 ) -> Result<ChatAnswer, ModelError> {
-    let begun = Instant::now();
-    let mut serving = Serving { provider, service, call, is_sent: false };
+    let started_at = Instant::now();
+    let mut exchange = ServiceExchange { provider, service, call, is_sent: false };
     // Biased to cancellation: a result that arrives at the same time is not wanted any more.
     let result = tokio::select! {
         biased;
         () = cancel.cancelled() => {
             let message = format!("the call to {} was cancelled", provider.name());
-            Err(ModelError::unavailable(message))
+            Err(ModelError::provider_unavailable(message))
         }
-        result = timeout(call.timeout, serving.ask()) => result.unwrap_or_else(|_| {
+        result = timeout(call.timeout, exchange.run_exchange()) => result.unwrap_or_else(|_| {
             let message = format!("{} took longer than {:?}", provider.name(), call.timeout);
             Err(ModelError::new("provider.timeout", true, message))
         }),
     };
-    let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let duration_ms = u64::try_from(started_at.elapsed().as_millis()).unwrap_or(u64::MAX);
     match result {
         Ok(answer) => Ok(ChatAnswer { duration_ms, ..answer }),
         // The estimate stands for a call that may have been worked on: the provider reports nothing
         // then.
         Err(error) => {
-            let partial_usage = serving.is_sent.then(|| service.estimated_usage());
+            let partial_usage = exchange.is_sent.then(|| service.estimated_usage());
             Err(ModelError { partial_usage, duration_ms, ..error })
         }
     }
 }
 
 /// A service call in flight.
-struct Serving<'a> {
+struct ServiceExchange<'a> {
     provider: &'a HttpProvider,
     service: ServiceCall,
-    call: Call<'a>,
+    call: ProviderCall<'a>,
     /// True if the provider may have worked on the call and bills for it.
     is_sent: bool,
 }
 
-impl Serving<'_> {
+impl ServiceExchange<'_> {
     /// Sends the call and reads its result.
-    async fn ask(&mut self) -> Result<ChatAnswer, ModelError> {
-        let path = path(self.provider, self.service, self.call.model)?;
+    async fn run_exchange(&mut self) -> Result<ChatAnswer, ModelError> {
+        let path = service_path(self.provider, self.service, self.call.model)?;
         let response = self.provider.send_service(&path, &self.call, &mut self.is_sent).await?;
         match self.service {
-            ServiceCall::Embed { texts, .. } => self.vectors(response, texts).await,
-            ServiceCall::Transcribe { .. } => self.words(response).await,
-            ServiceCall::Speak { .. } => self.speech(response).await,
+            ServiceCall::Embed { texts, .. } => self.read_vectors(response, texts).await,
+            ServiceCall::Transcribe { .. } => self.read_transcript(response).await,
+            ServiceCall::Speak { .. } => self.read_speech(response).await,
         }
     }
 
-    async fn vectors(&self, response: Response, texts: usize) -> Result<ChatAnswer, ModelError> {
+    async fn read_vectors(
+        &self,
+        response: Response,
+        texts: usize,
+    ) -> Result<ChatAnswer, ModelError> {
         let provider = self.provider;
-        let body = provider.json(response, VECTORS_LIMIT).await?;
-        let read = provider.dialect().read_embeddings(&body);
-        let read = read.ok_or_else(|| provider.malformed("it has no embeddings"))?;
+        let body = provider.read_json(response, VECTORS_LIMIT).await?;
+        let read = provider.wire_dialect().read_embeddings(&body);
+        let read = read.ok_or_else(|| provider.malformed_answer("it has no embeddings"))?;
         // Vectors are matched to texts by position, so their number must agree.
         if read.vectors.len() != texts {
-            return Err(provider.malformed("not one vector for each text"));
+            return Err(provider.malformed_answer("not one vector for each text"));
         }
         // Vectors are stored in a packed form: decimal JSON would be several times as long.
-        let vectors = read.vectors.iter().map(|vector| PackedVector::pack(vector)).collect();
+        let vectors =
+            read.vectors.iter().map(|vector| PackedVector::from_numbers(vector)).collect();
         let service = Some(ServiceReply::Vectors { vectors });
         let model = body["model"].as_str().filter(|model| !model.is_empty());
-        let answer = self.answer(read.usage, &body["usage"]);
-        let model = model.map_or(answer.model, |model| name(model, NAME_LIMIT));
+        let answer = self.build_answer(read.usage, &body["usage"]);
+        let model = model.map_or(answer.model, |model| clean_name(model, NAME_LIMIT));
         Ok(ChatAnswer { service, model, ..answer })
     }
 
-    async fn words(&self, response: Response) -> Result<ChatAnswer, ModelError> {
-        let body = self.provider.json(response, WORDS_LIMIT).await?;
+    async fn read_transcript(&self, response: Response) -> Result<ChatAnswer, ModelError> {
+        let body = self.provider.read_json(response, TRANSCRIPT_LIMIT).await?;
         let text = body["text"].as_str();
-        let text = text.ok_or_else(|| self.provider.malformed("it has no text"))?;
-        let answer = self.answer(usage::from_transcription(&body["usage"]), &body["usage"]);
-        Ok(ChatAnswer { parts: vec![Part::text(text)], ..answer })
+        let text = text.ok_or_else(|| self.provider.malformed_answer("it has no text"))?;
+        let answer = self.build_answer(usage::from_transcription(&body["usage"]), &body["usage"]);
+        Ok(ChatAnswer { parts: vec![MessagePart::from_text(text)], ..answer })
     }
 
-    async fn speech(&self, response: Response) -> Result<ChatAnswer, ModelError> {
+    async fn read_speech(&self, response: Response) -> Result<ChatAnswer, ModelError> {
         let provider = self.provider;
         let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         let media_type = kind.unwrap_or_default().to_owned();
         if !media_type.starts_with("audio/") && media_type != "application/octet-stream" {
-            return Err(provider.malformed("it is no sound"));
+            return Err(provider.malformed_answer("it is no sound"));
         }
         // A body cut at the limit is indistinguishable from one of exactly that length: both are
         // refused.
-        let bytes = listing::read_bytes(response, Limits::PAYLOAD_BYTES).await;
-        let bytes = bytes.ok_or_else(|| provider.malformed("the sound broke off"))?;
-        if bytes.len() >= Limits::PAYLOAD_BYTES {
-            return Err(provider.malformed("the sound does not end"));
+        let bytes = listing::read_bytes(response, LogLimits::PAYLOAD_BYTES).await;
+        let bytes = bytes.ok_or_else(|| provider.malformed_answer("the sound broke off"))?;
+        if bytes.len() >= LogLimits::PAYLOAD_BYTES {
+            return Err(provider.malformed_answer("the sound does not end"));
         }
         let service = Some(ServiceReply::Speech { media_type, data: STANDARD.encode(bytes) });
         // The provider reports no usage with the audio; its characters are what is billed.
-        let answer = self.answer(Some(self.service.estimated_usage()), &Value::Null);
+        let answer = self.build_answer(Some(self.service.estimated_usage()), &Value::Null);
         Ok(ChatAnswer { service, ..answer })
     }
 
     /// Builds the result with the usage that the provider reported, or else an estimate.
-    fn answer(&self, told: Option<Usage>, raw_usage: &Value) -> ChatAnswer {
+    fn build_answer(&self, reported: Option<Usage>, raw_usage: &Value) -> ChatAnswer {
         ChatAnswer {
             parts: Vec::new(),
-            finish: STOP.to_owned(),
+            finish: FINISH_STOP.to_owned(),
             native_finish: String::new(),
             stop_sequence: None,
             service_tier: None,
-            interface: self.provider.dialect().interface(),
+            interface: self.provider.wire_dialect().wire_interface(),
             native: None,
             model: self.call.model.to_owned(),
-            confirmed: told.is_some(),
-            usage: told.unwrap_or_else(|| self.service.estimated_usage()),
-            raw_usage: Some(raw_usage.clone()).filter(|usage| usage.is_object() && is_small(usage)),
+            confirmed: reported.is_some(),
+            usage: reported.unwrap_or_else(|| self.service.estimated_usage()),
+            raw_usage: Some(raw_usage.clone())
+                .filter(|usage| usage.is_object() && is_small_usage(usage)),
             service: None,
             duration_ms: 0,
             first_token_ms: None,
@@ -365,7 +378,7 @@ impl Serving<'_> {
 #[cfg(test)]
 mod tests {
     use convergio_domain::chat::{PackedVector, ServiceReply};
-    use convergio_eventstore::Limits;
+    use convergio_eventstore::LogLimits;
 
     use super::{check_reply, check_texts};
 
@@ -390,11 +403,11 @@ mod tests {
 
     #[test]
     fn what_is_taken_fits_a_payload() {
-        let vector = PackedVector::pack(&[0.5; 3072]);
+        let vector = PackedVector::from_numbers(&[0.5; 3072]);
         let reply = |count| ServiceReply::Vectors { vectors: vec![vector.clone(); count] };
         assert_eq!(check_reply(&reply(1019)), Ok(()));
         let bytes = serde_json::to_vec(&reply(1019)).expect("JSON").len();
-        assert!(bytes < Limits::PAYLOAD_BYTES, "{bytes}");
+        assert!(bytes < LogLimits::PAYLOAD_BYTES, "{bytes}");
         assert!(check_reply(&reply(1020)).is_err());
         let speech = |count| {
             let (media_type, data) = ("audio/wav".to_owned(), "A".repeat(count));

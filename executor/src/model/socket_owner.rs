@@ -25,23 +25,23 @@ pub fn listening_uids(address: SocketAddr) -> Option<Vec<u32>> {
 
 /// Returns the owners of matching sockets in one table.
 fn uids_in_table(table: &str, address: SocketAddr) -> Vec<u32> {
-    let listening = |line: &str| {
+    let matching_uid = |line: &str| {
         // Columns: number, local address, remote address, state, queues, timer, retransmits, uid.
         let mut fields = line.split_whitespace().skip(1);
         let local = socket_address(fields.next()?)?;
         let is_listening = fields.nth(1)? == LISTEN;
         let uid = fields.nth(3)?.parse().ok()?;
-        (is_listening && takes(local, address)).then_some(uid)
+        (is_listening && can_accept(local, address)).then_some(uid)
     };
-    table.lines().skip(1).filter_map(listening).collect()
+    table.lines().skip(1).filter_map(matching_uid).collect()
 }
 
 /// Returns whether a socket bound to one address accepts connections to another. A socket bound to
 /// all addresses accepts loopback; which other addresses are this machine's is not in the tables.
-fn takes(bound: SocketAddr, address: SocketAddr) -> bool {
+fn can_accept(bound: SocketAddr, address: SocketAddr) -> bool {
     // IPv4 addresses mapped into IPv6 compare as IPv4.
-    let (ip, wanted) = (bound.ip().to_canonical(), address.ip().to_canonical());
-    let is_taken = ip == wanted || (ip.is_unspecified() && wanted.is_loopback());
+    let (ip, wanted_ip) = (bound.ip().to_canonical(), address.ip().to_canonical());
+    let is_taken = ip == wanted_ip || (ip.is_unspecified() && wanted_ip.is_loopback());
     bound.port() == address.port() && is_taken
 }
 

@@ -16,12 +16,12 @@ pub(super) enum Framing {
     #[default]
     Events,
     /// One piece per line, as in NDJSON.
-    Lines,
+    JsonLines,
 }
 
 /// Decodes bytes, in whatever chunks they arrive, into pieces of data.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub(super) struct StreamDecoder {
     framing: Framing,
     /// The line received so far.
     pending: Vec<u8>,
@@ -33,9 +33,9 @@ pub(super) struct Lines {
 
 /// A line or an event is longer than any honest server sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TooLong;
+pub(super) struct LineTooLong;
 
-impl Lines {
+impl StreamDecoder {
     pub(super) fn new(framing: Framing) -> Self {
         Self { framing, ..Self::default() }
     }
@@ -44,7 +44,7 @@ impl Lines {
     ///
     /// # Errors
     /// A line or an event exceeds `LINE_LIMIT`.
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<Vec<String>, TooLong> {
+    pub(super) fn push_bytes(&mut self, bytes: &[u8]) -> Result<Vec<String>, LineTooLong> {
         let (mut pieces, mut rest) = (Vec::new(), bytes);
         while let Some(end) = memchr2(b'\n', b'\r', rest) {
             let (line, after) = (&rest[..end], &rest[end + 1..]);
@@ -73,13 +73,13 @@ impl Lines {
         Ok(pieces)
     }
 
-    fn check_length(&self, more: usize) -> Result<(), TooLong> {
+    fn check_length(&self, more: usize) -> Result<(), LineTooLong> {
         let length = self.pending.len() + self.data.as_ref().map_or(0, String::len) + more;
-        if length > LINE_LIMIT { Err(TooLong) } else { Ok(()) }
+        if length > LINE_LIMIT { Err(LineTooLong) } else { Ok(()) }
     }
 
     /// Returns the pieces of a last line or event that the stream did not end.
-    pub(super) fn rest(&mut self) -> Vec<String> {
+    pub(super) fn take_rest(&mut self) -> Vec<String> {
         let mut pieces = Vec::new();
         let line = std::mem::take(&mut self.pending);
         self.end_line(&line, &mut pieces);
@@ -95,7 +95,7 @@ impl Lines {
         // A byte order mark may begin a stream (WHATWG HTML, section 9.2.5).
         let line = line.strip_prefix('\u{feff}').unwrap_or(&line);
         match self.framing {
-            Framing::Lines => pieces.extend(text_of(line)),
+            Framing::JsonLines => pieces.extend(trimmed_text(line)),
             Framing::Events if line.is_empty() => self.end_event(pieces),
             Framing::Events => {
                 if let Some(data) = line.strip_prefix("data:") {
@@ -113,25 +113,25 @@ impl Lines {
                 data.push('\n');
                 data.push_str(line);
             }
-            None if is_whole(line) => pieces.extend(text_of(line)),
+            None if is_complete_piece(line) => pieces.extend(trimmed_text(line)),
             None => self.data = Some(line.to_owned()),
         }
     }
 
     fn end_event(&mut self, pieces: &mut Vec<String>) {
-        pieces.extend(self.data.take().and_then(|data| text_of(&data)));
+        pieces.extend(self.data.take().and_then(|data| trimmed_text(&data)));
     }
 }
 
 /// Returns the trimmed text of a piece, unless it is empty.
-fn text_of(text: &str) -> Option<String> {
+fn trimmed_text(text: &str) -> Option<String> {
     let text = text.trim();
     (!text.is_empty()).then(|| text.to_owned())
 }
 
 /// Returns whether a data line is a complete piece: the end mark, or JSON. The cheap test of the
 /// last byte comes first.
-fn is_whole(line: &str) -> bool {
+fn is_complete_piece(line: &str) -> bool {
     // Incomplete JSON rarely ends in a bracket, so the parser is seldom tried in vain.
     let line = line.trim();
     line == "[DONE]" || line.is_empty() || {
@@ -143,13 +143,13 @@ fn is_whole(line: &str) -> bool {
 mod tests {
     use proptest::prelude::{any, prop, prop_assert_eq, proptest};
 
-    use super::{LINE_LIMIT, Lines, TooLong};
+    use super::{LINE_LIMIT, LineTooLong, StreamDecoder};
 
     fn read(parts: &[&[u8]]) -> Vec<String> {
-        let mut lines = Lines::default();
+        let mut lines = StreamDecoder::default();
         let mut data: Vec<String> =
-            parts.iter().flat_map(|part| lines.feed(part).unwrap()).collect();
-        data.extend(lines.rest());
+            parts.iter().flat_map(|part| lines.push_bytes(part).unwrap()).collect();
+        data.extend(lines.take_rest());
         data
     }
 
@@ -200,18 +200,18 @@ mod tests {
 
     #[test]
     fn an_event_that_never_ends_is_refused() {
-        let mut lines = Lines::default();
-        let parts = (0..).map(|_| lines.feed(b"data: {\n"));
-        assert!(parts.take(LINE_LIMIT).any(|read| read == Err(TooLong)));
+        let mut lines = StreamDecoder::default();
+        let parts = (0..).map(|_| lines.push_bytes(b"data: {\n"));
+        assert!(parts.take(LINE_LIMIT).any(|read| read == Err(LineTooLong)));
     }
 
     #[test]
     fn an_endless_line_is_refused() {
-        let mut lines = Lines::default();
-        assert_eq!(lines.feed(&vec![b'x'; LINE_LIMIT + 1]), Err(TooLong));
-        let mut lines = Lines::default();
-        let parts = (0..).map(|_| lines.feed(&[b'x'; 4096]));
-        assert!(parts.take(LINE_LIMIT / 4096 + 1).any(|read| read == Err(TooLong)));
+        let mut lines = StreamDecoder::default();
+        assert_eq!(lines.push_bytes(&vec![b'x'; LINE_LIMIT + 1]), Err(LineTooLong));
+        let mut lines = StreamDecoder::default();
+        let parts = (0..).map(|_| lines.push_bytes(&[b'x'; 4096]));
+        assert!(parts.take(LINE_LIMIT / 4096 + 1).any(|read| read == Err(LineTooLong)));
     }
 
     proptest! {

@@ -17,10 +17,10 @@ const MESSAGE_TOKENS: u64 = 4;
 /// `total_tokens` shows. The meters returned are disjoint and sum to the provider's total; a part
 /// larger than its whole is cut to it.
 pub(super) fn from_openai(block: &Value) -> Option<Usage> {
-    let prompt = count(block, "/prompt_tokens")?;
+    let prompt = token_count(block, "/prompt_tokens")?;
     // Absent for embeddings, which have no output.
     let completion = match block.get("completion_tokens") {
-        Some(_) => count(block, "/completion_tokens")?,
+        Some(_) => token_count(block, "/completion_tokens")?,
         None => 0,
     };
     let reasoning = "/completion_tokens_details/reasoning_tokens";
@@ -32,21 +32,21 @@ pub(super) fn from_openai(block: &Value) -> Option<Usage> {
         (Meter::InAudio, "/prompt_tokens_details/audio_tokens"),
         (Meter::InImage, "/prompt_tokens_details/image_tokens"),
     ];
-    divide(&mut usage, block, prompt, &parts, Meter::InFresh);
+    split_total(&mut usage, block, prompt, &parts, Meter::InFresh);
     let parts = [
         (Meter::OutReasoning, "/completion_tokens_details/reasoning_tokens"),
         (Meter::OutAudio, "/completion_tokens_details/audio_tokens"),
     ];
-    divide(&mut usage, block, completion, &parts, Meter::OutText);
+    split_total(&mut usage, block, completion, &parts, Meter::OutText);
     Some(usage)
 }
 
 /// Returns the output tokens, with the reasoning tokens added if the provider's total shows that
 /// they are not included.
 fn with_reasoning_beside(block: &Value, input: u64, output: u64, reasoning: &str) -> u64 {
-    let reasoning = count(block, reasoning).unwrap_or(0);
+    let reasoning = token_count(block, reasoning).unwrap_or(0);
     // The total decides: with reasoning included it is input plus output.
-    let is_beside = count(block, "/total_tokens") == Some(input + output + reasoning);
+    let is_beside = token_count(block, "/total_tokens") == Some(input + output + reasoning);
     if is_beside { output + reasoning } else { output }
 }
 
@@ -66,8 +66,8 @@ pub(crate) fn provider_cost(block: &Value) -> Option<Money> {
 
 /// Reads the usage block of OpenAI's responses: as chat completions', with other names.
 pub(super) fn from_responses(block: &Value) -> Option<Usage> {
-    let input = count(block, "/input_tokens")?;
-    let output = count(block, "/output_tokens").unwrap_or(0);
+    let input = token_count(block, "/input_tokens")?;
+    let output = token_count(block, "/output_tokens").unwrap_or(0);
     let reasoning = "/output_tokens_details/reasoning_tokens";
     let output = with_reasoning_beside(block, input, output, reasoning);
     let mut usage = Usage::default();
@@ -75,26 +75,30 @@ pub(super) fn from_responses(block: &Value) -> Option<Usage> {
         (Meter::InCacheRead, "/input_tokens_details/cached_tokens"),
         (Meter::InCacheWrite5m, "/input_tokens_details/cache_write_tokens"),
     ];
-    divide(&mut usage, block, input, &parts, Meter::InFresh);
+    split_total(&mut usage, block, input, &parts, Meter::InFresh);
     let parts = [(Meter::OutReasoning, "/output_tokens_details/reasoning_tokens")];
-    divide(&mut usage, block, output, &parts, Meter::OutText);
+    split_total(&mut usage, block, output, &parts, Meter::OutText);
     Some(usage)
 }
 
 /// Reads the usage block of Anthropic's messages. `input_tokens` excludes tokens read from and
 /// written to the cache; `output_tokens` includes reasoning.
 pub(super) fn from_anthropic(block: &Value) -> Option<Usage> {
-    let fresh = count(block, "/input_tokens")?;
-    let output = count(block, "/output_tokens").unwrap_or(0);
+    let fresh = token_count(block, "/input_tokens")?;
+    let output = token_count(block, "/output_tokens").unwrap_or(0);
     let mut usage = Usage::default();
-    set(&mut usage, Meter::InFresh, fresh);
-    set(&mut usage, Meter::InCacheRead, count(block, "/cache_read_input_tokens").unwrap_or(0));
-    let written = count(block, "/cache_creation_input_tokens").unwrap_or(0);
+    set_quantity(&mut usage, Meter::InFresh, fresh);
+    set_quantity(
+        &mut usage,
+        Meter::InCacheRead,
+        token_count(block, "/cache_read_input_tokens").unwrap_or(0),
+    );
+    let cache_written = token_count(block, "/cache_creation_input_tokens").unwrap_or(0);
     // The five-minute cache is the default: what is not reported as one-hour was written to it.
     let parts = [(Meter::InCacheWrite1h, "/cache_creation/ephemeral_1h_input_tokens")];
-    divide(&mut usage, block, written, &parts, Meter::InCacheWrite5m);
+    split_total(&mut usage, block, cache_written, &parts, Meter::InCacheWrite5m);
     let parts = [(Meter::OutReasoning, "/output_tokens_details/thinking_tokens")];
-    divide(&mut usage, block, output, &parts, Meter::OutText);
+    split_total(&mut usage, block, output, &parts, Meter::OutText);
     Some(usage)
 }
 
@@ -102,26 +106,32 @@ pub(super) fn from_anthropic(block: &Value) -> Option<Usage> {
 /// `candidatesTokenCount` excludes reasoning, and tokens that tools add to the prompt are counted
 /// apart.
 pub(super) fn from_gemini(block: &Value) -> Option<Usage> {
-    let prompt = count(block, "/promptTokenCount")?;
+    let prompt = token_count(block, "/promptTokenCount")?;
     // Cut to the prompt, so that no meter underflows.
-    let cached = count(block, "/cachedContentTokenCount").unwrap_or(0).min(prompt);
+    let cached = token_count(block, "/cachedContentTokenCount").unwrap_or(0).min(prompt);
     let mut usage = Usage::default();
-    set(&mut usage, Meter::InCacheRead, cached);
-    let mut left = prompt - cached;
+    set_quantity(&mut usage, Meter::InCacheRead, cached);
+    let mut remaining = prompt - cached;
     for (meter, modality) in [(Meter::InAudio, "AUDIO"), (Meter::InImage, "IMAGE")] {
-        let all = modal(block, "promptTokensDetails", modality);
+        let modality_total = modality_tokens(block, "promptTokensDetails", modality);
         // A modality's count includes its cached tokens, which are already counted.
-        let fresh = all.saturating_sub(modal(block, "cacheTokensDetails", modality)).min(left);
-        left -= fresh;
-        set(&mut usage, meter, fresh);
+        let fresh = modality_total
+            .saturating_sub(modality_tokens(block, "cacheTokensDetails", modality))
+            .min(remaining);
+        remaining -= fresh;
+        set_quantity(&mut usage, meter, fresh);
     }
-    let by_tools = count(block, "/toolUsePromptTokenCount").unwrap_or(0);
-    set(&mut usage, Meter::InFresh, left + by_tools);
-    let answer = count(block, "/candidatesTokenCount").unwrap_or(0);
-    let audio = modal(block, "candidatesTokensDetails", "AUDIO").min(answer);
-    set(&mut usage, Meter::OutAudio, audio);
-    set(&mut usage, Meter::OutText, answer - audio);
-    set(&mut usage, Meter::OutReasoning, count(block, "/thoughtsTokenCount").unwrap_or(0));
+    let tool_tokens = token_count(block, "/toolUsePromptTokenCount").unwrap_or(0);
+    set_quantity(&mut usage, Meter::InFresh, remaining + tool_tokens);
+    let answer = token_count(block, "/candidatesTokenCount").unwrap_or(0);
+    let audio = modality_tokens(block, "candidatesTokensDetails", "AUDIO").min(answer);
+    set_quantity(&mut usage, Meter::OutAudio, audio);
+    set_quantity(&mut usage, Meter::OutText, answer - audio);
+    set_quantity(
+        &mut usage,
+        Meter::OutReasoning,
+        token_count(block, "/thoughtsTokenCount").unwrap_or(0),
+    );
     Some(usage)
 }
 
@@ -157,64 +167,65 @@ pub(super) fn from_transcription(block: &Value) -> Option<Usage> {
             return None;
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in bounds")]
-        set(&mut usage, Meter::AudioMs, millis.round() as u64);
+        set_quantity(&mut usage, Meter::AudioMs, millis.round() as u64);
         return Some(usage);
     }
-    let (input, output) = (count(block, "/input_tokens")?, count(block, "/output_tokens")?);
+    let (input, output) =
+        (token_count(block, "/input_tokens")?, token_count(block, "/output_tokens")?);
     let parts = [(Meter::InAudio, "/input_token_details/audio_tokens")];
-    divide(&mut usage, block, input, &parts, Meter::InFresh);
-    set(&mut usage, Meter::OutText, output);
+    split_total(&mut usage, block, input, &parts, Meter::InFresh);
+    set_quantity(&mut usage, Meter::OutText, output);
     Some(usage)
 }
 
 /// Returns the tokens of one modality in one of Gemini's lists.
-fn modal(block: &Value, list: &str, modality: &str) -> u64 {
+fn modality_tokens(block: &Value, list: &str, modality: &str) -> u64 {
     let mut entries = block[list].as_array().into_iter().flatten();
     let entry = entries.find(|entry| entry["modality"] == modality);
-    entry.and_then(|entry| count(entry, "/tokenCount")).unwrap_or(0)
+    entry.and_then(|entry| token_count(entry, "/tokenCount")).unwrap_or(0)
 }
 
 /// Reads the counts of Ollama's last line, which omits a count of 0.
 pub(super) fn from_ollama(block: &Value) -> Option<Usage> {
     let mut usage = Usage::default();
-    set(&mut usage, Meter::InFresh, tokens_or_zero(block, "/prompt_eval_count")?);
-    set(&mut usage, Meter::OutText, tokens_or_zero(block, "/eval_count")?);
+    set_quantity(&mut usage, Meter::InFresh, tokens_or_zero(block, "/prompt_eval_count")?);
+    set_quantity(&mut usage, Meter::OutText, tokens_or_zero(block, "/eval_count")?);
     Some(usage)
 }
 
 /// Returns a count, 0 if it is absent, or `None` if it is implausible.
 fn tokens_or_zero(block: &Value, pointer: &str) -> Option<u64> {
-    if block.pointer(pointer).is_none() { Some(0) } else { count(block, pointer) }
+    if block.pointer(pointer).is_none() { Some(0) } else { token_count(block, pointer) }
 }
 
 /// Returns a count, if it is there and plausible.
-fn count(block: &Value, pointer: &str) -> Option<u64> {
+fn token_count(block: &Value, pointer: &str) -> Option<u64> {
     block.pointer(pointer)?.as_u64().filter(|tokens| *tokens <= COUNT_LIMIT)
 }
 
 /// Splits a total into meters: each part is taken out of it, the remainder goes to `rest`.
-fn divide(usage: &mut Usage, block: &Value, total: u64, parts: &[(Meter, &str)], rest: Meter) {
-    let mut left = total;
+fn split_total(usage: &mut Usage, block: &Value, total: u64, parts: &[(Meter, &str)], rest: Meter) {
+    let mut remaining = total;
     for (meter, pointer) in parts {
-        let tokens = block.pointer(pointer).and_then(Value::as_u64).unwrap_or(0).min(left);
-        left -= tokens;
-        set(usage, *meter, tokens);
+        let tokens = block.pointer(pointer).and_then(Value::as_u64).unwrap_or(0).min(remaining);
+        remaining -= tokens;
+        set_quantity(usage, *meter, tokens);
     }
-    set(usage, rest, left);
+    set_quantity(usage, rest, remaining);
 }
 
 /// Estimates the usage of a call: a token for every four bytes of text, plus some for each message.
 /// A streamed piece has at least one token, so `pieces` is a lower bound of the output.
-pub(super) fn estimate(messages: &[&str], answer: &str, pieces: u64) -> Usage {
+pub(super) fn estimate_usage(messages: &[&str], answer: &str, pieces: u64) -> Usage {
     let tokens = |text: &str| text.len().div_ceil(4) as u64;
     let mut usage = Usage::default();
     let sent = messages.iter().map(|text| tokens(text) + MESSAGE_TOKENS).sum();
-    set(&mut usage, Meter::InFresh, sent);
-    set(&mut usage, Meter::OutText, tokens(answer).max(pieces));
+    set_quantity(&mut usage, Meter::InFresh, sent);
+    set_quantity(&mut usage, Meter::OutText, tokens(answer).max(pieces));
     usage
 }
 
-fn set(usage: &mut Usage, meter: Meter, tokens: u64) {
+fn set_quantity(usage: &mut Usage, meter: Meter, tokens: u64) {
     if tokens > 0 {
         usage.0.insert(meter, tokens);
     }
@@ -226,7 +237,7 @@ mod tests {
     use proptest::prelude::{any, prop_assert_eq, proptest};
     use serde_json::{Value, json};
 
-    use super::{estimate, from_openai, provider_cost};
+    use super::{estimate_usage, from_openai, provider_cost};
 
     #[test]
     fn included_classes_are_taken_out() {
@@ -253,7 +264,7 @@ mod tests {
             "prompt_tokens_details": {"cached_tokens": 256},
             "completion_tokens_details": {"reasoning_tokens": 2100}});
         let usage = from_openai(&block).unwrap();
-        assert_eq!(usage.tokens(), 11800);
+        assert_eq!(usage.total_tokens(), 11800);
         assert_eq!((usage.0[&Meter::OutText], usage.0[&Meter::OutReasoning]), (700, 2100));
     }
 
@@ -286,29 +297,29 @@ mod tests {
             assert_eq!(from_openai(&block), None, "{block}");
         }
         let zero = json!({"prompt_tokens": 0, "completion_tokens": 0});
-        assert_eq!(from_openai(&zero).unwrap().tokens(), 0);
+        assert_eq!(from_openai(&zero).unwrap().total_tokens(), 0);
     }
 
     #[test]
     fn an_estimate_counts_bytes_and_pieces() {
-        let usage = estimate(&["twelve bytes", "x"], "eight by", 1);
+        let usage = estimate_usage(&["twelve bytes", "x"], "eight by", 1);
         assert_eq!((usage.tokens_in(), usage.tokens_out()), (3 + 4 + 1 + 4, 2));
-        assert_eq!(estimate(&[], "a b c", 5).tokens_out(), 5);
+        assert_eq!(estimate_usage(&[], "a b c", 5).tokens_out(), 5);
     }
 
     proptest! {
         #[test]
-        fn classes_sum_to_the_total(p in 0..1_000_000_u64, c in 0..1_000_000_u64,
+        fn classes_sum_to_the_total(prompt in 0..1_000_000_u64, completion in 0..1_000_000_u64,
                                     parts in any::<[u64; 6]>(), are_small in any::<bool>()) {
             let parts = parts.map(|part| if are_small { part % 1_000_000 } else { part });
-            let block = json!({"prompt_tokens": p, "completion_tokens": c,
+            let block = json!({"prompt_tokens": prompt, "completion_tokens": completion,
                 "prompt_tokens_details": {"cached_tokens": parts[0], "cache_write_tokens": parts[1],
                     "audio_tokens": parts[2], "image_tokens": parts[3]},
                 "completion_tokens_details": {"reasoning_tokens": parts[4],
                     "audio_tokens": parts[5]}});
             let usage = from_openai(&block).unwrap();
-            prop_assert_eq!(usage.tokens_in(), p);
-            prop_assert_eq!(usage.tokens_out(), c);
+            prop_assert_eq!(usage.tokens_in(), prompt);
+            prop_assert_eq!(usage.tokens_out(), completion);
         }
     }
 }

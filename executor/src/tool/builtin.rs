@@ -13,52 +13,56 @@ use serde_json::{Map, Value, json};
 
 use crate::memory::{self, ToolScope};
 
-use super::args::{Args, Argument, ToolError};
-use super::bounds::{self, INPUT_LIMIT, OUTPUT_LIMIT};
-use super::check::{self, Check};
+use super::argument_validator::{self, ArgumentValidator};
+use super::arguments::{DeclaredArgument, ToolArguments, ToolCallError};
+use super::bounds::{self, ANSWER_BYTES_LIMIT, ARGUMENTS_BYTES_LIMIT};
 use super::{date, hash, json, list, math, split, text};
 
 /// A built-in tool that the kernel does not have.
-pub(super) struct Builtin {
+pub(super) struct FunctionTool {
     pub(super) name: &'static str,
     pub(super) description: &'static str,
-    pub(super) arguments: &'static [Argument],
-    pub(super) call: Function,
+    pub(super) arguments: &'static [DeclaredArgument],
+    pub(super) function: ToolFunction,
 }
 
-type Function = fn(&Args<'_>) -> Result<Value, ToolError>;
+type ToolFunction = fn(&ToolArguments<'_>) -> Result<Value, ToolCallError>;
 
 /// Tools that the kernel does not have, by name prefix.
-static FAMILIES: [&[Builtin]; 7] =
+static FAMILIES: [&[FunctionTool]; 7] =
     [text::TOOLS, split::TOOLS, list::TOOLS, json::TOOLS, math::TOOLS, date::TOOLS, hash::TOOLS];
 
 /// Implementation of a tool.
-enum Answers {
+enum ToolBackend {
     /// The kernel checks the arguments against this schema and computes the answer.
     Kernel(&'static str),
     /// The kernel or a library checks the arguments, and a function computes the answer.
-    Function(Check, Function),
+    Function(ArgumentValidator, ToolFunction),
     /// The arguments are checked like a function's, and the memory is read or written.
-    Memory(Check),
+    Memory(ArgumentValidator),
 }
 
-struct Registered {
+struct RegisteredTool {
     spec: ToolSpec,
-    answers: Answers,
+    backend: ToolBackend,
 }
 
-static TOOLS: LazyLock<BTreeMap<String, Registered>> = LazyLock::new(|| {
-    let of_kernel = kernel::tools().into_iter().map(of_kernel);
-    let here = FAMILIES.into_iter().flatten().map(here);
-    let of_memory = memory::specs().into_iter().map(of_memory);
-    of_kernel.chain(here).chain(of_memory).map(|tool| (tool.spec.name.clone(), tool)).collect()
+static TOOLS: LazyLock<BTreeMap<String, RegisteredTool>> = LazyLock::new(|| {
+    let kernel_tools = kernel::kernel_tools().into_iter().map(kernel_tool);
+    let function_tools = FAMILIES.into_iter().flatten().map(function_tool);
+    let memory_tools = memory::memory_tool_specs().into_iter().map(memory_tool);
+    kernel_tools
+        .chain(function_tools)
+        .chain(memory_tools)
+        .map(|tool| (tool.spec.name.clone(), tool))
+        .collect()
 });
 
 static CATALOG: LazyLock<ToolCatalog> =
     LazyLock::new(|| ToolCatalog::new(TOOLS.values().map(|tool| tool.spec.clone()).collect()));
 
 /// Returns the specs of all built-in tools, against which manifests are checked.
-pub fn catalog() -> ToolCatalog {
+pub fn builtin_catalog() -> ToolCatalog {
     CATALOG.clone()
 }
 
@@ -68,35 +72,40 @@ pub fn catalog() -> ToolCatalog {
 /// # Errors
 /// `tool.invalid`: the arguments do not fit the tool, or have no answer. The message says what
 /// would be right, and never repeats what a person or a model wrote.
-pub fn call(name: &str, arguments: &Value, now: Timestamp) -> Result<Value, UnsealedFailure> {
-    let called = find(name).and_then(|tool| {
-        let arguments = tool.prepare(arguments)?;
-        let answer = tool.call(&arguments, now)?;
-        bounds::check("the answer", &answer, OUTPUT_LIMIT).map(|()| answer)
+pub fn call_pure_tool(
+    name: &str,
+    arguments: &Value,
+    now: Timestamp,
+) -> Result<Value, UnsealedFailure> {
+    let result = find_tool(name).and_then(|tool| {
+        let arguments = tool.prepare_arguments(arguments)?;
+        let answer = tool.call_with_arguments(&arguments, now)?;
+        bounds::check_value_size("the answer", &answer, ANSWER_BYTES_LIMIT).map(|()| answer)
     });
-    called.map_err(|ToolError(message)| invalid(name, &message))
+    result.map_err(|ToolCallError(message)| invalid_call(name, &message))
 }
 
 /// Checks the arguments of a call without making it.
 ///
 /// # Errors
 /// `tool.invalid`, as for [`call_pure_tool`].
-pub(crate) fn check(name: &str, arguments: &Value) -> Result<(), UnsealedFailure> {
-    let checked = find(name).and_then(|tool| {
-        let arguments = tool.prepare(arguments)?;
+pub(crate) fn check_call(name: &str, arguments: &Value) -> Result<(), UnsealedFailure> {
+    let checked = find_tool(name).and_then(|tool| {
+        let arguments = tool.prepare_arguments(arguments)?;
         // Compiled for each check, because the registry has no validator of a kernel tool.
-        Check::compile(&tool.spec.arguments).check(&arguments, &arguments.to_string())
+        ArgumentValidator::from_schema(&tool.spec.arguments)
+            .check_arguments(&arguments, &arguments.to_string())
     });
-    checked.map_err(|ToolError(message)| invalid(name, &message))
+    checked.map_err(|ToolCallError(message)| invalid_call(name, &message))
 }
 
 /// Rejects arguments that are too large for any tool, before they are stored for a call.
 ///
 /// # Errors
 /// `tool.invalid`, as for [`call_pure_tool`].
-pub(crate) fn check_size(name: &str, arguments: &Value) -> Result<(), UnsealedFailure> {
-    let checked = bounds::check("the arguments", arguments, INPUT_LIMIT);
-    checked.map_err(|ToolError(message)| invalid(name, &message))
+pub(crate) fn check_arguments_size(name: &str, arguments: &Value) -> Result<(), UnsealedFailure> {
+    let checked = bounds::check_value_size("the arguments", arguments, ARGUMENTS_BYTES_LIMIT);
+    checked.map_err(|ToolCallError(message)| invalid_call(name, &message))
 }
 
 /// Calls any tool, pure or not. The intent is in the log already; repeating the same call has its
@@ -104,75 +113,86 @@ pub(crate) fn check_size(name: &str, arguments: &Value) -> Result<(), UnsealedFa
 ///
 /// # Errors
 /// As for [`call_pure_tool`], and `log.unavailable`.
-pub async fn perform(
+pub async fn call_tool(
     scope: &ToolScope,
     name: &str,
     arguments: &Value,
 ) -> Result<Value, UnsealedFailure> {
-    let wrong = |ToolError(message)| invalid(name, &message);
-    let tool = find(name).map_err(wrong)?;
-    let Answers::Memory(check) = &tool.answers else { return call(name, arguments, scope.now) };
-    let arguments = tool.prepare(arguments).map_err(wrong)?;
-    check.check(&arguments, &arguments.to_string()).map_err(wrong)?;
-    scope.memory(name, &arguments).await
+    let to_failure = |ToolCallError(message)| invalid_call(name, &message);
+    let tool = find_tool(name).map_err(to_failure)?;
+    let ToolBackend::Memory(validator) = &tool.backend else {
+        return call_pure_tool(name, arguments, scope.now);
+    };
+    let arguments = tool.prepare_arguments(arguments).map_err(to_failure)?;
+    validator.check_arguments(&arguments, &arguments.to_string()).map_err(to_failure)?;
+    scope.call_memory_tool(name, &arguments).await
 }
 
 /// Returns whether a tool has no effects. An unknown tool counts as pure: calling it only fails.
 pub fn is_pure(name: &str) -> bool {
-    TOOLS.get(name).is_none_or(|tool| !matches!(tool.answers, Answers::Memory(_)))
+    TOOLS.get(name).is_none_or(|tool| !matches!(tool.backend, ToolBackend::Memory(_)))
 }
 
-fn find(name: &str) -> Result<&'static Registered, ToolError> {
-    TOOLS.get(name).ok_or_else(|| ToolError("there is no such tool".into()))
+fn find_tool(name: &str) -> Result<&'static RegisteredTool, ToolCallError> {
+    TOOLS.get(name).ok_or_else(|| ToolCallError("there is no such tool".into()))
 }
 
-impl Registered {
+impl RegisteredTool {
     /// Rejects arguments that are too large, and coerces the rest to the declared types.
-    fn prepare(&self, arguments: &Value) -> Result<Value, ToolError> {
-        bounds::check("the arguments", arguments, INPUT_LIMIT)?;
-        Ok(check::prepare(&self.spec.arguments, arguments))
+    fn prepare_arguments(&self, arguments: &Value) -> Result<Value, ToolCallError> {
+        bounds::check_value_size("the arguments", arguments, ARGUMENTS_BYTES_LIMIT)?;
+        Ok(argument_validator::coerce_arguments(&self.spec.arguments, arguments))
     }
 
-    fn call(&self, arguments: &Value, now: Timestamp) -> Result<Value, ToolError> {
+    fn call_with_arguments(
+        &self,
+        arguments: &Value,
+        now: Timestamp,
+    ) -> Result<Value, ToolCallError> {
         let text = arguments.to_string();
-        match &self.answers {
-            Answers::Kernel(schema) => self.ask_kernel(schema, arguments, &text, now),
-            Answers::Function(check, function) => {
-                check.check(arguments, &text)?;
+        match &self.backend {
+            ToolBackend::Kernel(schema) => self.call_kernel(schema, arguments, &text, now),
+            ToolBackend::Function(check, function) => {
+                check.check_arguments(arguments, &text)?;
                 let none = Map::new();
-                function(&Args::new(arguments.as_object().unwrap_or(&none), now))
+                function(&ToolArguments::new(arguments.as_object().unwrap_or(&none), now))
             }
             // Reached only by a caller that skipped `is_pure`: memory tools need a scope.
-            Answers::Memory(_) => Err(ToolError("it is no computation".into())),
+            ToolBackend::Memory(_) => Err(ToolCallError("it is no computation".into())),
         }
     }
 
     /// Has the kernel check the arguments and compute the answer.
-    fn ask_kernel(
+    fn call_kernel(
         &self,
         schema: &str,
         arguments: &Value,
         text: &str,
         now: Timestamp,
-    ) -> Result<Value, ToolError> {
+    ) -> Result<Value, ToolCallError> {
         let spec = &self.spec;
         let answer = kernel::call_tool(&spec.name, text, now.0).map_err(|error| match error {
-            kernel::ToolError::Arguments(violation) => {
-                ToolError(check::explain(&violation, schema, &spec.arguments, arguments))
+            kernel::KernelToolError::Arguments(violation) => {
+                ToolCallError(argument_validator::explain_violation(
+                    &violation,
+                    schema,
+                    &spec.arguments,
+                    arguments,
+                ))
             }
-            kernel::ToolError::Failed(why) => ToolError(why.to_owned()),
+            kernel::KernelToolError::Failed(why) => ToolCallError(why.to_owned()),
             // The arguments are below the kernel's limit, so it is the answer that exceeds it.
-            kernel::ToolError::Kernel(kernel::KernelError::TooLarge) => {
-                ToolError(format!("the answer must have at most {OUTPUT_LIMIT} bytes"))
+            kernel::KernelToolError::Kernel(kernel::KernelError::TooLarge) => {
+                ToolCallError(format!("the answer must have at most {ANSWER_BYTES_LIMIT} bytes"))
             }
-            other => ToolError(other.to_string()),
+            other => ToolCallError(other.to_string()),
         })?;
         serde_json::from_str(&answer)
-            .map_err(|error| ToolError(format!("the answer is not JSON: {error}")))
+            .map_err(|error| ToolCallError(format!("the answer is not JSON: {error}")))
     }
 }
 
-fn invalid(tool: &str, message: &str) -> UnsealedFailure {
+fn invalid_call(tool: &str, message: &str) -> UnsealedFailure {
     let failure = UnsealedFailure::new(
         "tool.invalid",
         platform_text!("the arguments are not what the tool takes, or have no answer"),
@@ -180,33 +200,33 @@ fn invalid(tool: &str, message: &str) -> UnsealedFailure {
     failure.with_detail(format_args!("{tool}: {message}"))
 }
 
-fn of_memory(spec: ToolSpec) -> Registered {
-    let answers = Answers::Memory(Check::compile(&spec.arguments));
-    Registered { spec, answers }
+fn memory_tool(spec: ToolSpec) -> RegisteredTool {
+    let backend = ToolBackend::Memory(ArgumentValidator::from_schema(&spec.arguments));
+    RegisteredTool { spec, backend }
 }
 
-fn of_kernel(tool: kernel::Tool) -> Registered {
+fn kernel_tool(tool: kernel::KernelTool) -> RegisteredTool {
     let spec = ToolSpec {
         name: tool.name.to_owned(),
         description: tool.description.to_owned(),
         // The kernel's schemas are constants, which its own tests compile.
         arguments: serde_json::from_str(tool.schema).unwrap_or(Value::Bool(false)),
     };
-    Registered { spec, answers: Answers::Kernel(tool.schema) }
+    RegisteredTool { spec, backend: ToolBackend::Kernel(tool.schema) }
 }
 
 /// Registers a function of this crate, with a JSON Schema built from its declared arguments.
-fn here(tool: &Builtin) -> Registered {
+fn function_tool(tool: &FunctionTool) -> RegisteredTool {
     let properties: Map<String, Value> = tool
         .arguments
         .iter()
-        .map(|argument| (argument.name.to_owned(), argument.kind.schema()))
+        .map(|argument| (argument.name.to_owned(), argument.kind.json_schema()))
         .collect();
     let required = tool.arguments.iter().filter(|argument| argument.is_required);
     let required: Vec<&str> = required.map(|argument| argument.name).collect();
     let arguments = json!({"type": "object", "properties": properties, "required": required,
         "additionalProperties": false});
-    let answers = Answers::Function(Check::compile(&arguments), tool.call);
+    let backend = ToolBackend::Function(ArgumentValidator::from_schema(&arguments), tool.function);
     let (name, description) = (tool.name.to_owned(), tool.description.to_owned());
-    Registered { spec: ToolSpec { name, description, arguments }, answers }
+    RegisteredTool { spec: ToolSpec { name, description, arguments }, backend }
 }

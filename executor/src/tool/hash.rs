@@ -3,17 +3,17 @@
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::args::{Args, Kind, ToolError, required};
-use super::builtin::Builtin;
+use super::arguments::{ArgumentKind, ToolArguments, ToolCallError, required_argument};
+use super::builtin::FunctionTool;
 
-pub(super) const TOOLS: &[Builtin] = &[Builtin {
+pub(super) const TOOLS: &[FunctionTool] = &[FunctionTool {
     name: "hash.sha256",
     description: "SHA-256 of a text's UTF-8 bytes, as hexadecimal digits.",
-    arguments: &[required("text", Kind::Text)],
-    call: sha256,
+    arguments: &[required_argument("text", ArgumentKind::Text)],
+    function: sha256_hex,
 }];
 
-fn sha256(args: &Args<'_>) -> Result<Value, ToolError> {
-    let hash = Sha256::digest(args.text("text")?.as_bytes());
+fn sha256_hex(args: &ToolArguments<'_>) -> Result<Value, ToolCallError> {
+    let hash = Sha256::digest(args.get_text("text")?.as_bytes());
     Ok(Value::String(hash.iter().map(|byte| format!("{byte:02x}")).collect()))
 }

@@ -3,37 +3,39 @@
 use convergio_domain::json::read_json;
 use serde_json::{Map, Value};
 
-use super::args::{Args, Kind, ToolError, error, kind_of, required};
-use super::builtin::Builtin;
+use super::arguments::{
+    ArgumentKind, ToolArguments, ToolCallError, required_argument, tool_error, value_kind_name,
+};
+use super::builtin::FunctionTool;
 
-pub(super) const TOOLS: &[Builtin] = &[
-    Builtin {
+pub(super) const TOOLS: &[FunctionTool] = &[
+    FunctionTool {
         name: "json.parse",
         description: "Reads JSON from a text.",
-        arguments: &[required("text", Kind::Text)],
-        call: parse,
+        arguments: &[required_argument("text", ArgumentKind::Text)],
+        function: parse_json,
     },
-    Builtin {
+    FunctionTool {
         name: "json.merge",
         description: "One map with the fields of several; of equal names the last one counts.",
-        arguments: &[required("values", Kind::List)],
-        call: merge,
+        arguments: &[required_argument("values", ArgumentKind::List)],
+        function: merge_maps,
     },
 ];
 
-fn parse(args: &Args<'_>) -> Result<Value, ToolError> {
+fn parse_json(args: &ToolArguments<'_>) -> Result<Value, ToolCallError> {
     // The reader's error names a position and what it expected there, never the text itself.
-    read_json(args.text("text")?.as_bytes())
-        .map_err(|error| ToolError(format!("`text` cannot be read as JSON: {error}")))
+    read_json(args.get_text("text")?.as_bytes())
+        .map_err(|error| ToolCallError(format!("`text` cannot be read as JSON: {error}")))
 }
 
-fn merge(args: &Args<'_>) -> Result<Value, ToolError> {
+fn merge_maps(args: &ToolArguments<'_>) -> Result<Value, ToolCallError> {
     let mut merged = Map::new();
-    for (number, value) in args.list("values")?.iter().enumerate() {
+    for (number, value) in args.get_list("values")?.iter().enumerate() {
         let Value::Object(fields) = value else {
-            return error(format!(
+            return tool_error(format!(
                 "item {number} of `values` must be a map, not {}",
-                kind_of(value)
+                value_kind_name(value)
             ));
         };
         merged.extend(fields.iter().map(|(name, field)| (name.clone(), field.clone())));

@@ -2,53 +2,61 @@
 
 use serde_json::{Value, json};
 
-use super::args::{Args, Kind, ToolError, error, optional, required};
-use super::bounds::LIST_LIMIT;
-use super::builtin::Builtin;
+use super::arguments::{
+    ArgumentKind, ToolArguments, ToolCallError, optional_argument, required_argument, tool_error,
+};
+use super::bounds::LIST_ITEMS_LIMIT;
+use super::builtin::FunctionTool;
 
-pub(super) const TOOLS: &[Builtin] = &[
-    Builtin {
+pub(super) const TOOLS: &[FunctionTool] = &[
+    FunctionTool {
         name: "list.range",
         description: "The whole numbers from `from` (0 when absent) up to and without `to`.",
-        arguments: &[optional("from", Kind::Whole), required("to", Kind::Whole)],
-        call: range,
+        arguments: &[
+            optional_argument("from", ArgumentKind::Integer),
+            required_argument("to", ArgumentKind::Integer),
+        ],
+        function: list_range,
     },
-    Builtin {
+    FunctionTool {
         name: "list.take",
         description: "The first `count` items.",
-        arguments: &[required("items", Kind::List), required("count", Kind::Count)],
-        call: take,
+        arguments: &[
+            required_argument("items", ArgumentKind::List),
+            required_argument("count", ArgumentKind::Count),
+        ],
+        function: take_items,
     },
-    Builtin {
+    FunctionTool {
         name: "list.filter_empty",
         description: "The items that are not null, blank texts, empty lists or empty maps.",
-        arguments: &[required("items", Kind::List)],
-        call: filter_empty,
+        arguments: &[required_argument("items", ArgumentKind::List)],
+        function: filter_empty_items,
     },
 ];
 
-fn range(args: &Args<'_>) -> Result<Value, ToolError> {
-    let from = if args.get("from").is_some() { args.whole("from")? } else { 0 };
-    let to = args.whole("to")?;
+fn list_range(args: &ToolArguments<'_>) -> Result<Value, ToolCallError> {
+    let from = if args.get("from").is_some() { args.get_integer("from")? } else { 0 };
+    let to = args.get_integer("to")?;
     // Saturating: the difference of two extreme numbers overflows.
     let width = u64::try_from(to.saturating_sub(from)).unwrap_or(0);
-    if width > LIST_LIMIT as u64 {
-        return error(format!("a range must have at most {LIST_LIMIT} numbers"));
+    if width > LIST_ITEMS_LIMIT as u64 {
+        return tool_error(format!("a range must have at most {LIST_ITEMS_LIMIT} numbers"));
     }
     Ok((from..to).map(|number| json!(number)).collect())
 }
 
-fn take(args: &Args<'_>) -> Result<Value, ToolError> {
-    let count = args.count_or("count", 0)?;
-    Ok(args.list("items")?.iter().take(count).cloned().collect())
+fn take_items(args: &ToolArguments<'_>) -> Result<Value, ToolCallError> {
+    let count = args.get_count_or("count", 0)?;
+    Ok(args.get_list("items")?.iter().take(count).cloned().collect())
 }
 
-fn filter_empty(args: &Args<'_>) -> Result<Value, ToolError> {
-    Ok(args.list("items")?.iter().filter(|item| !is_empty(item)).cloned().collect())
+fn filter_empty_items(args: &ToolArguments<'_>) -> Result<Value, ToolCallError> {
+    Ok(args.get_list("items")?.iter().filter(|item| !is_empty_value(item)).cloned().collect())
 }
 
 /// Returns whether a value counts as empty; numbers and booleans never do.
-fn is_empty(value: &Value) -> bool {
+fn is_empty_value(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::String(text) => text.trim().is_empty(),

@@ -8,19 +8,19 @@
 //! The kernel's tool engine checks the arguments of every call that its schema subset covers, and
 //! answers the pure tools that it has. No tool reads a clock, a file or the network.
 
-mod args;
+mod argument_validator;
+mod arguments;
 mod bounds;
 mod builtin;
-mod check;
 mod date;
 mod hash;
 mod json;
 mod list;
 mod math;
-mod permit;
+mod permission;
 mod split;
 mod text;
 
-pub use builtin::{call, catalog, is_pure, perform};
-pub(crate) use builtin::{check, check_size};
-pub use permit::permit;
+pub use builtin::{builtin_catalog, call_pure_tool, call_tool, is_pure};
+pub(crate) use builtin::{check_arguments_size, check_call};
+pub use permission::check_permission;

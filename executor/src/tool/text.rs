@@ -2,33 +2,33 @@
 
 use serde_json::{Value, json};
 
-use super::args::{Args, Kind, ToolError, required};
-use super::bounds::LIST_LIMIT;
-use super::builtin::Builtin;
+use super::arguments::{ArgumentKind, ToolArguments, ToolCallError, required_argument};
+use super::bounds::LIST_ITEMS_LIMIT;
+use super::builtin::FunctionTool;
 
-pub(super) const TOOLS: &[Builtin] = &[
-    Builtin {
+pub(super) const TOOLS: &[FunctionTool] = &[
+    FunctionTool {
         name: "text.count",
         description: "Counts `chars`, `words` and `lines`.",
-        arguments: &[required("text", Kind::Text)],
-        call: count,
+        arguments: &[required_argument("text", ArgumentKind::Text)],
+        function: count_text,
     },
-    Builtin {
+    FunctionTool {
         name: "text.words",
         description: "The list of words: what stands between white space.",
-        arguments: &[required("text", Kind::Text)],
-        call: words,
+        arguments: &[required_argument("text", ArgumentKind::Text)],
+        function: list_words,
     },
 ];
 
-fn count(args: &Args<'_>) -> Result<Value, ToolError> {
-    let text = args.text("text")?;
+fn count_text(args: &ToolArguments<'_>) -> Result<Value, ToolCallError> {
+    let text = args.get_text("text")?;
     let (chars, words) = (text.chars().count(), text.split_whitespace().count());
     Ok(json!({"chars": chars, "words": words, "lines": text.lines().count()}))
 }
 
-fn words(args: &Args<'_>) -> Result<Value, ToolError> {
+fn list_words(args: &ToolArguments<'_>) -> Result<Value, ToolCallError> {
     // One more than the limit, so that an excess is rejected by the size check and not cut
     // silently.
-    Ok(args.text("text")?.split_whitespace().take(LIST_LIMIT + 1).collect())
+    Ok(args.get_text("text")?.split_whitespace().take(LIST_ITEMS_LIMIT + 1).collect())
 }

@@ -13,15 +13,15 @@ use tokio_util::sync::CancellationToken;
 use crate::server::{PATIENCE, Server, body_of, call, delta, json, request, sse, stop};
 
 async fn watched(server: &Server) -> Arc<dyn Provider> {
-    let prices = Arc::new(PriceBook::parse("[]").expect("an empty book"));
+    let prices = Arc::new(PriceBook::parse_book("[]").expect("an empty book"));
     let catalog = ModelCatalog::new(vec![server.config()], prices).expect("a valid URL");
-    catalog.providers().next().expect("one")
+    catalog.all_providers().next().expect("one")
 }
 
 async fn ask(provider: &Arc<dyn Provider>, timeout: Duration) -> Result<String, ModelError> {
     let (body, token) = (body_of(&**provider, &request()), CancellationToken::new());
-    let answer = provider.chat(call(&body, timeout), &|_| {}, &token).await;
-    answer.map(|answer| answer.text())
+    let answer = provider.complete_chat(call(&body, timeout), &|_| {}, &token).await;
+    answer.map(|answer| answer.joined_text())
 }
 
 /// A server that refuses so until it is told to answer.

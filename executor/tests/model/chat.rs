@@ -8,9 +8,9 @@ use axum::http::header;
 use convergio_domain::metering::Meter;
 use convergio_eventstore::LiveKind;
 use convergio_executor::model::{
-    ChatAnswer, HttpProvider, Piece, Provider, ProviderConfig, Secret,
+    AnswerPiece, ChatAnswer, HttpProvider, Provider, ProviderConfig, Secret,
 };
-use convergio_kernel_c::{Platform, ProviderClass};
+use convergio_kernel_c::{KernelPlatform, ProviderClass};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -51,11 +51,12 @@ async fn a_stream_of_openai_is_put_together() {
     let server = Server::chatting(|| sse(&openai_stream())).await;
     let provider = HttpProvider::new(server.config()).expect("a valid URL");
     let heard = Mutex::new(Vec::new());
-    let sink = |piece: Piece| heard.lock().expect("not poisoned").push(piece);
+    let sink = |piece: AnswerPiece| heard.lock().expect("not poisoned").push(piece);
     let body = body_of(&provider, &request());
-    let answer = provider.chat(call(&body, PATIENCE), &sink, &CancellationToken::new()).await;
+    let answer =
+        provider.complete_chat(call(&body, PATIENCE), &sink, &CancellationToken::new()).await;
     let answer = answer.expect("an answer");
-    assert_eq!((answer.text().as_str(), answer.finish.as_str()), ("Grüß Gott", "stop"));
+    assert_eq!((answer.joined_text().as_str(), answer.finish.as_str()), ("Grüß Gott", "stop"));
     assert_eq!(answer.model, "gpt-x-2026");
     let expected = [
         (Meter::InFresh, 11),
@@ -68,13 +69,15 @@ async fn a_stream_of_openai_is_put_together() {
     assert!(answer.first_token_ms.is_some_and(|first| first <= answer.duration_ms));
     let heard = heard.into_inner().expect("not poisoned");
     let begin = LiveKind::Begin { model: "gpt-x-2026".into(), usage: answer.usage };
-    let text =
-        Piece {
-            kind: LiveKind::Text, text: "Grüß Gott".into(), tokens_out: 2, ..Piece::default()
-        };
+    let text = AnswerPiece {
+        kind: LiveKind::Text,
+        text: "Grüß Gott".into(),
+        tokens_out: 2,
+        ..AnswerPiece::default()
+    };
     // What comes together is told together.
-    let begin = Piece { kind: begin, tokens_out: 2, ..Piece::default() };
-    assert_eq!(heard, [Piece::default(), begin, text]);
+    let begin = AnswerPiece { kind: begin, tokens_out: 2, ..AnswerPiece::default() };
+    assert_eq!(heard, [AnswerPiece::default(), begin, text]);
 }
 
 #[tokio::test]
@@ -96,11 +99,11 @@ async fn exactly_the_recorded_bytes_are_sent_with_the_key_in_its_header() {
 
 #[tokio::test]
 async fn openai_is_asked_in_its_own_words() {
-    let cloud = ProviderConfig::keyless(
+    let cloud = ProviderConfig::without_key(
         "openai",
         "https://api.openai.com/v1",
         ProviderClass::Cloud,
-        Platform::CloudApi,
+        KernelPlatform::CloudApi,
     );
     let body = body_of(&HttpProvider::new(cloud).expect("a valid URL"), &request());
     let body: Value = serde_json::from_slice(&body).expect("JSON");
@@ -145,7 +148,7 @@ async fn keepalives_and_pieces_without_a_choice_are_passed_over() {
         stop()
     );
     let server = Server::chatting(move || raw_sse(text.clone())).await;
-    assert_eq!(server.ask().await.expect("an answer").text(), "ok");
+    assert_eq!(server.ask().await.expect("an answer").joined_text(), "ok");
 }
 
 #[tokio::test]
@@ -156,7 +159,7 @@ async fn an_answer_that_comes_at_once_is_taken_too() {
         "usage": {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}});
     let server = Server::chatting(move || json(200, &whole)).await;
     let answer = server.ask().await.expect("an answer");
-    assert_eq!((answer.text().as_str(), answer.finish.as_str()), ("hello", "length"));
+    assert_eq!((answer.joined_text().as_str(), answer.finish.as_str()), ("hello", "length"));
     assert_eq!(meters(&answer), [(Meter::InFresh, 5), (Meter::OutText, 1)]);
 }
 
@@ -174,7 +177,7 @@ async fn without_usage_it_is_estimated_and_not_confirmed() {
 async fn a_stream_may_end_without_its_mark_once_the_model_has_stopped() {
     let text = format!("data: {}\n\ndata: {}\n", delta("ok"), stop());
     let server = Server::chatting(move || raw_sse(text.clone())).await;
-    assert_eq!(server.ask().await.expect("an answer").text(), "ok");
+    assert_eq!(server.ask().await.expect("an answer").joined_text(), "ok");
 }
 
 #[tokio::test]
@@ -184,7 +187,7 @@ async fn one_connection_serves_call_after_call() {
     let body = body_of(&provider, &request());
     for _ in 0..5 {
         let token = CancellationToken::new();
-        provider.chat(call(&body, PATIENCE), &|_| {}, &token).await.expect("an answer");
+        provider.complete_chat(call(&body, PATIENCE), &|_| {}, &token).await.expect("an answer");
     }
     assert_eq!(server.connections(), 1);
 }
@@ -215,12 +218,13 @@ async fn a_cancelled_call_closes_its_connection_and_reports_what_came() {
     let server = Server::chatting(move || raw_sse(endless(Dropped(sender.clone())))).await;
     let provider = HttpProvider::new(server.config()).expect("a valid URL");
     let (body, token) = (body_of(&provider, &request()), CancellationToken::new());
-    let sink = |piece: Piece| {
+    let sink = |piece: AnswerPiece| {
         if piece.kind == LiveKind::Text {
             token.cancel();
         }
     };
-    let error = provider.chat(call(&body, PATIENCE), &sink, &token).await.expect_err("cancelled");
+    let error =
+        provider.complete_chat(call(&body, PATIENCE), &sink, &token).await.expect_err("cancelled");
     let partial = error.partial_usage.expect("something was used");
     assert_eq!((partial.tokens_in(), partial.tokens_out()), (14, 1));
     let waited = tokio::time::timeout(PATIENCE, closed.recv()).await;
@@ -234,6 +238,7 @@ async fn a_call_that_is_cancelled_before_it_begins_asks_nobody() {
     let (body, token) = (body_of(&provider, &request()), CancellationToken::new());
     token.cancel();
     let timeout = Duration::from_secs(1);
-    let error = provider.chat(call(&body, timeout), &|_| {}, &token).await.expect_err("cancelled");
+    let error =
+        provider.complete_chat(call(&body, timeout), &|_| {}, &token).await.expect_err("cancelled");
     assert_eq!((error.partial_usage, server.seen().len()), (None, 0));
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use convergio_domain::metering::PriceBook;
 use convergio_executor::model::{
-    Admission, Call, ChatAnswer, ModelCatalog, ModelError, Provider, ProviderConfig, Secret,
+    CallAdmission, ChatAnswer, ModelCatalog, ModelError, Provider, ProviderCall, ProviderConfig,
+    Secret,
 };
 use futures_util::FutureExt;
 use futures_util::future::join_all;
@@ -19,9 +20,9 @@ use crate::crowd::Crowd;
 use crate::server::{PATIENCE, ask_service, body_of, call, embed, request, vectors};
 
 fn providers(configs: Vec<ProviderConfig>) -> Vec<Arc<dyn Provider>> {
-    let prices = Arc::new(PriceBook::parse("[]").expect("an empty book"));
+    let prices = Arc::new(PriceBook::parse_book("[]").expect("an empty book"));
     let catalog = ModelCatalog::new(configs, prices).expect("a valid URL");
-    catalog.providers().collect()
+    catalog.all_providers().collect()
 }
 
 fn provider(config: ProviderConfig) -> Arc<dyn Provider> {
@@ -29,25 +30,25 @@ fn provider(config: ProviderConfig) -> Arc<dyn Provider> {
 }
 
 /// A call that waits until it is let in.
-const PATIENT: Admission<'static> =
-    Admission { run: None, process_places: None, waits_out_refusals: true, refusal: None };
+const PATIENT: CallAdmission<'static> =
+    CallAdmission { run: None, process_permits: None, waits_out_refusals: true, refusal: None };
 
 async fn ask(
     provider: &Arc<dyn Provider>,
-    admission: Admission<'_>,
+    admission: CallAdmission<'_>,
     timeout: Duration,
     cancel: &CancellationToken,
 ) -> Result<ChatAnswer, ModelError> {
     let body = body_of(&**provider, &request());
     let idempotency_key = Some("the-same-call");
-    let call = Call { admission, idempotency_key, ..call(&body, timeout) };
-    provider.chat(call, &|_| {}, cancel).await
+    let call = ProviderCall { admission, idempotency_key, ..call(&body, timeout) };
+    provider.complete_chat(call, &|_| {}, cancel).await
 }
 
 /// A call of its own.
 fn spawn(
     provider: &Arc<dyn Provider>,
-    admission: Admission<'static>,
+    admission: CallAdmission<'static>,
     timeout: Duration,
     cancel: &CancellationToken,
 ) -> JoinHandle<Result<ChatAnswer, ModelError>> {
@@ -104,11 +105,12 @@ async fn a_hint_is_kept_to_by_every_call_of_the_key() {
     let (limited, config) = Crowd::serve(0, "1").await;
     let provider = provider(config);
     let never = CancellationToken::new();
-    let error = ask(&provider, Admission::default(), PATIENCE, &never).await.expect_err("refused");
+    let error =
+        ask(&provider, CallAdmission::default(), PATIENCE, &never).await.expect_err("refused");
     assert_eq!(error.retry_after, Some(Duration::from_secs(1)));
     // Two others, neither of which was refused itself.
     for _ in 0..2 {
-        let refused = ask(&provider, Admission::default(), PATIENCE, &never).await;
+        let refused = ask(&provider, CallAdmission::default(), PATIENCE, &never).await;
         assert_eq!(refused.expect_err("refused").code, "provider.rate_limited");
     }
     let arrivals = limited.arrivals();
@@ -191,7 +193,7 @@ async fn who_waits_for_one_provider_takes_no_place_of_another() {
     let providers = providers(vec![first, ProviderConfig { name: "other".into(), ..second }]);
     // One place for the whole process, and a call that waits for its own provider.
     let places = Semaphore::new(1);
-    let admission = Admission { process_places: Some(&places), ..PATIENT };
+    let admission = CallAdmission { process_permits: Some(&places), ..PATIENT };
     let gone = CancellationToken::new();
     let stuck = ask(&providers[0], admission, PATIENCE, &gone);
     let others = async {

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use axum::body::Body;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use convergio_executor::model::{Api, ProviderConfig, Secret};
-use convergio_kernel_c::{Platform, ProviderClass};
+use convergio_executor::model::{ProviderApi, ProviderConfig, Secret};
+use convergio_kernel_c::{KernelPlatform, ProviderClass};
 use serde_json::{Value, json};
 
 use crate::server::{Server, ask};
@@ -49,18 +49,23 @@ fn cases() -> Vec<Case> {
         json!({"model": "m", "message": {"role": "assistant", "content": ""}, "done": true,
             "done_reason": "stop", "prompt_eval_count": 9, "eval_count": 4}),
     ];
-    let ollama = ProviderConfig::keyless(
+    let ollama = ProviderConfig::without_key(
         "local",
         "http://127.0.0.1:1",
         ProviderClass::Local,
-        Platform::Ollama,
+        KernelPlatform::Ollama,
     );
     vec![
-        Case { config: ProviderConfig::openai(key()), pieces: chat, end: 2, kind: "event-stream" },
+        Case {
+            config: ProviderConfig::for_openai(key()),
+            pieces: chat,
+            end: 2,
+            kind: "event-stream",
+        },
         Case {
             config: ProviderConfig {
-                api: Api::Anthropic { version: "2026-10-21".into() },
-                ..ProviderConfig::anthropic(key())
+                api: ProviderApi::Anthropic { version: "2026-10-21".into() },
+                ..ProviderConfig::for_anthropic(key())
             },
             pieces: messages,
             end: 4,
@@ -111,7 +116,7 @@ async fn a_stream_cut_at_any_byte_ends_well_only_after_its_end_was_told() {
                 match ask(config.clone()).await {
                     Ok(answer) => {
                         assert!(at >= end, "{at} of {end}: told as an end");
-                        assert_eq!(answer.text(), "Zoë 你好 fin");
+                        assert_eq!(answer.joined_text(), "Zoë 你好 fin");
                         assert_eq!(answer.finish, "stop");
                     }
                     Err(error) => {

@@ -2,9 +2,9 @@
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use convergio_executor::model::{Consent, Detected, ModelInfo, Provider, ServerKind};
-use convergio_executor::model::{HttpProvider, detect};
-use convergio_kernel_c::{Platform, ProviderClass};
+use convergio_executor::model::{Consent, DetectedServer, ModelInfo, Provider, ServerKind};
+use convergio_executor::model::{HttpProvider, detect_servers};
+use convergio_kernel_c::{KernelPlatform, ProviderClass};
 use futures_util::stream;
 use serde_json::json;
 
@@ -77,11 +77,11 @@ fn model(id: &str, context_tokens: Option<u64>) -> ModelInfo {
     ModelInfo::new(id, context_tokens)
 }
 
-async fn found(answer: fn(&str) -> Response) -> (Server, Detected) {
+async fn found(answer: fn(&str) -> Response) -> (Server, DetectedServer) {
     let server = Server::start(answer).await;
     // Without `/v1`, as people copy it.
     let url = server.url.trim_end_matches("/v1").to_owned();
-    let mut found = detect(&[url]).await;
+    let mut found = detect_servers(&[url]).await;
     assert_eq!(found.len(), 1);
     let found = found.remove(0);
     assert_eq!(found.base_url, server.url);
@@ -101,9 +101,13 @@ async fn ollama_is_found_without_the_models_that_are_not_local_or_do_not_chat() 
     assert_eq!(found.kind, ServerKind::Ollama);
     assert_eq!(found.models, [model("llama3.2:latest", Some(4096)), model("old:latest", None)]);
     // Asked again as a provider, it is asked the same way; what does not chat may be named.
-    let provider = HttpProvider::new(found.provider()).expect("a valid URL");
-    let (others, chats): (Vec<_>, Vec<_>) =
-        provider.models().await.expect("a list").into_iter().partition(|model| model.is_no_chat);
+    let provider = HttpProvider::new(found.to_provider_config()).expect("a valid URL");
+    let (others, chats): (Vec<_>, Vec<_>) = provider
+        .list_models()
+        .await
+        .expect("a list")
+        .into_iter()
+        .partition(|model| model.is_non_chat);
     assert_eq!(chats, found.models);
     assert_eq!(others, [model("nomic-embed-text:latest", None)]);
 }
@@ -133,7 +137,7 @@ async fn only_what_answers_with_a_model_is_found_in_the_order_asked() {
         page.url.clone(),
         second.url.clone(),
     ];
-    let found = detect(&urls).await;
+    let found = detect_servers(&urls).await;
     let kinds: Vec<_> = found.iter().map(|server| server.kind).collect();
     assert_eq!(kinds, [ServerKind::OpenAiCompatible, ServerKind::Mlx]);
 }
@@ -144,20 +148,21 @@ async fn a_list_that_never_ends_is_no_list() {
         let bytes = stream::repeat_with(|| Ok::<_, std::io::Error>("[".repeat(65_536)));
         Body::from_stream(bytes).into_response()
     });
-    assert_eq!(detect(&[endless.await.url]).await, []);
+    assert_eq!(detect_servers(&[endless.await.url]).await, []);
 }
 
 #[test]
 fn a_server_is_local_only_where_it_stands() {
     let found = |base_url: &str, consent| {
         let (kind, base_url) = (ServerKind::Ollama, base_url.to_owned());
-        Detected { kind, base_url, models: Vec::new(), consent, key: None }.provider()
+        DetectedServer { kind, base_url, models: Vec::new(), consent, key: None }
+            .to_provider_config()
     };
     let provider = |base_url: &str| found(base_url, Consent::Given);
     for near in ["http://127.0.0.1:11434/v1", "http://10.0.0.7:11434/v1", "http://box:1/v1"] {
         let near = provider(near);
         assert_eq!((near.name.as_str(), near.class), ("local", ProviderClass::Local));
-        assert_eq!(near.platform, Platform::Ollama);
+        assert_eq!(near.platform, KernelPlatform::Ollama);
     }
     for consent in [Consent::Missing(Some(998)), Consent::Missing(None), Consent::SameUser] {
         let is_unconfirmed = found("http://127.0.0.1:1/v1", consent).is_unconfirmed;
@@ -171,7 +176,7 @@ fn a_server_is_local_only_where_it_stands() {
 async fn a_provider_lists_its_models_or_says_why_not() {
     let server = Server::start(vllm).await;
     let provider = HttpProvider::new(server.config()).expect("a valid URL");
-    assert_eq!(provider.models().await.expect("a list"), [model("m", Some(32_768))]);
+    assert_eq!(provider.list_models().await.expect("a list"), [model("m", Some(32_768))]);
     type Answer = fn(&str) -> Response;
     let cases: [(Answer, &str); 3] = [
         (|_| json(401, &json!({"error": {"message": "no"}})), "byok.missing_key"),
@@ -181,6 +186,6 @@ async fn a_provider_lists_its_models_or_says_why_not() {
     for (answer, code) in cases {
         let server = Server::start(answer).await;
         let provider = HttpProvider::new(server.config()).expect("a valid URL");
-        assert_eq!(provider.models().await.expect_err("no list").code, code);
+        assert_eq!(provider.list_models().await.expect_err("no list").code, code);
     }
 }

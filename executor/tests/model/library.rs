@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use axum::body::Body;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use convergio_executor::model::{Library, Progress};
+use convergio_executor::model::{OllamaLibrary, PullProgress};
 use serde_json::{Value, json};
 
 use crate::server::{Server, json};
@@ -29,16 +29,16 @@ fn fetch() -> Vec<Value> {
     ]
 }
 
-async fn pulled(answer: Response) -> (Result<(), String>, Vec<Progress>) {
+async fn pulled(answer: Response) -> (Result<(), String>, Vec<PullProgress>) {
     let answer = Mutex::new(Some(answer));
     let answer = std::sync::Arc::new(answer);
     let server =
         Server::chatting(move || answer.lock().expect("not poisoned").take().expect("asked once"));
     let server = server.await;
     let heard = Mutex::new(Vec::new());
-    let library = Library::new(&server.url).expect("a URL");
+    let library = OllamaLibrary::new(&server.url).expect("a URL");
     let result =
-        library.pull("tiny", |progress| heard.lock().expect("not poisoned").push(progress));
+        library.pull_model("tiny", |progress| heard.lock().expect("not poisoned").push(progress));
     let result = result.await.map_err(|error| error.to_string());
     assert_eq!(server.seen()[0].path, "/api/pull");
     (result, heard.into_inner().expect("not poisoned"))
@@ -48,7 +48,7 @@ async fn pulled(answer: Response) -> (Result<(), String>, Vec<Progress>) {
 async fn a_fetch_tells_how_far_it_has_come() {
     let (result, heard) = pulled(lines(&fetch())).await;
     result.expect("fetched");
-    assert_eq!((heard.len(), heard[2].completed, heard[2].total), (7, 1000, 4000));
+    assert_eq!((heard.len(), heard[2].completed_bytes, heard[2].total_bytes), (7, 1000, 4000));
     assert_eq!(heard[2].digest.as_deref(), Some("sha256:6a07"));
 }
 
@@ -72,12 +72,12 @@ async fn models_are_told_of_and_removed() {
         _ => json(404, &json!({"error": "no such path"})),
     });
     let server = server.await;
-    let library = Library::new(&server.url).expect("a URL");
-    assert_eq!(library.show("tiny").await.expect("told")["capabilities"][0], "completion");
-    library.remove("tiny").await.expect("removed");
+    let library = OllamaLibrary::new(&server.url).expect("a URL");
+    assert_eq!(library.show_model("tiny").await.expect("told")["capabilities"][0], "completion");
+    library.remove_model("tiny").await.expect("removed");
     let missing = Server::chatting(|| json(404, &json!({"error": "model 'x' not found"}))).await;
-    let library = Library::new(&missing.url).expect("a URL");
-    for error in [library.show("x").await.err(), library.remove("x").await.err()] {
+    let library = OllamaLibrary::new(&missing.url).expect("a URL");
+    for error in [library.show_model("x").await.err(), library.remove_model("x").await.err()] {
         let error = error.expect("refused");
         assert_eq!(error.code, "model.not_found");
         assert!(error.message.contains("not found"), "{error}");

@@ -45,7 +45,7 @@ async fn usage_that_was_told_before_the_cut_is_not_estimated() {
     last["usage"] = json!({"prompt_tokens": 100, "completion_tokens": 7});
     let text = format!("data: {last}\n\n");
     let error = error_of(move || broken_sse(text.clone(), Then::Cut)).await;
-    assert_eq!(error.partial_usage.expect("told").tokens(), 107);
+    assert_eq!(error.partial_usage.expect("told").total_tokens(), 107);
 }
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn a_cut_after_the_model_has_stopped_takes_only_the_count_away() {
     let text = format!("{}data: {}\n\n", begun(), stop());
     let server = Server::chatting(move || broken_sse(text.clone(), Then::Cut)).await;
     let answer = server.ask().await.expect("the text is whole");
-    assert_eq!((answer.text().as_str(), answer.confirmed), ("half an answer", false));
+    assert_eq!((answer.joined_text().as_str(), answer.confirmed), ("half an answer", false));
 }
 
 fn impatient(server: &Server) -> ProviderConfig {
@@ -84,7 +84,7 @@ async fn silence_after_the_model_has_stopped_takes_only_the_count_away() {
     let text = format!("{}data: {}\n\n", begun(), stop());
     let server = Server::chatting(move || broken_sse(text.clone(), Then::Silence)).await;
     let answer = ask(impatient(&server)).await.expect("the text is whole");
-    assert_eq!((answer.text().as_str(), answer.confirmed), ("half an answer", false));
+    assert_eq!((answer.joined_text().as_str(), answer.confirmed), ("half an answer", false));
 }
 
 #[tokio::test]
@@ -93,7 +93,8 @@ async fn a_server_that_never_answers_runs_into_the_limit_of_the_call() {
     let provider = HttpProvider::new(impatient(&server)).expect("a valid URL");
     let (body, token) = (body_of(&provider, &request()), CancellationToken::new());
     let limit = Duration::from_millis(100);
-    let error = provider.chat(call(&body, limit), &|_| {}, &token).await.expect_err("too late");
+    let error =
+        provider.complete_chat(call(&body, limit), &|_| {}, &token).await.expect_err("too late");
     assert_eq!((error.code, error.retryable), ("provider.timeout", true));
     let partial = error.partial_usage.expect("the prompt was read, and may be billed");
     assert_eq!((partial.tokens_in(), partial.tokens_out()), (14, 0));
@@ -150,7 +151,7 @@ async fn bytes_that_come_one_by_one_are_put_together() {
         });
         raw_sse(Body::from_stream(bytes))
     });
-    assert_eq!(server.await.ask().await.expect("an answer").text(), "Grüße");
+    assert_eq!(server.await.ask().await.expect("an answer").joined_text(), "Grüße");
 }
 
 #[tokio::test]
@@ -197,7 +198,8 @@ async fn a_slow_drip_runs_into_the_limit_of_the_call() {
     let provider = HttpProvider::new(impatient(&server)).expect("a valid URL");
     let (body, token) = (body_of(&provider, &request()), CancellationToken::new());
     let limit = Duration::from_millis(200);
-    let error = provider.chat(call(&body, limit), &|_| {}, &token).await.expect_err("slow");
+    let error =
+        provider.complete_chat(call(&body, limit), &|_| {}, &token).await.expect_err("slow");
     assert_eq!((error.code, error.has_begun), ("provider.timeout", true));
 }
 

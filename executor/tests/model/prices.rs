@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use convergio_domain::chat::ModelLimits;
+use convergio_domain::chat::ModelLimitTable;
 use convergio_domain::metering::{CallBound, Meter, Price, PriceBook, PriceQuery, Usage};
 use convergio_domain::money::{Currency, Money};
 use convergio_domain::time::Timestamp;
@@ -88,15 +88,15 @@ fn no_price_is_given_twice_for_one_moment() {
 
 #[test]
 fn local_models_cost_nothing_whatever_they_use() {
-    let book = PriceBook::parse(BOOK).expect("a valid book");
+    let book = PriceBook::parse_book(BOOK).expect("a valid book");
     let usage = Usage(METERS.map(|meter| (meter, 1_000)).into());
-    let charge = book.charge(query("local", "any"), &usage).expect("priced");
+    let charge = book.charge_call(query("local", "any"), &usage).expect("priced");
     assert_eq!(charge.amount, Money::ZERO);
 }
 
 #[test]
 fn a_call_of_openai_costs_what_its_page_says() {
-    let book = PriceBook::parse(BOOK).expect("a valid book");
+    let book = PriceBook::parse_book(BOOK).expect("a valid book");
     let usage = Usage(
         [(Meter::InFresh, 1_000_000), (Meter::InCacheRead, 1_000_000), (Meter::OutText, 1_000_000)]
             .into(),
@@ -110,14 +110,14 @@ fn a_call_of_openai_costs_what_its_page_says() {
         ("o3", "10.5"),
         ("o3-2025-04-16", "10.5"),
     ] {
-        let charge = book.charge(query("openai", model), &usage).expect("priced");
+        let charge = book.charge_call(query("openai", model), &usage).expect("priced");
         assert_eq!(charge.amount.to_string(), amount, "{model}");
     }
 }
 
 #[test]
 fn a_million_tokens_as_vectors_cost_what_openais_page_says() {
-    let book = PriceBook::parse(BOOK).expect("a valid book");
+    let book = PriceBook::parse_book(BOOK).expect("a valid book");
     let bound = CallBound { input_tokens: 1_000_000, ..CallBound::default() };
     let usage = Usage([(Meter::InFresh, 1_000_000)].into());
     for (model, amount) in [
@@ -125,7 +125,7 @@ fn a_million_tokens_as_vectors_cost_what_openais_page_says() {
         ("text-embedding-3-large", "0.13"),
         ("text-embedding-ada-002", "0.1"),
     ] {
-        let charge = book.charge(query("openai", model), &usage).expect("priced");
+        let charge = book.charge_call(query("openai", model), &usage).expect("priced");
         assert_eq!(charge.amount.to_string(), amount, "{model}");
         assert_eq!(book.worst_cost(query("openai", model), bound), Some(charge.amount));
     }
@@ -133,11 +133,11 @@ fn a_million_tokens_as_vectors_cost_what_openais_page_says() {
 
 #[test]
 fn another_tier_of_service_has_its_own_price_or_none() {
-    let book = PriceBook::parse(BOOK).expect("a valid book");
+    let book = PriceBook::parse_book(BOOK).expect("a valid book");
     let usage = Usage([(Meter::InFresh, 100_000), (Meter::OutText, 10_000)].into());
     let served = |tier| {
         let query = PriceQuery { service_tier: Some(tier), ..query("openai", "gpt-5") };
-        book.charge(query, &usage).map(|charge| charge.amount.to_string())
+        book.charge_call(query, &usage).map(|charge| charge.amount.to_string())
     };
     assert_eq!(served("default").as_deref(), Some("0.225"));
     assert_eq!(served("priority").as_deref(), Some("0.45"));
@@ -147,16 +147,16 @@ fn another_tier_of_service_has_its_own_price_or_none() {
 
 #[test]
 fn every_model_with_a_price_has_its_limits() {
-    let limits = ModelLimits::parse(LIMITS).expect("a table");
+    let limits = ModelLimitTable::parse_table(LIMITS).expect("a table");
     let chats = |price: &&Price| price.provider != "local" && !is_embedding(price);
     for price in prices().iter().filter(chats) {
-        let limit = limits.find(&price.provider, &price.model);
+        let limit = limits.find_limit(&price.provider, &price.model);
         assert!(limit.is_some_and(|limit| limit.output_tokens >= 4_096), "{}", price.model);
     }
 }
 
 #[test]
 fn an_unknown_model_has_no_price() {
-    let book = PriceBook::parse(BOOK).expect("a valid book");
-    assert_eq!(book.find(query("openai", "gpt-unknown")), None);
+    let book = PriceBook::parse_book(BOOK).expect("a valid book");
+    assert_eq!(book.find_price(query("openai", "gpt-unknown")), None);
 }

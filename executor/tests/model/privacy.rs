@@ -5,19 +5,23 @@ use std::sync::Arc;
 use convergio_domain::chat::Privacy;
 use convergio_domain::metering::PriceBook;
 use convergio_executor::model::{
-    ModelCatalog, ModelInfo, Need, PrivacyPolicy, ProviderConfig, Secret,
+    ModelCatalog, ModelInfo, ModelRequirements, PrivacyPolicy, ProviderConfig, Secret,
 };
-use convergio_kernel_c::{Platform, ProviderClass};
+use convergio_kernel_c::{KernelPlatform, ProviderClass};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::server::{PATIENCE, Server, body_of, call, delta, json, request, sse, stop};
 
-const NEED: Need =
-    Need { input_tokens: 10, output_tokens: 10, privacy: Privacy::Local, fetches: false };
+const NEED: ModelRequirements = ModelRequirements {
+    input_tokens: 10,
+    output_tokens: 10,
+    privacy: Privacy::Local,
+    fetches_urls: false,
+};
 
 fn catalog(configs: Vec<ProviderConfig>) -> ModelCatalog {
-    let prices = Arc::new(PriceBook::parse("[]").expect("an empty book"));
+    let prices = Arc::new(PriceBook::parse_book("[]").expect("an empty book"));
     ModelCatalog::new(configs, prices).expect("valid URLs")
 }
 
@@ -35,14 +39,14 @@ async fn serving() -> Server {
     server.await
 }
 
-fn local(server: &Server, platform: Platform) -> ProviderConfig {
-    ProviderConfig::keyless("local", &server.url, ProviderClass::Local, platform)
+fn local(server: &Server, platform: KernelPlatform) -> ProviderConfig {
+    ProviderConfig::without_key("local", &server.url, ProviderClass::Local, platform)
 }
 
 /// A cloud; that its server stands here lets us count who knocks.
 fn cloud(server: &Server) -> ProviderConfig {
     let key = Secret::new("canary-key-0123456789");
-    ProviderConfig { base_url: server.url.clone(), ..ProviderConfig::openai(key) }
+    ProviderConfig { base_url: server.url.clone(), ..ProviderConfig::for_openai(key) }
 }
 
 #[tokio::test]
@@ -50,17 +54,17 @@ async fn nothing_is_sent_to_a_cloud_whatever_is_asked_for() {
     let far = serving().await;
     let alone = catalog(vec![cloud(&far)]);
     for wanted in ["auto", "local", "openai", "openai/tiny"] {
-        let denied = alone.choose(wanted, &NEED).await.err().expect("denied");
+        let denied = alone.choose_model(wanted, &NEED).await.err().expect("denied");
         assert_eq!((denied.code.as_str(), denied.retryable), ("privacy.cloud_denied", false));
         assert!(denied.full_text().contains("nothing was sent"), "{denied}");
     }
     let near = serving().await;
-    let both = catalog(vec![cloud(&far), local(&near, Platform::LlamaCpp)]);
-    let choice = both.choose("auto", &NEED).await.expect("the local one");
+    let both = catalog(vec![cloud(&far), local(&near, KernelPlatform::LlamaCpp)]);
+    let choice = both.choose_model("auto", &NEED).await.expect("the local one");
     assert_eq!(choice.provider.name(), "local");
     let (body, token) = (body_of(&*choice.provider, &request()), CancellationToken::new());
-    choice.provider.chat(call(&body, PATIENCE), &|_| {}, &token).await.expect("an answer");
-    let denied = both.choose("openai/tiny", &NEED).await.err().expect("denied");
+    choice.provider.complete_chat(call(&body, PATIENCE), &|_| {}, &token).await.expect("an answer");
+    let denied = both.choose_model("openai/tiny", &NEED).await.err().expect("denied");
     assert_eq!(denied.code, "privacy.cloud_denied");
     assert_eq!(far.connections(), 0);
 }
@@ -68,21 +72,21 @@ async fn nothing_is_sent_to_a_cloud_whatever_is_asked_for() {
 #[tokio::test]
 async fn a_catalogue_held_to_privacy_cannot_be_loosened_by_a_request() {
     let far = serving().await;
-    let policy = PrivacyPolicy { all: Privacy::Local, ..PrivacyPolicy::default() };
-    let held = catalog(vec![cloud(&far)]).held_to(policy);
-    let open = Need { privacy: Privacy::Any, ..NEED };
-    let denied = held.choose("openai/tiny", &open).await.err().expect("denied");
+    let policy = PrivacyPolicy { server_level: Privacy::Local, ..PrivacyPolicy::default() };
+    let held = catalog(vec![cloud(&far)]).with_privacy_policy(policy);
+    let open = ModelRequirements { privacy: Privacy::Any, ..NEED };
+    let denied = held.choose_model("openai/tiny", &open).await.err().expect("denied");
     assert_eq!(denied.code, "privacy.cloud_denied");
-    assert!(held.offers(&"anyone".parse().expect("a name")).await.is_empty());
+    assert!(held.list_offers(&"anyone".parse().expect("a name")).await.is_empty());
     assert_eq!(far.connections(), 0);
 }
 
 #[tokio::test]
 async fn a_name_that_would_be_looked_up_is_refused() {
     for url in ["http://models.lan:8080/v1", "http://ollama:11434/v1", "http://x.localhost/v1"] {
-        let (class, platform) = (ProviderClass::Local, Platform::OpenAiCompatible);
-        let named = catalog(vec![ProviderConfig::keyless("local", url, class, platform)]);
-        let denied = named.choose("local/tiny", &NEED).await.err().expect("denied");
+        let (class, platform) = (ProviderClass::Local, KernelPlatform::OpenAiCompatible);
+        let named = catalog(vec![ProviderConfig::without_key("local", url, class, platform)]);
+        let denied = named.choose_model("local/tiny", &NEED).await.err().expect("denied");
         assert_eq!(denied.code, "privacy.cloud_denied", "{url}");
     }
 }
@@ -90,12 +94,13 @@ async fn a_name_that_would_be_looked_up_is_refused() {
 #[tokio::test]
 async fn a_model_of_ollamas_cloud_is_refused_though_its_address_is_local() {
     let near = serving().await;
-    let catalog = catalog(vec![local(&near, Platform::Ollama)]);
-    let denied = catalog.choose("local/gpt-oss:120b-cloud", &NEED).await.err().expect("denied");
+    let catalog = catalog(vec![local(&near, KernelPlatform::Ollama)]);
+    let denied =
+        catalog.choose_model("local/gpt-oss:120b-cloud", &NEED).await.err().expect("denied");
     assert_eq!(denied.code, "privacy.cloud_denied");
     assert_eq!(near.count("/api/chat"), 0);
     // By its name alone it may look harmless; what Ollama tells of it counts.
-    let choice = catalog.choose("local", &NEED).await.expect("the local one");
+    let choice = catalog.choose_model("local", &NEED).await.expect("the local one");
     assert_eq!(choice.model, "tiny");
 }
 
@@ -111,29 +116,32 @@ async fn ollamas_cloud_is_seen_behind_openais_interface_too() {
         _ => json(500, &json!({})),
     });
     let near = near.await;
-    let catalog = catalog(vec![local(&near, Platform::OpenAiCompatible)]);
-    assert_eq!(catalog.choose("local", &NEED).await.expect("the local one").model, "tiny");
-    assert!(catalog.choose("local/innocent", &NEED).await.is_err());
+    let catalog = catalog(vec![local(&near, KernelPlatform::OpenAiCompatible)]);
+    assert_eq!(catalog.choose_model("local", &NEED).await.expect("the local one").model, "tiny");
+    assert!(catalog.choose_model("local/innocent", &NEED).await.is_err());
 }
 
 #[tokio::test]
 async fn a_busy_ollama_is_not_taken_at_its_operators_word() {
     let near = Server::start(|_| json(503, &json!({"error": "busy"}))).await;
     let models = vec![ModelInfo::new("innocent", None)];
-    let config = ProviderConfig { models, ..local(&near, Platform::Ollama) };
+    let config = ProviderConfig { models, ..local(&near, KernelPlatform::Ollama) };
     let catalog = catalog(vec![config]);
     // Where the model computes is not known: that may be enough for others, not for a secret.
-    assert!(catalog.choose("local/innocent", &NEED).await.is_err());
-    let open = Need { privacy: Privacy::Any, ..NEED };
-    assert_eq!(catalog.choose("local/innocent", &open).await.expect("it may").model, "innocent");
+    assert!(catalog.choose_model("local/innocent", &NEED).await.is_err());
+    let open = ModelRequirements { privacy: Privacy::Any, ..NEED };
+    assert_eq!(
+        catalog.choose_model("local/innocent", &open).await.expect("it may").model,
+        "innocent"
+    );
 }
 
 #[tokio::test]
 async fn a_picture_that_would_be_fetched_is_refused() {
     let near = serving().await;
-    let catalog = catalog(vec![local(&near, Platform::LlamaCpp)]);
-    let fetching = Need { fetches: true, ..NEED };
-    let denied = catalog.choose("local", &fetching).await.err().expect("denied");
+    let catalog = catalog(vec![local(&near, KernelPlatform::LlamaCpp)]);
+    let fetching = ModelRequirements { fetches_urls: true, ..NEED };
+    let denied = catalog.choose_model("local", &fetching).await.err().expect("denied");
     assert_eq!(denied.code, "privacy.cloud_denied");
     assert_eq!(near.connections(), 0);
 }
@@ -141,8 +149,9 @@ async fn a_picture_that_would_be_fetched_is_refused() {
 #[tokio::test]
 async fn a_local_cloud_class_is_no_local_provider() {
     let near = serving().await;
-    let remote = ProviderConfig { class: ProviderClass::Cloud, ..local(&near, Platform::LlamaCpp) };
-    let denied = catalog(vec![remote]).choose("auto", &NEED).await.err().expect("denied");
+    let remote =
+        ProviderConfig { class: ProviderClass::Cloud, ..local(&near, KernelPlatform::LlamaCpp) };
+    let denied = catalog(vec![remote]).choose_model("auto", &NEED).await.err().expect("denied");
     assert_eq!(denied.code, "privacy.cloud_denied");
     assert_eq!(near.connections(), 0);
 }

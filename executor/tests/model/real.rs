@@ -2,7 +2,7 @@
 
 use convergio_domain::chat::ChatRequest;
 use convergio_domain::metering::{Meter, PriceBook};
-use convergio_executor::model::{ModelCatalog, Need, Piece, detect};
+use convergio_executor::model::{AnswerPiece, ModelCatalog, ModelRequirements, detect_servers};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -12,10 +12,11 @@ use crate::server::{PATIENCE, body_of, call};
 /// The server's models as a catalogue, and the name of one.
 async fn real() -> (ModelCatalog, String) {
     let url = std::env::var("CONVERGIO_TEST_MODEL_URL").expect("CONVERGIO_TEST_MODEL_URL is set");
-    let found = detect(&[url]).await;
+    let found = detect_servers(&[url]).await;
     let server = found.first().expect("a server answers");
-    let prices = Arc::new(PriceBook::parse("[]").expect("an empty book"));
-    let catalog = ModelCatalog::new(vec![server.provider()], prices).expect("a valid URL");
+    let prices = Arc::new(PriceBook::parse_book("[]").expect("an empty book"));
+    let catalog =
+        ModelCatalog::new(vec![server.to_provider_config()], prices).expect("a valid URL");
     (catalog, server.models[0].id.clone())
 }
 
@@ -24,7 +25,7 @@ fn request(model: &str, prompt: &str) -> ChatRequest {
         system: Some("You answer in one short sentence.".into()),
         max_tokens: Some(24),
         temperature: Some(0.0),
-        ..ChatRequest::prompt(model, prompt)
+        ..ChatRequest::from_prompt(model, prompt)
     }
 }
 
@@ -32,17 +33,18 @@ fn request(model: &str, prompt: &str) -> ChatRequest {
 #[ignore = "needs a model server: set CONVERGIO_TEST_MODEL_URL"]
 async fn a_real_model_answers_streams_and_counts() {
     let (catalog, model) = real().await;
-    let need = Need { input_tokens: 60, output_tokens: 24, ..Need::default() };
-    let choice = catalog.choose(&format!("local/{model}"), &need).await.expect("it is there");
+    let need =
+        ModelRequirements { input_tokens: 60, output_tokens: 24, ..ModelRequirements::default() };
+    let choice = catalog.choose_model(&format!("local/{model}"), &need).await.expect("it is there");
     let body = body_of(&*choice.provider, &request(&model, "What is the capital of France?"));
     let token = CancellationToken::new();
     let mut answers = Vec::new();
     for _ in 0..2 {
-        let answer = choice.provider.chat(call(&body, PATIENCE), &|_| {}, &token).await;
+        let answer = choice.provider.complete_chat(call(&body, PATIENCE), &|_| {}, &token).await;
         answers.push(answer.expect("an answer"));
     }
     for answer in &answers {
-        assert!(answer.text().contains("Paris"), "{}", answer.text());
+        assert!(answer.joined_text().contains("Paris"), "{}", answer.joined_text());
         assert!(answer.confirmed && answer.usage.tokens_in() > 10, "{:?}", answer.raw_usage);
         assert!(answer.usage.tokens_out() > 0 && answer.first_token_ms.is_some());
     }
@@ -55,21 +57,29 @@ async fn a_real_model_answers_streams_and_counts() {
 #[ignore = "needs a model server: set CONVERGIO_TEST_MODEL_URL"]
 async fn a_real_model_keeps_to_a_schema_and_to_its_context() {
     let (catalog, model) = real().await;
-    let need = Need { input_tokens: 60, output_tokens: 24, ..Need::default() };
-    let provider = catalog.choose("auto", &need).await.expect("it is there").provider;
+    let need =
+        ModelRequirements { input_tokens: 60, output_tokens: 24, ..ModelRequirements::default() };
+    let provider = catalog.choose_model("auto", &need).await.expect("it is there").provider;
     let schema = json!({"type": "object", "properties": {"city": {"type": "string"}},
         "required": ["city"], "additionalProperties": false});
     let asked = request(&model, "Which city is the capital of France?");
     let body = body_of(&*provider, &ChatRequest { schema: Some(schema), ..asked });
     let token = CancellationToken::new();
-    let answer = provider.chat(call(&body, PATIENCE), &|_| {}, &token).await.expect("an answer");
-    let value: Value = serde_json::from_str(&answer.text()).expect("JSON, as was asked");
+    let answer =
+        provider.complete_chat(call(&body, PATIENCE), &|_| {}, &token).await.expect("an answer");
+    let value: Value = serde_json::from_str(&answer.joined_text()).expect("JSON, as was asked");
     assert!(value["city"].is_string(), "{value}");
     let body = body_of(&*provider, &request(&model, &"long ".repeat(20_000)));
-    let error = provider.chat(call(&body, PATIENCE), &|_| {}, &token).await.expect_err("too long");
+    let error =
+        provider.complete_chat(call(&body, PATIENCE), &|_| {}, &token).await.expect_err("too long");
     assert_eq!((error.code, error.retryable), ("provider.context_exceeded", false));
-    let need = Need { input_tokens: 1 << 30, output_tokens: 24, ..Need::default() };
-    let refused = catalog.choose("auto", &need).await.err().expect("too long for every model");
+    let need = ModelRequirements {
+        input_tokens: 1 << 30,
+        output_tokens: 24,
+        ..ModelRequirements::default()
+    };
+    let refused =
+        catalog.choose_model("auto", &need).await.err().expect("too long for every model");
     assert_eq!(refused.code, "provider.context_exceeded");
 }
 
@@ -77,17 +87,19 @@ async fn a_real_model_keeps_to_a_schema_and_to_its_context() {
 #[ignore = "needs a model server: set CONVERGIO_TEST_MODEL_URL"]
 async fn a_real_call_ends_when_it_is_cancelled() {
     let (catalog, model) = real().await;
-    let need = Need { input_tokens: 60, output_tokens: 500, ..Need::default() };
-    let provider = catalog.choose("auto", &need).await.expect("it is there").provider;
+    let need =
+        ModelRequirements { input_tokens: 60, output_tokens: 500, ..ModelRequirements::default() };
+    let provider = catalog.choose_model("auto", &need).await.expect("it is there").provider;
     let asked = request(&model, "Count from one to two hundred in words.");
     let body = body_of(&*provider, &ChatRequest { max_tokens: Some(500), ..asked });
     let token = CancellationToken::new();
-    let sink = |piece: Piece| {
+    let sink = |piece: AnswerPiece| {
         if piece.tokens_out == 3 {
             token.cancel();
         }
     };
-    let error = provider.chat(call(&body, PATIENCE), &sink, &token).await.expect_err("cancelled");
+    let error =
+        provider.complete_chat(call(&body, PATIENCE), &sink, &token).await.expect_err("cancelled");
     let partial = error.partial_usage.expect("something was used");
     assert!(partial.tokens_out() >= 3 && partial.tokens_out() < 500);
 }

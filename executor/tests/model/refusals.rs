@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use convergio_domain::chat::{Part, RefusalPart};
+use convergio_domain::chat::{MessagePart, RefusalPart};
 use convergio_executor::model::{ChatAnswer, HttpProvider, ModelError, ProviderConfig, Secret};
 use serde_json::{Value, json};
 
@@ -80,7 +80,7 @@ async fn a_key_that_no_header_can_hold_is_not_shown() {
 #[tokio::test]
 async fn a_key_is_never_sent_unencrypted_over_the_internet() {
     let key = Some(Secret::new(KEY));
-    let config = ProviderConfig::local("far", "http://models.example.com/v1", "m");
+    let config = ProviderConfig::for_local_model("far", "http://models.example.com/v1", "m");
     let error = HttpProvider::new(ProviderConfig { key, ..config }).err().expect("refused");
     assert!(error.message.contains("https"), "{error}");
 }
@@ -117,14 +117,14 @@ async fn answer_of(pieces: Vec<Value>) -> ChatAnswer {
 #[tokio::test]
 async fn a_filtered_answer_is_told_and_of_no_use_to_an_agent() {
     let answer = answer_of(vec![delta("some"), ended("content_filter", &json!({}))]).await;
-    assert_eq!((answer.text().as_str(), answer.finish.as_str()), ("some", "content_filter"));
-    assert_eq!(answer.usage.tokens(), 13);
+    assert_eq!((answer.joined_text().as_str(), answer.finish.as_str()), ("some", "content_filter"));
+    assert_eq!(answer.usage.total_tokens(), 13);
     let error = answer.check_use("p").expect_err("of no use");
     assert_eq!((error.code, error.retryable), ("provider.content_filtered", false));
     let refusal = json!({"refusal": "I cannot help with that."});
     let answer = answer_of(vec![ended("stop", &refusal)]).await;
     let words = RefusalPart { text: "I cannot help with that.".into(), native: None };
-    assert_eq!(answer.parts, [Part::Refusal(words)]);
+    assert_eq!(answer.parts, [MessagePart::Refusal(words)]);
     let error = answer.check_use("p").expect_err("of no use");
     assert_eq!(error.code, "provider.content_filtered");
     assert!(!error.message.contains("cannot help"), "a model's words are not for logs: {error}");
@@ -182,7 +182,7 @@ async fn what_is_not_json_is_no_answer() {
 
 #[tokio::test]
 async fn a_server_that_does_not_run_is_said_to() {
-    let error = ask(ProviderConfig::local("local", &nowhere().await, "m")).await;
+    let error = ask(ProviderConfig::for_local_model("local", &nowhere().await, "m")).await;
     let error = error.expect_err("nobody there");
     assert_eq!((error.code, error.retryable), ("provider.unavailable", true));
     assert!(error.message.contains("is it running"), "{error}");

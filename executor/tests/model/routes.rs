@@ -7,18 +7,22 @@ use axum::response::Response;
 use convergio_domain::chat::Privacy;
 use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::metering::PriceBook;
-use convergio_domain::run::{Candidate, Fallback};
+use convergio_domain::run::{Fallback, ModelTarget};
 use convergio_executor::model::{
-    Aliases, Api, ModelCatalog, ModelInfo, Need, ProviderConfig, Secret,
+    ModelAliases, ModelCatalog, ModelInfo, ModelRequirements, ProviderApi, ProviderConfig, Secret,
 };
-use convergio_kernel_c::{Platform, ProviderClass};
+use convergio_kernel_c::{KernelPlatform, ProviderClass};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::server::{PATIENCE, Server, body_of, call, delta, json, nowhere, request, sse, stop};
 
-const NEED: Need =
-    Need { input_tokens: 100, output_tokens: 20, privacy: Privacy::Any, fetches: false };
+const NEED: ModelRequirements = ModelRequirements {
+    input_tokens: 100,
+    output_tokens: 20,
+    privacy: Privacy::Any,
+    fetches_urls: false,
+};
 
 fn book() -> Arc<PriceBook> {
     let price = |provider: &str, model: &str, each: &str| {
@@ -30,7 +34,7 @@ fn book() -> Arc<PriceBook> {
         price("far", "dear", "0.00002"),
         price("far", "cheap", "0.00001"),
     ];
-    Arc::new(PriceBook::parse(&json!(prices).to_string()).expect("a valid book"))
+    Arc::new(PriceBook::parse_book(&json!(prices).to_string()).expect("a valid book"))
 }
 
 fn catalog(configs: Vec<ProviderConfig>) -> ModelCatalog {
@@ -53,18 +57,18 @@ fn answer(path: &str, list: &Value) -> Response {
 }
 
 fn local(server: &Server) -> ProviderConfig {
-    let (class, platform) = (ProviderClass::Local, Platform::OpenAiCompatible);
-    ProviderConfig::keyless("local", &server.url, class, platform)
+    let (class, platform) = (ProviderClass::Local, KernelPlatform::OpenAiCompatible);
+    ProviderConfig::without_key("local", &server.url, class, platform)
 }
 
 fn far(url: &str) -> ProviderConfig {
-    ProviderConfig::keyless("far", url, ProviderClass::Cloud, Platform::CloudApi)
+    ProviderConfig::without_key("far", url, ProviderClass::Cloud, KernelPlatform::CloudApi)
 }
 
 /// What was chosen: provider, model and reason.
 async fn chosen(catalog: &ModelCatalog, wanted: &str) -> Result<[String; 3], UnsealedFailure> {
-    let choice = catalog.choose(wanted, &NEED).await?;
-    Ok([choice.provider.name().to_owned(), choice.model, choice.route])
+    let choice = catalog.choose_model(wanted, &NEED).await?;
+    Ok([choice.provider.name().to_owned(), choice.model, choice.route_reason])
 }
 
 #[tokio::test]
@@ -92,9 +96,10 @@ async fn each_way_to_name_a_model_finds_it() {
 async fn a_server_that_nobody_confirmed_gets_nothing_private() {
     let near = serving(&["a"]).await;
     let catalog = catalog(vec![ProviderConfig { is_unconfirmed: true, ..local(&near) }]);
-    let private = Need { privacy: Privacy::Local, ..NEED };
+    let private = ModelRequirements { privacy: Privacy::Local, ..NEED };
     for wanted in ["auto", "local", "local/a"] {
-        let refused = catalog.choose(wanted, &private).await.err().expect("it is another user's");
+        let refused =
+            catalog.choose_model(wanted, &private).await.err().expect("it is another user's");
         assert_eq!(refused.code.as_str(), "privacy.cloud_denied");
         assert!(refused.full_text().contains("convergio models trust"), "{refused}");
     }
@@ -107,7 +112,7 @@ async fn an_alias_goes_to_its_deployments_by_weight_and_to_the_next_after_a_fail
     let (near, cloud) = (serving(&["a"]).await, serving(&["dear", "cheap"]).await);
     let targets = json!({"fast": [{"model": "far/dear", "weight": 3}, {"model": "far/cheap"}]});
     let targets = serde_json::from_value(targets).expect("aliases");
-    let aliases = Aliases::new(targets, &["far", "local"]).expect("they are right");
+    let aliases = ModelAliases::new(targets, &["far", "local"]).expect("they are right");
     let catalog = catalog(vec![far(&cloud.url), local(&near)]).with_aliases(aliases);
     let fallbacks = ["local/a".to_owned(), "far/cheap".to_owned()];
     let by_chance = |chance| catalog.expand_models("fast", &fallbacks, chance);
@@ -115,19 +120,20 @@ async fn an_alias_goes_to_its_deployments_by_weight_and_to_the_next_after_a_fail
     let models = by_chance(3);
     assert_eq!(models, ["far/cheap", "far/dear", "local/a"]);
     let candidate =
-        |model: &str| Candidate { provider: "far".into(), model: model.into(), key: None };
+        |model: &str| ModelTarget { provider: "far".into(), model: model.into(), key: None };
     let failed = |model| Fallback { from: candidate(model), reason: "provider.timeout".into() };
     for (avoid, expected) in [
         (vec![], "cheap"),
         (vec![failed("cheap")], "dear"),
         (vec![failed("cheap"), failed("dear")], "a"),
     ] {
-        let choice = catalog.choose_after(&models, &NEED, &avoid).await.expect("a model");
+        let choice = catalog.choose_model_after(&models, &NEED, &avoid).await.expect("a model");
         assert_eq!(choice.model, expected, "after {}", avoid.len());
-        let has_other = catalog.has_other(&models, &NEED, &avoid).await;
+        let has_other = catalog.has_alternative(&models, &NEED, &avoid).await;
         assert!(has_other, "after {}", avoid.len());
     }
-    let nobody = catalog.choose_after(&["far/none".into(), "far/nope".into()], &NEED, &[]).await;
+    let nobody =
+        catalog.choose_model_after(&["far/none".into(), "far/nope".into()], &NEED, &[]).await;
     assert!(nobody.err().expect("no such model").full_text().contains("`far/none`"));
 }
 
@@ -162,10 +168,10 @@ async fn what_does_not_chat_is_asked_when_it_is_named_and_never_chosen() {
 #[tokio::test]
 async fn ollama_comes_first_among_what_is_here() {
     let (near, ollama) = (serving(&["large-8b"]).await, serving(&["small-1b"]).await);
-    let (class, platform) = (ProviderClass::Local, Platform::Ollama);
+    let (class, platform) = (ProviderClass::Local, KernelPlatform::Ollama);
     let preferred = ProviderConfig {
-        api: Api::OpenAiChat,
-        ..ProviderConfig::keyless("ollama", &ollama.url, class, platform)
+        api: ProviderApi::OpenAiChat,
+        ..ProviderConfig::without_key("ollama", &ollama.url, class, platform)
     };
     let catalog = catalog(vec![local(&near), preferred]);
     let expected = ["ollama", "small-1b", "preferred platform"];
@@ -193,7 +199,7 @@ async fn what_is_not_there_is_said_with_what_is() {
 async fn a_configured_model_that_the_server_does_not_have_is_not_asked() {
     // llama.cpp answers for any name with the model that it has.
     let near = serving(&["other"]).await;
-    let catalog = catalog(vec![ProviderConfig::local("local", &near.url, "tiny")]);
+    let catalog = catalog(vec![ProviderConfig::for_local_model("local", &near.url, "tiny")]);
     let error = chosen(&catalog, "local/tiny").await.expect_err("not there");
     assert_eq!(error.code, "model.not_found");
     assert_eq!(near.count("/v1/chat/completions"), 0);
@@ -222,17 +228,21 @@ async fn a_provider_that_does_not_answer_does_not_stand_in_the_way() {
 #[tokio::test]
 async fn a_provider_without_its_key_is_asked_only_by_name() {
     let near = serving(&["a"]).await;
-    let catalog = catalog(vec![ProviderConfig::openai(Secret::new("")), local(&near)]);
+    let catalog = catalog(vec![ProviderConfig::for_openai(Secret::new("")), local(&near)]);
     assert_eq!(chosen(&catalog, "auto").await.expect("a model")[0], "local");
     let error = chosen(&catalog, "openai").await.expect_err("no key");
     assert_eq!((error.code.as_str(), error.retryable), ("byok.missing_key", false));
 }
 
 async fn fail(catalog: &ModelCatalog, wanted: &str) {
-    let choice = catalog.choose(wanted, &NEED).await.expect("a model");
+    let choice = catalog.choose_model(wanted, &NEED).await.expect("a model");
     let body = body_of(&*choice.provider, &request());
     let token = CancellationToken::new();
-    choice.provider.chat(call(&body, PATIENCE), &|_| {}, &token).await.expect_err("broken");
+    choice
+        .provider
+        .complete_chat(call(&body, PATIENCE), &|_| {}, &token)
+        .await
+        .expect_err("broken");
 }
 
 #[tokio::test]
@@ -251,10 +261,10 @@ async fn a_provider_that_failed_is_left_alone_while_there_is_another() {
     fail(&catalog, "auto").await;
     assert_eq!(chosen(&catalog, "auto").await.expect("the other")[0], "far");
     // Nobody else will do: it is tried nevertheless, and is well again once it answers.
-    let choice = catalog.choose("local", &NEED).await.expect("the same");
+    let choice = catalog.choose_model("local", &NEED).await.expect("the same");
     is_broken.store(false, Ordering::SeqCst);
     let (body, token) = (body_of(&*choice.provider, &request()), CancellationToken::new());
-    choice.provider.chat(call(&body, PATIENCE), &|_| {}, &token).await.expect("an answer");
+    choice.provider.complete_chat(call(&body, PATIENCE), &|_| {}, &token).await.expect("an answer");
     assert_eq!(chosen(&catalog, "auto").await.expect("a model")[0], "local");
 }
 
@@ -291,8 +301,8 @@ async fn configured_models_of_a_cloud_are_taken_by_the_operators_word() {
     let config = ProviderConfig { models, ..far("https://models.example.com/v1") };
     let catalog = catalog(vec![config]);
     assert_eq!(chosen(&catalog, "auto").await.expect("a model"), ["far", "own", "unpriced"]);
-    let offers = catalog.offers(&"anyone".parse().expect("a name")).await;
-    assert_eq!((offers.len(), offers[0].price_in, offers[0].healthy), (1, None, true));
+    let offers = catalog.list_offers(&"anyone".parse().expect("a name")).await;
+    assert_eq!((offers.len(), offers[0].price_in_e15, offers[0].healthy), (1, None, true));
 }
 
 #[tokio::test]
@@ -301,5 +311,5 @@ async fn an_endless_list_of_models_ends() {
     let list = json!({"data": many});
     let near = Server::start(move |path| answer(path, &list)).await;
     let catalog = catalog(vec![local(&near)]);
-    assert_eq!(catalog.offers(&"anyone".parse().expect("a name")).await.len(), 5_000);
+    assert_eq!(catalog.list_offers(&"anyone".parse().expect("a name")).await.len(), 5_000);
 }

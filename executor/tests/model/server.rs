@@ -13,7 +13,8 @@ use axum::response::{IntoResponse, Response};
 use axum::serve::ListenerExt;
 use convergio_domain::chat::{ChatRequest, ModelService, ServiceReply};
 use convergio_executor::model::{
-    Admission, Call, ChatAnswer, HttpProvider, ModelError, Provider, ProviderConfig, ServiceCall,
+    CallAdmission, ChatAnswer, HttpProvider, ModelError, Provider, ProviderCall, ProviderConfig,
+    ServiceCall,
 };
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -89,7 +90,7 @@ impl Server {
     }
 
     pub(crate) fn config(&self) -> ProviderConfig {
-        ProviderConfig::local("local", &self.url, "tiny")
+        ProviderConfig::for_local_model("local", &self.url, "tiny")
     }
 
     pub(crate) async fn ask(&self) -> Result<ChatAnswer, ModelError> {
@@ -105,20 +106,28 @@ pub(crate) async fn nowhere() -> String {
 
 pub(crate) fn request() -> ChatRequest {
     let (max_tokens, temperature) = (Some(20), Some(0.0));
-    ChatRequest { max_tokens, temperature, ..ChatRequest::prompt("tiny", PROMPT) }
+    ChatRequest { max_tokens, temperature, ..ChatRequest::from_prompt("tiny", PROMPT) }
 }
 
 /// A call of the usual model.
-pub(crate) fn call(body: &Bytes, timeout: Duration) -> Call<'_> {
-    let admission = Admission::default();
+pub(crate) fn call(body: &Bytes, timeout: Duration) -> ProviderCall<'_> {
+    let admission = CallAdmission::default();
     let idempotency_key = Some("the-same-call");
     let media_type = "application/json";
-    Call { model: "tiny", body, media_type, headers: &[], timeout, idempotency_key, admission }
+    ProviderCall {
+        model: "tiny",
+        body,
+        media_type,
+        headers: &[],
+        timeout,
+        idempotency_key,
+        admission,
+    }
 }
 
 /// The exact bytes of a request that the provider takes.
 pub(crate) fn body_of(provider: &dyn Provider, request: &ChatRequest) -> Bytes {
-    provider.write(request.clone()).expect("the provider takes it").body
+    provider.write_request(request.clone()).expect("the provider takes it").body
 }
 
 /// Asks for a service; waits for its turn.
@@ -127,14 +136,14 @@ pub(crate) async fn ask_service(
     model: &str,
     service: ModelService,
 ) -> Result<ChatAnswer, ModelError> {
-    let asked = ServiceCall::of(&service);
+    let asked = ServiceCall::from_service(&service);
     let (model_name, service) = (model.to_owned(), Some(service));
     let request = ChatRequest { model: model_name, service, ..ChatRequest::default() };
-    let written = provider.write(request)?;
-    let admission = Admission { waits_out_refusals: true, ..Admission::default() };
+    let written = provider.write_request(request)?;
+    let admission = CallAdmission { waits_out_refusals: true, ..CallAdmission::default() };
     let (body, media_type) = (&written.body, written.media_type.as_str());
-    let call = Call { model, body, media_type, admission, ..call(body, PATIENCE) };
-    provider.serve(asked, call, &CancellationToken::new()).await
+    let call = ProviderCall { model, body, media_type, admission, ..call(body, PATIENCE) };
+    provider.call_service(asked, call, &CancellationToken::new()).await
 }
 
 /// A request for vectors.
@@ -148,14 +157,14 @@ pub(crate) fn vectors(answer: &ChatAnswer) -> Vec<Vec<f32>> {
     let Some(ServiceReply::Vectors { vectors }) = &answer.service else {
         panic!("no vectors: {answer:?}")
     };
-    vectors.iter().map(|vector| vector.numbers().expect("a vector")).collect()
+    vectors.iter().map(|vector| vector.to_numbers().expect("a vector")).collect()
 }
 
 /// Asks the usual question.
 pub(crate) async fn ask(config: ProviderConfig) -> Result<ChatAnswer, ModelError> {
     let provider = HttpProvider::new(config).expect("the configuration is valid");
     let body = body_of(&provider, &request());
-    provider.chat(call(&body, PATIENCE), &|_| {}, &CancellationToken::new()).await
+    provider.complete_chat(call(&body, PATIENCE), &|_| {}, &CancellationToken::new()).await
 }
 
 pub(crate) fn json(status: u16, value: &Value) -> Response {

@@ -69,7 +69,7 @@ impl Crowd {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         tokio::spawn(async move { axum::serve(listener, app).await });
-        (crowd, ProviderConfig::local("local", &format!("http://{address}/v1"), "tiny"))
+        (crowd, ProviderConfig::for_local_model("local", &format!("http://{address}/v1"), "tiny"))
     }
 
     /// Keeps the calls inside that come from now on.

@@ -1,12 +1,12 @@
 //! What each tool answers.
 
 use convergio_domain::time::Timestamp;
-use convergio_executor::tool::{call, catalog};
+use convergio_executor::tool::{builtin_catalog, call_pure_tool};
 use serde_json::{Value, json};
 
 fn check(cases: &[(&str, Value, Value)]) {
     for (name, arguments, expected) in cases {
-        let answer = call(name, arguments, Timestamp(5));
+        let answer = call_pure_tool(name, arguments, Timestamp(5));
         assert_eq!(answer.as_ref(), Ok(expected), "{name} {arguments}");
     }
 }
@@ -160,7 +160,7 @@ fn digests() {
 
 #[test]
 fn every_tool_is_described_and_closed() {
-    let catalog = catalog();
+    let catalog = builtin_catalog();
     let names: Vec<&str> = catalog.iter().map(|tool| tool.name.as_str()).collect();
     let expected = [
         "csv.format",

@@ -1,7 +1,7 @@
 //! Laws of all tools: no arguments end the process, and the same ones give the same answer.
 
 use convergio_domain::time::Timestamp;
-use convergio_executor::tool::{call, catalog};
+use convergio_executor::tool::{builtin_catalog, call_pure_tool};
 use proptest::prelude::{
     Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest,
 };
@@ -55,14 +55,14 @@ proptest! {
         values in prop::collection::vec(prop::option::weighted(0.9, value()), 4),
         now in any::<i64>(),
     ) {
-        for tool in catalog().iter() {
+        for tool in builtin_catalog().iter() {
             let names = tool.arguments["properties"].as_object().expect("properties").keys();
             let fields = names.zip(&values).filter_map(|(name, value)| {
                 Some((name.clone(), value.clone()?))
             });
             let arguments = Value::Object(fields.collect());
-            let answer = call(&tool.name, &arguments, Timestamp(now));
-            prop_assert_eq!(&answer, &call(&tool.name, &arguments, Timestamp(now)));
+            let answer = call_pure_tool(&tool.name, &arguments, Timestamp(now));
+            prop_assert_eq!(&answer, &call_pure_tool(&tool.name, &arguments, Timestamp(now)));
             if let Err(failure) = answer {
                 prop_assert_eq!(failure.code, "tool.invalid");
                 prop_assert!(!failure.retryable);
@@ -72,8 +72,8 @@ proptest! {
 
     #[test]
     fn no_value_at_all_ends_the_process(arguments in value()) {
-        for tool in catalog().iter() {
-            let _answered = call(&tool.name, &arguments, Timestamp(0));
+        for tool in builtin_catalog().iter() {
+            let _answered = call_pure_tool(&tool.name, &arguments, Timestamp(0));
         }
     }
 
@@ -84,7 +84,7 @@ proptest! {
             Value::from(format!("{sign}{}.{:02}", cents.abs() / 100, cents.abs() % 100))
         }).collect();
         let arguments = serde_json::json!({"items": items});
-        let sum = call("math.sum", &arguments, Timestamp(0)).expect("numbers");
+        let sum = call_pure_tool("math.sum", &arguments, Timestamp(0)).expect("numbers");
         let expected = rust_decimal::Decimal::new(cents.iter().sum(), 2).normalize().to_string();
         prop_assert_eq!(sum, Value::from(expected));
     }

@@ -2,12 +2,12 @@
 
 use convergio_domain::graph;
 use convergio_domain::time::Timestamp;
-use convergio_executor::tool::{call, catalog};
+use convergio_executor::tool::{builtin_catalog, call_pure_tool};
 use serde_json::{Value, json};
 
 /// The message of a refusal.
 fn refused(name: &str, arguments: &Value) -> String {
-    let failure = call(name, arguments, Timestamp(0)).expect_err("refused");
+    let failure = call_pure_tool(name, arguments, Timestamp(0)).expect_err("refused");
     assert_eq!((failure.code.as_str(), failure.retryable), ("tool.invalid", false));
     let text = failure.full_text();
     assert!(text.starts_with(&format!("{name}: ")), "{text}");
@@ -156,10 +156,11 @@ fn manifests_are_checked_against_the_same_declarations() {
         ("tool: list.take, with: {items: a, count: 1}", "items"),
     ];
     for (with, expected) in cases {
-        let mistakes = graph::parse(&manifest(with), &catalog()).expect_err("a mistake");
-        let named = |m: &graph::Mistake| m.to_string().contains(expected);
+        let mistakes =
+            graph::parse_manifest(&manifest(with), &builtin_catalog()).expect_err("a mistake");
+        let named = |m: &graph::Diagnostic| m.to_string().contains(expected);
         assert!(mistakes.iter().any(named), "{with}: {mistakes:?}");
     }
     let good = "tool: text.split, with: {text: \"{{ inputs.doc }}\", by: lines, max_chars: 5}";
-    graph::parse(&manifest(good), &catalog()).expect("no mistake");
+    graph::parse_manifest(&manifest(good), &builtin_catalog()).expect("no mistake");
 }

@@ -1,12 +1,12 @@
 //! Splitting documents as people write them.
 
 use convergio_domain::time::Timestamp;
-use convergio_executor::tool::call;
+use convergio_executor::tool::call_pure_tool;
 use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
 use serde_json::{Value, json};
 
 fn split(arguments: &Value) -> Vec<(String, String)> {
-    let pieces = call("text.split", arguments, Timestamp(0)).expect("a text");
+    let pieces = call_pure_tool("text.split", arguments, Timestamp(0)).expect("a text");
     let text = |piece: &Value, name: &str| piece[name].as_str().expect("a text").to_owned();
     let pieces = pieces.as_array().expect("a list");
     pieces.iter().map(|piece| (text(piece, "title"), text(piece, "text"))).collect()

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use convergio_domain::event::Event;
 use convergio_domain::money::Money;
-use convergio_domain::run::{Phase, RunCommand};
+use convergio_domain::run::{RunCommand, RunPhase};
 use convergio_executor::model::ProviderConfig;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -49,7 +49,7 @@ impl Model {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         tokio::spawn(async move { axum::serve(listener, app).await });
-        (model, ProviderConfig::local("local", &format!("http://{address}/v1"), "tiny"))
+        (model, ProviderConfig::for_local_model("local", &format!("http://{address}/v1"), "tiny"))
     }
 
     pub(crate) fn calls(&self) -> usize {
@@ -158,7 +158,7 @@ async fn a_cancel_stops_the_call_under_way() {
     platform.tell(&run, RunCommand::Cancel { reason: None }).await;
     let settled = |state: &convergio_domain::run::RunState| state.spent.reserved_tokens == 0;
     let state = platform.until(&run, |state| state.phase.is_ended() && settled(state)).await;
-    assert_eq!(state.phase, Phase::Cancelled);
+    assert_eq!(state.phase, RunPhase::Cancelled);
     platform.stop().await;
 }
 
@@ -174,6 +174,6 @@ async fn a_run_ends_at_its_deadline_though_the_model_hangs() {
 #[tokio::test]
 async fn no_model_at_all_is_a_clear_failure() {
     let ended = Platform::new().execute(ASK, &json!({"text": "hi"})).await;
-    assert_eq!(ended.state.phase, Phase::Failed);
+    assert_eq!(ended.state.phase, RunPhase::Failed);
     assert!(ended.error().message.contains("model"), "{}", ended.error().message);
 }

@@ -3,7 +3,7 @@
 use convergio_domain::chat::Privacy;
 use convergio_domain::event::Event;
 use convergio_domain::id::{RunId, StepId};
-use convergio_domain::run::{Phase, RunCommand, RunState, child_run_id};
+use convergio_domain::run::{RunCommand, RunPhase, RunState, child_run_id};
 use convergio_domain::stream::StreamKey;
 use serde_json::{Value, json};
 
@@ -31,11 +31,11 @@ nodes:
 /// The run of a step that is one run.
 fn child(run: &StreamKey, step: &str) -> StreamKey {
     let step: StepId = step.parse().expect("a step");
-    StreamKey::run(tenant(), child_run_id(RunId(run.id), &step, 1, None))
+    StreamKey::for_run(tenant(), child_run_id(RunId(run.id), &step, 1, None))
 }
 
 fn only_child(state: &RunState) -> StreamKey {
-    StreamKey::run(tenant(), *state.children.keys().next().expect("one child"))
+    StreamKey::for_run(tenant(), *state.children.keys().next().expect("one child"))
 }
 
 #[tokio::test]
@@ -79,7 +79,7 @@ async fn a_failure_within_is_the_steps_failure() {
     let mut platform = Platform::new();
     platform.register(&failing).await;
     let ended = platform.execute(&skipped, &json!({"text": "x"})).await;
-    assert_eq!(ended.state.phase, Phase::Completed, "{:?}", ended.state.error);
+    assert_eq!(ended.state.phase, RunPhase::Completed, "{:?}", ended.state.error);
 }
 
 const ASK: &str = r#"
@@ -131,10 +131,10 @@ async fn cancelling_a_run_cancels_the_runs_within_it() {
     platform.start();
     script.called.notified().await;
     platform.tell(&run, RunCommand::Cancel { reason: None }).await;
-    let state = platform.until(&run, |s| s.phase.is_ended() && !s.owes()).await;
-    assert_eq!(state.phase, Phase::Cancelled);
+    let state = platform.until(&run, |s| s.phase.is_ended() && !s.has_open_obligations()).await;
+    assert_eq!(state.phase, RunPhase::Cancelled);
     assert_eq!(state.spent.reserved_tokens, 0);
-    assert_eq!(platform.state(&child(&run, "sub")).await.phase, Phase::Cancelled);
+    assert_eq!(platform.state(&child(&run, "sub")).await.phase, RunPhase::Cancelled);
     assert!(state.spent.tokens > 0, "what the lost call may have used");
     platform.stop().await;
 }
@@ -167,7 +167,7 @@ async fn a_run_within_that_was_intended_and_not_created_is_created_by_who_goes_o
     platform.advance_to_child(&run).await;
     platform.start();
     let state = platform.ended(&run).await;
-    assert_eq!(state.phase, Phase::Completed, "{:?}", state.error);
+    assert_eq!(state.phase, RunPhase::Completed, "{:?}", state.error);
     platform.stop().await;
 }
 
@@ -226,7 +226,7 @@ async fn an_agent_runs_agents_and_graphs_as_its_tools() {
     assert_eq!(ended.state.spent.tokens, 39, "two turns and the tutor's answer");
     for (run, inner) in &ended.state.children {
         assert_eq!(inner.privacy, Privacy::Local, "it is the agent's");
-        let stream = StreamKey::run(tenant(), *run);
+        let stream = StreamKey::for_run(tenant(), *run);
         let spawned =
             platform.events(&stream).await.iter().any(
                 |event| matches!(event, Event::AgentSpawned(spawned) if spawned.agent == tutor),
@@ -253,7 +253,7 @@ async fn agents_do_not_run_agents_for_ever() {
         .completed();
     let (mut depth, mut state) = (0, ended.state);
     while let Some(run) = state.children.keys().next() {
-        state = platform.state(&StreamKey::run(tenant(), *run)).await;
+        state = platform.state(&StreamKey::for_run(tenant(), *run)).await;
         depth += 1;
     }
     assert_eq!(depth, convergio_domain::run::DEPTH_LIMIT);
@@ -289,7 +289,7 @@ async fn a_proposed_graph_is_checked_registered_and_run() {
     let last = told.last().and_then(|message| message["content"].as_str()).expect("text");
     assert!(last.contains("text.trimm") && last.contains("nodes[0].tool"), "{last}");
     let run = platform.state(&only_child(&ended.state)).await;
-    assert_eq!(run.phase, Phase::Completed);
+    assert_eq!(run.phase, RunPhase::Completed);
 }
 
 /// What a model proposes that was told to by a text it was shown.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use convergio_domain::event::Event;
-use convergio_domain::run::{Phase, RunCommand, StepStatus};
+use convergio_domain::run::{RunCommand, RunPhase, StepStatus};
 use convergio_executor::model::ProviderConfig;
 use serde_json::{Value, json};
 
@@ -102,7 +102,7 @@ async fn the_next_try_keeps_to_a_long_hint() {
     let state = platform
         .until(&run, |state| state.steps.get(&ask).is_some_and(|step| is_put_off(&step.status)))
         .await;
-    let wait = due(&state.steps[&ask].status).expect("a due time").since(before);
+    let wait = due(&state.steps[&ask].status).expect("a due time").span_since(before);
     assert!(wait.0 >= 60_000, "the next try is due after {} ms", wait.0);
     assert_eq!(crowd.arrivals().len(), 1);
     platform.tell(&run, RunCommand::Cancel { reason: None }).await;
@@ -121,9 +121,9 @@ async fn a_run_that_waits_for_places_is_cancelled_at_once_and_leaves_them_to_oth
     platform.start();
     crowd.called.notified().await;
     platform.tell(&wide, RunCommand::Cancel { reason: None }).await;
-    assert_eq!(platform.ended(&wide).await.phase, Phase::Cancelled);
+    assert_eq!(platform.ended(&wide).await.phase, RunPhase::Cancelled);
     crowd.release();
-    assert_eq!(platform.ended(&ask).await.phase, Phase::Completed);
+    assert_eq!(platform.ended(&ask).await.phase, RunPhase::Completed);
     platform.stop().await;
     let events = platform.events(&wide).await;
     let is_answer = |event: &&Event| matches!(event, Event::ModelCallCompleted(_));

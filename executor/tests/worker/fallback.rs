@@ -8,11 +8,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use convergio_domain::event::Event;
-use convergio_domain::run::{Fallback, KeyOwner, Phase, RunState, StepStatus};
+use convergio_domain::run::{Fallback, KeyOwner, RunPhase, RunState, StepStatus};
 use convergio_domain::time::Span;
-use convergio_eventstore::{Clock, SystemClock};
+use convergio_eventstore::{SystemClock, WallClock};
 use convergio_executor::model::{ProviderConfig, Secret};
-use convergio_kernel_c::{Platform as Serves, ProviderClass};
+use convergio_kernel_c::{KernelPlatform as Serves, ProviderClass};
 use serde_json::{Value, json};
 
 use crate::harness::{Ended, Platform};
@@ -45,7 +45,7 @@ async fn holding(
     let url = format!("http://{}/v1", listener.local_addr().expect("bound"));
     tokio::spawn(async move { axum::serve(listener, app).await });
     let (class, serves) = (ProviderClass::Local, Serves::OpenAiCompatible);
-    (calls, ProviderConfig::keyless(name, &url, class, serves))
+    (calls, ProviderConfig::without_key(name, &url, class, serves))
 }
 
 pub(crate) fn answers() -> Response {
@@ -87,7 +87,7 @@ fn too_long() -> Response {
 
 /// Whether a step is to be tried again in more than half a minute.
 fn is_put_off(state: &RunState) -> bool {
-    let late = SystemClock.now().after(Span::seconds(30));
+    let late = SystemClock.now().add_span(Span::from_seconds(30));
     let mut steps = state.steps.values();
     steps.any(|step| matches!(step.status, StepStatus::Scheduled { due: Some(due) } if due > late))
 }
@@ -198,7 +198,7 @@ async fn who_has_a_key_of_their_own_is_never_moved_to_the_platforms() {
         platform.start();
         // It fails, or waits for the end of the pause that the provider asks for.
         let state = platform.until(&run, |state| state.phase.is_ended() || is_put_off(state)).await;
-        assert_ne!(state.phase, Phase::Completed);
+        assert_ne!(state.phase, RunPhase::Completed);
         assert_eq!(calls.load(Ordering::SeqCst), 0, "{:?}", state.error);
         platform.stop().await;
         // Without a key of one's own the platform's is there to be used.

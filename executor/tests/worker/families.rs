@@ -1,7 +1,7 @@
 //! Runs within runs that are repaired, paused and cancelled together.
 
 use convergio_domain::id::{RunId, StepId};
-use convergio_domain::run::{AmendRun, NewLimits, Phase, RunCommand, RunState, child_run_id};
+use convergio_domain::run::{AmendRun, NewLimits, RunCommand, RunPhase, RunState, child_run_id};
 use convergio_domain::stream::StreamKey;
 use serde_json::json;
 
@@ -39,7 +39,7 @@ fn step(id: &str) -> StepId {
 
 /// The run of a step that is one run.
 fn child(run: &StreamKey) -> StreamKey {
-    StreamKey::run(tenant(), child_run_id(RunId(run.id), &step("sub"), 1, None))
+    StreamKey::for_run(tenant(), child_run_id(RunId(run.id), &step("sub"), 1, None))
 }
 
 fn retry(id: &str) -> RunCommand {
@@ -66,10 +66,10 @@ async fn a_failed_run_within_goes_on_from_where_it_failed_down_to_the_innermost(
     let (script, mut platform) = platform(lines).await;
     let run = platform.create(OUTER, &json!({})).await;
     platform.start();
-    assert_eq!(platform.ended(&run).await.phase, Phase::Failed);
+    assert_eq!(platform.ended(&run).await.phase, RunPhase::Failed);
     platform.tell(&run, retry("sub")).await;
     let state = platform.ended(&run).await;
-    assert_eq!(state.phase, Phase::Completed, "{:?}", state.error);
+    assert_eq!(state.phase, RunPhase::Completed, "{:?}", state.error);
     assert_eq!(platform.output(&run, &state).await, json!("two"));
     assert_eq!(calls(&script, "costly"), 1, "what is done is not done again");
     assert_eq!(state.children.len(), 1, "the same run went on");
@@ -88,11 +88,11 @@ async fn a_run_within_that_was_repaired_by_itself_lets_the_one_go_on_that_failed
     let (script, mut platform) = platform(lines).await;
     let run = platform.create(MIDDLE, &json!({})).await;
     platform.start();
-    assert_eq!(platform.ended(&run).await.phase, Phase::Failed);
+    assert_eq!(platform.ended(&run).await.phase, RunPhase::Failed);
     let inner = child(&run);
     platform.until(&inner, |state| state.told).await;
     platform.tell(&inner, retry("two")).await;
-    let state = platform.until(&run, |state| state.phase == Phase::Completed).await;
+    let state = platform.until(&run, |state| state.phase == RunPhase::Completed).await;
     assert_eq!((script.requests().len(), calls(&script, "costly"), state.spent.tokens), (3, 1, 26));
     assert_eq!(platform.output(&run, &state).await, json!("two"));
     platform.stop().await;
@@ -115,7 +115,7 @@ async fn a_corrected_sub_graph_is_gone_on_by() {
     platform.register(&INNER.replace("nodes.two.output }}", "nodes.two.output.title }}")).await;
     let run = platform.create(MIDDLE, &json!({})).await;
     platform.start();
-    assert_eq!(platform.ended(&run).await.phase, Phase::Failed);
+    assert_eq!(platform.ended(&run).await.phase, RunPhase::Failed);
     let corrected = INNER.replace("nodes.two.output }}", "nodes.two.output | upper }}");
     platform.register(&corrected).await;
     platform.tell(&run, retry("sub")).await;
@@ -143,12 +143,12 @@ async fn a_run_within_that_a_siblings_failure_cancelled_goes_on_with_the_retry()
         script.called.notified().await;
     }
     platform.answer(&run, false).await;
-    assert_eq!(platform.ended(&run).await.phase, Phase::Failed);
-    let over = |state: &RunState| !state.owes();
+    assert_eq!(platform.ended(&run).await.phase, RunPhase::Failed);
+    let over = |state: &RunState| !state.has_open_obligations();
     platform.until(&run, over).await;
-    assert_eq!(platform.state(&child(&run)).await.phase, Phase::Cancelled);
+    assert_eq!(platform.state(&child(&run)).await.phase, RunPhase::Cancelled);
     platform.tell(&run, retry("ok")).await;
-    let over = |state: &RunState| state.phase == Phase::Completed;
+    let over = |state: &RunState| state.phase == RunPhase::Completed;
     platform.until(&child(&run), over).await;
     assert_eq!(calls(&script, "costly"), 1);
     platform.stop().await;
@@ -169,10 +169,10 @@ async fn a_cancelled_family_calls_nothing_after_its_executor_died() {
     let cancel = RunCommand::Cancel { reason: None };
     platform.repository.steer_family(&run, &context, cancel).await.expect("it runs");
     for member in [child(&run), child(&child(&run))] {
-        assert_eq!(platform.state(&member).await.phase, Phase::Cancelled, "before it is told");
+        assert_eq!(platform.state(&member).await.phase, RunPhase::Cancelled, "before it is told");
     }
     platform.start();
-    platform.until(&run, |state| !state.owes()).await;
+    platform.until(&run, |state| !state.has_open_obligations()).await;
     assert_eq!(script.requests().len(), 2);
     platform.stop().await;
 }
@@ -191,8 +191,8 @@ async fn a_family_whose_cancellation_was_interrupted_calls_nothing_either() {
     platform.tell(&run, RunCommand::Cancel { reason: None }).await;
     platform.active_runs = Some(1);
     platform.start();
-    platform.until(&run, |state| !state.owes()).await;
-    assert_eq!(platform.state(&child(&child(&run))).await.phase, Phase::Cancelled);
+    platform.until(&run, |state| !state.has_open_obligations()).await;
+    assert_eq!(platform.state(&child(&child(&run))).await.phase, RunPhase::Cancelled);
     assert_eq!(script.requests().len(), 2);
     platform.stop().await;
 }
@@ -218,7 +218,7 @@ async fn a_run_that_is_created_within_a_paused_one_is_paused_until_that_one_goes
     tokio::time::timeout(PATIENCE, waiting).await.expect("it is created paused");
     assert_eq!(script.requests().len(), 0);
     platform.repository.steer_family(&run, &context, RunCommand::Resume).await.expect("paused");
-    assert_eq!(platform.ended(&run).await.phase, Phase::Completed);
+    assert_eq!(platform.ended(&run).await.phase, RunPhase::Completed);
     platform.stop().await;
 }
 
@@ -234,8 +234,8 @@ async fn a_pause_reaches_the_innermost_and_a_person_s_own_pause_stays() {
     platform.start();
     let inner = child(&child(&run));
     platform.until(&child(&run), |state| !state.children.is_empty()).await;
-    let log = platform.repository.log();
-    while log.head(&inner).await.expect("the log works").is_none() {
+    let log = platform.repository.event_log();
+    while log.stream_head(&inner).await.expect("the log works").is_none() {
         tokio::task::yield_now().await;
     }
     platform.until(&inner, |state| !state.approvals.is_empty()).await;
@@ -251,7 +251,7 @@ async fn a_pause_reaches_the_innermost_and_a_person_s_own_pause_stays() {
     assert!(platform.state(&inner).await.paused, "with the one that it belongs to");
     let resume = RunCommand::Resume;
     platform.repository.steer_family(&child(&run), &context, resume).await.expect("paused");
-    assert_eq!(platform.ended(&run).await.phase, Phase::Completed);
+    assert_eq!(platform.ended(&run).await.phase, RunPhase::Completed);
     platform.stop().await;
 }
 
@@ -270,7 +270,7 @@ async fn a_run_without_tokens_goes_on_with_more_and_repeats_nothing() {
     let amend = AmendRun { limits, version: None, steps: Vec::new(), reason: None };
     platform.tell(&run, RunCommand::Amend(amend)).await;
     let state = platform.ended(&run).await;
-    assert_eq!(state.phase, Phase::Completed, "{:?}", state.error);
+    assert_eq!(state.phase, RunPhase::Completed, "{:?}", state.error);
     assert_eq!((sent, script.requests().len()), (1, 2));
     platform.stop().await;
     platform.replay(&run, &manifest).await.expect("no divergence");

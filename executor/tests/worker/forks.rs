@@ -5,9 +5,9 @@ use std::sync::Arc;
 use convergio_domain::decider::{Decider, Fingerprint};
 use convergio_domain::event::Event;
 use convergio_domain::id::StepId;
-use convergio_domain::run::{Phase, Run, RunCommand, RunState, StepStatus};
+use convergio_domain::run::{Run, RunCommand, RunPhase, RunState, StepStatus};
 use convergio_domain::stream::{Seq, StreamKey};
-use convergio_eventstore::{CheckpointFolder, Checkpoints};
+use convergio_eventstore::{CheckpointFolder, CheckpointStore};
 use serde_json::{Value, json};
 
 use crate::agents::{Behaviour, Model};
@@ -30,7 +30,7 @@ fn step(id: &str) -> StepId {
 async fn ran(platform: &mut Platform, manifest: &str, inputs: &Value) -> StreamKey {
     let run = platform.create(manifest, inputs).await;
     platform.start();
-    assert_eq!(platform.ended(&run).await.phase, Phase::Completed);
+    assert_eq!(platform.ended(&run).await.phase, RunPhase::Completed);
     run
 }
 
@@ -66,7 +66,7 @@ async fn a_fork_goes_on_from_an_event_and_repeats_nothing_before_it() {
     let at = after(&platform, &run, "a").await;
     let fork = platform.fork(&run, at, Some(&json!({"text": "no", "end": "?"}))).await;
     let state = platform.ended(&fork).await;
-    assert_eq!(state.phase, Phase::Completed, "{:?}", state.error);
+    assert_eq!(state.phase, RunPhase::Completed, "{:?}", state.error);
     assert_eq!(platform.output(&fork, &state).await, json!("<HI?>"), "a's output is the parent's");
     assert_eq!(started(&platform, &fork).await, ["b", "c"]);
     platform.replay(&fork, LINE).await.expect("no divergence");
@@ -108,7 +108,7 @@ nodes:
     for seq in 1..records.last().expect("records").first_seq().0 {
         let fork = platform.fork(&run, seq, None).await;
         let state = platform.ended(&fork).await;
-        assert_eq!(state.phase, Phase::Completed, "forked at {seq}: {:?}", state.error);
+        assert_eq!(state.phase, RunPhase::Completed, "forked at {seq}: {:?}", state.error);
         assert_eq!(platform.output(&fork, &state).await, expected, "forked at {seq}");
         assert_eq!(state.steps[&step("other")].status, StepStatus::Skipped);
         let divergence = platform.replay(&fork, manifest).await.err();
@@ -175,7 +175,7 @@ async fn a_fork_in_the_middle_of_an_agents_turns_goes_on_after_the_last_answer()
 
     let fork = platform.fork(&run, at, None).await;
     let state = platform.ended(&fork).await;
-    assert_eq!(state.phase, Phase::Completed, "{:?}", state.error);
+    assert_eq!(state.phase, RunPhase::Completed, "{:?}", state.error);
     assert_eq!(platform.output(&fork, &state).await, json!("the fork says 42"));
     assert_eq!(script.requests().len(), 3, "the first turn was answered, and is not asked again");
     assert_eq!(script.messages(2), script.messages(1), "the parent's answers and tools' results");
@@ -193,7 +193,7 @@ async fn a_fork_in_the_middle_of_an_agents_turns_goes_on_after_the_last_answer()
     let at = commit_with(&platform, &other, "run.tool_call.intended.v1").await;
     let grandchild = platform.fork(&other, at, None).await;
     let state = platform.ended(&grandchild).await;
-    assert_eq!(state.phase, Phase::Completed, "{:?}", state.error);
+    assert_eq!(state.phase, RunPhase::Completed, "{:?}", state.error);
     assert_eq!(script.messages(5)[2]["content"], "2", "the lost tool call is made by the fork");
     platform.replay(&grandchild, TURNS).await.expect("no divergence");
     platform.stop().await;
@@ -220,7 +220,7 @@ nodes: [{id: sub, graph: {name: inner, inputs: {text: "{{ inputs.text }}"}}}]
     let at = commit_with(&platform, &run, "run.child.intended.v1").await;
     let fork = platform.fork(&run, at, None).await;
     let state = platform.ended(&fork).await;
-    assert_eq!(state.phase, Phase::Completed, "{:?}", state.error);
+    assert_eq!(state.phase, RunPhase::Completed, "{:?}", state.error);
     assert_eq!(platform.output(&fork, &state).await, json!("the fork's"));
     assert_eq!(state.spent.tokens, 13);
     let parent = platform.state(&run).await;
@@ -229,7 +229,7 @@ nodes: [{id: sub, graph: {name: inner, inputs: {text: "{{ inputs.text }}"}}}]
     assert!(parent.children.values().all(|child| child.ended.is_none()), "the other goes on");
     platform.replay(&fork, outer).await.expect("no divergence");
     platform.tell(&run, RunCommand::Cancel { reason: None }).await;
-    platform.until(&run, |state| state.phase.is_ended() && !state.owes()).await;
+    platform.until(&run, |state| state.phase.is_ended() && !state.has_open_obligations()).await;
     platform.stop().await;
 }
 
@@ -254,28 +254,28 @@ nodes:
     platform.repository = platform.repository.with_checkpoints(checkpoints.clone());
     let run = ran(&mut platform, manifest, &json!({})).await;
     platform.stop().await;
-    let kept = checkpoints.list(&run);
+    let kept = checkpoints.list_seqs(&run);
     assert!(!kept.is_empty(), "they come by themselves");
     let with = print(&platform, &run).await;
     let last = kept.last().expect("one");
     let loaded = platform.repository.load_at::<Run>(&run, *last, true).await;
     let at_last = loaded.expect("the log works").expect("it is there").state;
-    let point = checkpoints.last(&run, Seq(u64::MAX)).expect("kept");
+    let point = checkpoints.last_checkpoint(&run, Seq(u64::MAX)).expect("kept");
 
     // A damaged file, and one that says what the log does not.
     let mut wrong = point.clone();
-    let mut other = Run::recall(&point.state).expect("a state");
+    let mut other = Run::decode_snapshot(&point.state).expect("a state");
     other.spent.tokens = 999;
-    wrong.state = Run::snapshot(&other).expect("a state");
-    checkpoints.keep(&run, wrong.clone());
+    wrong.state = Run::encode_snapshot(&other).expect("a state");
+    checkpoints.store_checkpoint(&run, wrong.clone());
     assert_eq!(print(&platform, &run).await, with, "its fingerprint is not the log's");
     // The same of one that differs in a step that is over.
-    let mut other = Run::recall(&point.state).expect("a state");
+    let mut other = Run::decode_snapshot(&point.state).expect("a state");
     other.steps.get_mut(&step("squares[7]")).expect("it is over").attempt = 2;
-    wrong.state = Run::snapshot(&other).expect("a state");
-    checkpoints.keep(&run, wrong);
+    wrong.state = Run::encode_snapshot(&other).expect("a state");
+    checkpoints.store_checkpoint(&run, wrong);
     assert_eq!(print(&platform, &run).await, with, "its fingerprint is not the log's");
-    checkpoints.keep(&run, point);
+    checkpoints.store_checkpoint(&run, point);
     for entry in walk(folder.path()) {
         let mut bytes = std::fs::read(&entry).expect("readable");
         let middle = bytes.len() / 2;
@@ -284,7 +284,7 @@ nodes:
     }
     assert_eq!(print(&platform, &run).await, with, "damaged ones are not used");
     checkpoints.drop_all(None).expect("removed");
-    assert_eq!(checkpoints.list(&run), []);
+    assert_eq!(checkpoints.list_seqs(&run), []);
     let without = platform.repository.load_at::<Run>(&run, *last, true).await;
     let without = without.expect("the log works").expect("it is there").state;
     assert_eq!(without.steps.len(), at_last.steps.len());
@@ -293,7 +293,7 @@ nodes:
 
 /// The fingerprint of a run as it is loaded.
 async fn print(platform: &Platform, run: &StreamKey) -> Fingerprint {
-    platform.state(run).await.fingerprint()
+    platform.state(run).await.refresh_fingerprint()
 }
 
 /// Every file below a folder.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use convergio_domain::run::{Phase, StepStatus};
+use convergio_domain::run::{RunPhase, StepStatus};
 use serde_json::json;
 
 use crate::harness::Platform;
@@ -116,7 +116,7 @@ nodes:
 async fn a_failed_step_fails_the_run_by_default() {
     let manifest = failing("").replace("join: any", "join: all");
     let ended = Platform::new().execute(&manifest, &json!({"text": "{"})).await;
-    assert_eq!(ended.state.phase, Phase::Failed);
+    assert_eq!(ended.state.phase, RunPhase::Failed);
     assert_eq!(ended.error().code, "tool.invalid");
     assert_eq!(ended.count("run.step.failed.v1"), 1, "what cannot get better is not repeated");
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use convergio_domain::graph::{NODE_KINDS, parse};
+use convergio_domain::graph::{NODE_KINDS, parse_manifest};
 use convergio_domain::payload::PayloadSlot;
-use convergio_domain::run::{Phase, RunCommand, Signal};
+use convergio_domain::run::{RunCommand, RunPhase, SendSignal};
 use convergio_domain::stream::StreamKey;
 use convergio_executor::tool;
 use serde_json::{Value, json};
@@ -67,12 +67,12 @@ fn examples() -> Vec<String> {
 
 /// Does what people and programs do in the example.
 async fn steer(platform: &Platform, run: &StreamKey, manifest: &str) {
-    let graph = parse(manifest, &tool::catalog()).expect("valid").graph;
+    let graph = parse_manifest(manifest, &tool::builtin_catalog()).expect("valid").graph;
     let Some(name) = graph.signal_names().first().cloned() else {
         return platform.answer(run, true).await;
     };
     let (id, payload) = (Uuid::now_v7(), PayloadSlot(0));
-    let signal = RunCommand::Signal(Signal { id, signal: name, payload });
+    let signal = RunCommand::Signal(SendSignal { id, name, payload });
     platform.tell_with(run, signal, &json!({"by": "Ann"})).await;
 }
 
@@ -81,7 +81,8 @@ async fn every_example_of_the_guide_runs_to_its_end() {
     let examples = examples();
     let mut kinds = BTreeSet::new();
     for manifest in &examples {
-        let parsed = parse(manifest, &tool::catalog()).unwrap_or_else(|m| panic!("{m:#?}"));
+        let parsed =
+            parse_manifest(manifest, &tool::builtin_catalog()).unwrap_or_else(|m| panic!("{m:#?}"));
         assert_eq!(parsed.warnings, [], "{manifest}");
         let written = serde_json::to_value(&parsed.graph.nodes).expect("JSON");
         for node in written.as_array().expect("a list") {
@@ -97,7 +98,7 @@ async fn every_example_of_the_guide_runs_to_its_end() {
             steer(&platform, &run, manifest).await;
         }
         let state = platform.ended(&run).await;
-        assert_eq!(state.phase, Phase::Completed, "{manifest}: {:?}", state.error);
+        assert_eq!(state.phase, RunPhase::Completed, "{manifest}: {:?}", state.error);
         assert_eq!(platform.output(&run, &state).await, expected.output, "{manifest}");
         platform.stop().await;
         platform.replay(&run, manifest).await.expect("no divergence");

@@ -6,21 +6,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use convergio_domain::agent::{AgentCommand, AgentNoun, agent_id};
 use convergio_domain::chat::Privacy;
-use convergio_domain::decider::{Context, Decider};
+use convergio_domain::decider::{Decider, DecisionContext};
 use convergio_domain::event::Event;
 use convergio_domain::event::run::Failure;
-use convergio_domain::graph::{self, GraphNoun, Register};
+use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
 use convergio_domain::id::{AgentId, ApprovalId, ExecutorId, GraphId, RunId, StepId, TenantId};
 use convergio_domain::metering::PriceBook;
-use convergio_domain::payload::{PayloadSlot, Purpose};
+use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::run::{
-    Advance, Answer, Budget, ChildIntent, CreateRun, ForkRun, Intent, Lineage, Phase, Reason, Run,
-    RunCommand, RunState, Start, check_fork_point, child_run_id, lineage,
+    AdvanceRun, AnswerApproval, Budget, ChildIntent, CommandReason, CreateRun, ForkRun, Provenance,
+    Run, RunCommand, RunPhase, RunState, StepIntent, StepStart, check_fork_point, child_run_id,
+    lineage,
 };
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::{
-    ComponentHealth, EventLog, LiveHub, Loaded, MemoryLog, Payload, Position, Record, Repository,
-    SystemClock,
+    ComponentHealth, EventLog, LiveHub, LoadedStream, MemoryLog, Payload, Position, Record,
+    Repository, SystemClock,
 };
 use convergio_executor::memory::MemoryPort;
 use convergio_executor::model::{ModelCatalog, PrivacyPolicy, ProviderConfig};
@@ -89,7 +90,7 @@ impl Platform {
     /// The same model servers, held to a policy.
     pub(crate) fn hold(&mut self, providers: Vec<ProviderConfig>, policy: PrivacyPolicy) {
         let models = ModelCatalog::new(providers, Arc::new(prices())).expect("valid providers");
-        self.models = Arc::new(models.held_to(policy));
+        self.models = Arc::new(models.with_privacy_policy(policy));
     }
 
     /// Starts an executor; an earlier one is left as it is.
@@ -120,7 +121,7 @@ impl Platform {
 
     pub(crate) async fn stop(&mut self) {
         if let Some(executor) = self.executor.take() {
-            executor.shutdown().await.expect("the log works");
+            executor.shut_down().await.expect("the log works");
         }
     }
 
@@ -136,12 +137,12 @@ impl Platform {
         let define = AgentCommand::Define {
             name: name.into(),
             graph,
-            version: parsed.version(),
+            version: parsed.compute_version(),
             definition: PayloadSlot(0),
         };
-        let definition = vec![payload(b"{}".to_vec(), Purpose::Manifest)];
+        let definition = vec![payload(b"{}".to_vec(), PayloadPurpose::Manifest)];
         let id = agent_id(&self.tenant, name);
-        let stream = StreamKey::agent(self.tenant.clone(), id);
+        let stream = StreamKey::for_agent(self.tenant.clone(), id);
         let command = |_: &_, _| (define.clone(), definition.clone());
         let context = self.context();
         self.repository.execute::<AgentNoun>(&stream, &context, command).await.expect("new");
@@ -150,19 +151,20 @@ impl Platform {
 
     /// Registers a manifest.
     pub(crate) async fn register(&self, manifest: &str) -> (GraphId, graph::manifest::Graph) {
-        let parsed = graph::parse(manifest, &tool::catalog()).expect("the manifest is valid");
+        let parsed = graph::parse_manifest(manifest, &tool::builtin_catalog())
+            .expect("the manifest is valid");
         let graph = parsed.graph;
         let id = graph::graph_id(&self.tenant, &graph.name);
-        let register = Register {
+        let register = RegisterGraph {
             name: graph.name.clone(),
-            version: graph.version(),
+            version: graph.compute_version(),
             nodes: u32::try_from(graph.nodes.len()).expect("small"),
             manifest: PayloadSlot(0),
             is_derived: false,
         };
-        let manifest = vec![payload(graph.canonical(), Purpose::Manifest)];
+        let manifest = vec![payload(graph.canonical_manifest(), PayloadPurpose::Manifest)];
         let command = |_: &_, _| (register.clone(), manifest.clone());
-        let stream = StreamKey::graph(self.tenant.clone(), id);
+        let stream = StreamKey::for_graph(self.tenant.clone(), id);
         self.repository.execute::<GraphNoun>(&stream, &self.context(), command).await.expect("new");
         (id, graph)
     }
@@ -176,39 +178,39 @@ impl Platform {
         let create = CreateRun {
             privacy: self.privacy,
             graph: id,
-            version: graph.version(),
+            version: graph.compute_version(),
             input: PayloadSlot(0),
             budget: graph.budget,
             request_hash: "test".into(),
-            lineage: Lineage::default(),
+            provenance: Provenance::default(),
         };
-        let input = vec![payload(inputs.to_string().into_bytes(), Purpose::Input)];
+        let input = vec![payload(inputs.to_string().into_bytes(), PayloadPurpose::Input)];
         let command = |_: &_, _| (RunCommand::Create(create.clone()), input.clone());
-        let stream = StreamKey::run(self.tenant.clone(), RunId(Uuid::now_v7()));
+        let stream = StreamKey::for_run(self.tenant.clone(), RunId(Uuid::now_v7()));
         self.repository.execute::<Run>(&stream, &self.context(), command).await.expect("new");
         stream
     }
 
     /// A command from outside, as the gateway sends it.
-    pub(crate) async fn tell(&self, run: &StreamKey, command: RunCommand) -> Loaded<Run> {
+    pub(crate) async fn tell(&self, run: &StreamKey, command: RunCommand) -> LoadedStream<Run> {
         let context = self.context();
         let commands = |_: &_, _| (command.clone(), Vec::new());
         self.repository.execute::<Run>(run, &context, commands).await.expect("the run takes it")
     }
 
-    pub(crate) fn context(&self) -> Context {
+    pub(crate) fn context(&self) -> DecisionContext {
         let now = self.repository.clock().now();
-        Context { now, actor: "tester".parse().expect("a valid name") }
+        DecisionContext { now, actor: "tester".parse().expect("a valid name") }
     }
 
     /// What an executor writes that dies before it creates the run of the step `sub`.
     pub(crate) async fn advance_to_child(&self, run: &StreamKey) {
         let graph = graph::graph_id(&self.tenant, "inner");
-        let stream = StreamKey::graph(self.tenant.clone(), graph);
+        let stream = StreamKey::for_graph(self.tenant.clone(), graph);
         let inner = self.repository.load::<GraphNoun>(&stream).await.expect("the log works");
         let step: StepId = "sub".parse().expect("a step");
         let child = ChildIntent {
-            at: None,
+            tool_call: None,
             child: child_run_id(RunId(run.id), &step, 1, None),
             graph,
             version: inner.state.latest.expect("it is registered"),
@@ -218,16 +220,16 @@ impl Platform {
             privacy: Privacy::Any,
             agent: None,
         };
-        let advance = Advance {
+        let advance = AdvanceRun {
             executor: ExecutorId(Uuid::nil()),
-            moves: Vec::new(),
+            turn_updates: Vec::new(),
             outcomes: Vec::new(),
-            instant: Vec::new(),
-            ready: Vec::new(),
-            starts: vec![Start { step, intent: Intent::Child(child) }],
+            instant_outcomes: Vec::new(),
+            ready_steps: Vec::new(),
+            starts: vec![StepStart { step, intent: StepIntent::CreateChild(child) }],
             end: None,
         };
-        let input = payload(br#"{"text": "hello"}"#.to_vec(), Purpose::Input);
+        let input = payload(br#"{"text": "hello"}"#.to_vec(), PayloadPurpose::Input);
         let command = |_: &_, _| (RunCommand::Advance(advance.clone()), vec![input.clone()]);
         let done = self.repository.execute::<Run>(run, &self.context(), command).await;
         done.expect("the run takes it");
@@ -235,7 +237,7 @@ impl Platform {
 
     /// Waits until the folded run satisfies a condition.
     pub(crate) async fn until(&self, run: &StreamKey, is: impl Fn(&RunState) -> bool) -> RunState {
-        let mut tail = self.repository.log().tail(Position::START);
+        let mut tail = self.repository.event_log().tail_all(Position::START);
         let waiting = async {
             loop {
                 let state = self.state(run).await;
@@ -266,7 +268,7 @@ impl Platform {
         self.stop().await;
         // Every run of every test: what was written is what is computed again.
         let replay = self.replay(&run, manifest).await.expect("no divergence");
-        assert_eq!(replay.unknown, 0, "every route is decided again");
+        assert_eq!(replay.skipped_decisions, 0, "every route is decided again");
         Ended {
             output: self.output(&run, &state).await,
             detail: match state.error.as_ref().filter(|error| error.detail.is_some()) {
@@ -286,24 +288,28 @@ impl Platform {
         run: &StreamKey,
         manifest: &str,
     ) -> Result<Replay, Box<Divergence>> {
-        let parsed = graph::parse(manifest, &tool::catalog()).expect("the manifest is valid");
+        let parsed = graph::parse_manifest(manifest, &tool::builtin_catalog())
+            .expect("the manifest is valid");
         let mut replay = Replay::new(parsed.graph).expect("the kernel takes it");
         let records = self.records(run).await;
-        if let Some(from) = Run::inherits(&records[0].body.events[0]) {
+        if let Some(from) = Run::inherited_history(&records[0].body.events[0]) {
             let parent = StreamKey { id: from.id, ..run.clone() };
             let loaded = self.repository.load_at::<Run>(&parent, from.seq, true).await;
-            replay.inherit(loaded.expect("the log works").expect("it is there").state);
+            replay.inherit_state(loaded.expect("the log works").expect("it is there").state);
         }
-        let log = self.repository.log();
+        let log = self.repository.event_log();
         for record in records {
-            replay.provide_from(log.as_ref(), run, &record).await.expect("the log works");
-            replay.commit(&record, None)?;
+            replay
+                .provide_missing_payloads(log.as_ref(), run, &record)
+                .await
+                .expect("the log works");
+            replay.replay_commit(&record, None)?;
         }
         Ok(replay)
     }
 
     pub(crate) async fn records(&self, run: &StreamKey) -> Vec<Arc<Record>> {
-        let log = self.repository.log();
+        let log = self.repository.event_log();
         log.read_stream(run, Seq(0), 100_000).await.expect("the log works")
     }
 
@@ -327,20 +333,20 @@ impl Platform {
             parent: RunId(parent.id),
             seq: head.seq,
             hash: head.hash.iter().map(|byte| format!("{byte:02x}")).collect(),
-            fold: loaded.state.fingerprint(),
+            fingerprint: loaded.state.refresh_fingerprint(),
             graph,
             version,
             input: inputs.map(|_| PayloadSlot(0)),
             budget: loaded.state.budget,
             changes: inputs.map(|_| "inputs".to_owned()).into_iter().collect(),
             request_hash: String::new(),
-            of_import: false,
+            is_parent_imported: false,
         };
         let input: Vec<Payload> = inputs
-            .map(|inputs| payload(inputs.to_string().into_bytes(), Purpose::Input))
+            .map(|inputs| payload(inputs.to_string().into_bytes(), PayloadPurpose::Input))
             .into_iter()
             .collect();
-        let stream = StreamKey::run(self.tenant.clone(), RunId(Uuid::now_v7()));
+        let stream = StreamKey::for_run(self.tenant.clone(), RunId(Uuid::now_v7()));
         let command = |_: &_, _| (RunCommand::Fork(fork.clone()), input.clone());
         self.repository.execute::<Run>(&stream, &self.context(), command).await.expect("new");
         stream
@@ -348,7 +354,7 @@ impl Platform {
 
     /// A command from outside, with what it carries.
     pub(crate) async fn tell_with(&self, run: &StreamKey, command: RunCommand, carried: &Value) {
-        let payloads = vec![payload(carried.to_string().into_bytes(), Purpose::Signal)];
+        let payloads = vec![payload(carried.to_string().into_bytes(), PayloadPurpose::Signal)];
         let commands = |_: &_, _| (command.clone(), payloads.clone());
         let told = self.repository.execute::<Run>(run, &self.context(), commands).await;
         told.expect("the run takes it");
@@ -356,19 +362,20 @@ impl Platform {
 
     pub(crate) async fn output(&self, run: &StreamKey, state: &RunState) -> Value {
         let Some(reference) = state.output else { return Value::Null };
-        let (stream, place) = lineage::locate(&state.lineage, run, reference);
-        let bytes = self.repository.log().payload(&stream, place).await.expect("the log works");
+        let (stream, place) = lineage::locate_payload(&state.lineage, run, reference);
+        let bytes =
+            self.repository.event_log().read_payload(&stream, place).await.expect("the log works");
         serde_json::from_slice(&bytes.expect("not erased")).expect("outputs are JSON")
     }
 
     pub(crate) async fn events(&self, run: &StreamKey) -> Vec<Event> {
-        let log = self.repository.log();
+        let log = self.repository.event_log();
         let records = log.read_stream(run, Seq(0), 100_000).await.expect("the log works");
         records.iter().flat_map(|record| record.body.events.clone()).collect()
     }
 
     async fn commits(&self, run: &StreamKey) -> usize {
-        let log = self.repository.log();
+        let log = self.repository.event_log();
         log.read_stream(run, Seq(0), 100_000).await.expect("the log works").len()
     }
 
@@ -383,15 +390,20 @@ impl Platform {
         let (id, asked) = state.approvals.iter().next().expect("one question");
         let content_hash = asked.content_hash.clone();
         let approval: ApprovalId = *id;
-        let (reason, roles) = (Some(Reason::Sealed(PayloadSlot(0))), vec!["owner".into()]);
-        self.reply(run, Answer { approval, content_hash, granted, reason, roles }, "because").await;
+        let (reason, roles) = (Some(CommandReason::Sealed(PayloadSlot(0))), vec!["owner".into()]);
+        self.reply(
+            run,
+            AnswerApproval { approval, content_hash, granted, reason, roles },
+            "because",
+        )
+        .await;
     }
 
     /// Gives an answer whose reason is these words.
-    pub(crate) async fn reply(&self, run: &StreamKey, answer: Answer, words: &str) {
-        let words = vec![payload(json!(words).to_string().into_bytes(), Purpose::Reason)];
+    pub(crate) async fn reply(&self, run: &StreamKey, answer: AnswerApproval, words: &str) {
+        let words = vec![payload(json!(words).to_string().into_bytes(), PayloadPurpose::Reason)];
         let command = |_: &_, _| (RunCommand::Answer(answer.clone()), words.clone());
-        let answered = self.repository.submit::<Run>(run, &self.context(), command).await;
+        let answered = self.repository.submit_command::<Run>(run, &self.context(), command).await;
         answered.expect("it is answered");
     }
 
@@ -399,8 +411,9 @@ impl Platform {
     pub(crate) async fn detail(&self, run: &StreamKey, error: &Failure) -> String {
         let state = self.state(run).await;
         let reference = error.detail.expect("a detail");
-        let (stream, place) = lineage::locate(&state.lineage, run, reference);
-        let bytes = self.repository.log().payload(&stream, place).await.expect("the log works");
+        let (stream, place) = lineage::locate_payload(&state.lineage, run, reference);
+        let bytes =
+            self.repository.event_log().read_payload(&stream, place).await.expect("the log works");
         serde_json::from_slice(&bytes.expect("not erased")).expect("details are JSON texts")
     }
 }
@@ -419,7 +432,7 @@ pub(crate) struct Ended {
 
 impl Ended {
     pub(crate) fn completed(self) -> Self {
-        assert_eq!(self.state.phase, Phase::Completed, "{:?}", self.state.error);
+        assert_eq!(self.state.phase, RunPhase::Completed, "{:?}", self.state.error);
         self
     }
 
@@ -442,7 +455,7 @@ fn models(providers: Vec<ProviderConfig>) -> Arc<ModelCatalog> {
     Arc::new(ModelCatalog::new(providers, prices).expect("the providers are valid"))
 }
 
-fn payload(bytes: Vec<u8>, purpose: Purpose) -> Payload {
+fn payload(bytes: Vec<u8>, purpose: PayloadPurpose) -> Payload {
     let media_type = "application/json".into();
     Payload { bytes: Bytes::from(bytes), media_type, purpose, subject: None }
 }
@@ -452,5 +465,5 @@ fn prices() -> PriceBook {
         "provider": "local", "model": "*", "from_ms": 0, "currency": "USD",
         "per_token": {"in_fresh": "0.000001", "in_cache_read": "0", "out_text": "0.000002"},
     }]);
-    PriceBook::parse(&book.to_string()).expect("a valid book")
+    PriceBook::parse_book(&book.to_string()).expect("a valid book")
 }

@@ -1,10 +1,10 @@
 //! Runs that came as files: no executor takes them up, and none takes them for a run of its own.
 
 use convergio_domain::decider::Wake;
-use convergio_domain::event::{Event, lifecycle, run};
+use convergio_domain::event::{Event, control, run};
 use convergio_domain::id::{GraphId, GraphVersion, RunId, StepId};
 use convergio_domain::payload::{PayloadRef, PayloadSlot};
-use convergio_domain::run::{Budget, Phase, Rejection, RunCommand, child_run_id};
+use convergio_domain::run::{Budget, RunCommand, RunPhase, RunRejection, child_run_id};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::{Commit, CommitError};
 use serde_json::json;
@@ -23,7 +23,7 @@ async fn plant(
     version: GraphVersion,
     more: Vec<Event>,
 ) {
-    let created = Event::RunCreated(run::Created {
+    let created = Event::RunCreated(run::RunCreated {
         graph,
         version,
         input: PayloadRef { seq: Seq(1), index: 0 },
@@ -32,7 +32,7 @@ async fn plant(
         request_hash: "planted".into(),
         origin: None,
     });
-    let mark = Event::RunImported(lifecycle::Imported {
+    let mark = Event::RunImported(control::RunImported {
         by: "owner".parse().expect("a name"),
         file_hash: "ab".into(),
         signer: None,
@@ -40,10 +40,10 @@ async fn plant(
     let input = convergio_eventstore::Payload {
         bytes: bytes::Bytes::from_static(b"{}"),
         media_type: "application/json".into(),
-        purpose: convergio_domain::payload::Purpose::Input,
+        purpose: convergio_domain::payload::PayloadPurpose::Input,
         subject: None,
     };
-    assert_eq!(PayloadSlot(0).at(Seq(1)), PayloadRef { seq: Seq(1), index: 0 });
+    assert_eq!(PayloadSlot(0).to_payload_ref(Seq(1)), PayloadRef { seq: Seq(1), index: 0 });
     let commit = Commit {
         stream: stream.clone(),
         id: Uuid::now_v7(),
@@ -51,30 +51,30 @@ async fn plant(
         time: platform.context().now,
         actor: "stranger".parse().expect("a name"),
         events: [created].into_iter().chain(more).chain([mark]).collect(),
-        fold: None,
+        fingerprint: None,
         payloads: vec![input],
-        reuse: Vec::new(),
+        deltas: Vec::new(),
         // Even if the index of a log says that it has work.
         wake: Wake::Now,
         is_continued: false,
     };
-    platform.repository.log().append(commit).await.expect("it is new");
+    platform.repository.event_log().append(commit).await.expect("it is new");
 }
 
 #[tokio::test]
 async fn an_imported_run_under_way_is_left_alone() {
     let mut platform = Platform::new();
     let (graph, parsed) = platform.register(INNER).await;
-    let planted = StreamKey::run(tenant(), RunId(Uuid::now_v7()));
-    plant(&platform, &planted, graph, parsed.version(), Vec::new()).await;
+    let planted = StreamKey::for_run(tenant(), RunId(Uuid::now_v7()));
+    plant(&platform, &planted, graph, parsed.compute_version(), Vec::new()).await;
     // Those that an executor finds at its start, and one that begins meanwhile.
     platform.start();
     let own = platform.create(INNER, &json!({})).await;
-    assert_eq!(platform.ended(&own).await.phase, Phase::Completed);
-    let another = StreamKey::run(tenant(), RunId(Uuid::now_v7()));
-    plant(&platform, &another, graph, parsed.version(), Vec::new()).await;
+    assert_eq!(platform.ended(&own).await.phase, RunPhase::Completed);
+    let another = StreamKey::for_run(tenant(), RunId(Uuid::now_v7()));
+    plant(&platform, &another, graph, parsed.compute_version(), Vec::new()).await;
     let own = platform.create(INNER, &json!({})).await;
-    assert_eq!(platform.ended(&own).await.phase, Phase::Completed);
+    assert_eq!(platform.ended(&own).await.phase, RunPhase::Completed);
     platform.stop().await;
     for run in [&planted, &another] {
         assert_eq!(platform.events(run).await.len(), 2, "nothing was added");
@@ -87,12 +87,12 @@ async fn an_imported_run_under_the_id_of_a_run_within_is_not_taken_for_it() {
     let (graph, parsed) = platform.register(INNER).await;
     let outer = platform.create(OUTER, &json!({})).await;
     let step: StepId = "sub".parse().expect("a step");
-    let child = StreamKey::run(tenant(), child_run_id(RunId(outer.id), &step, 1, None));
-    let ended = Event::RunCompleted(run::Completed { output: None });
-    plant(&platform, &child, graph, parsed.version(), vec![ended]).await;
+    let child = StreamKey::for_run(tenant(), child_run_id(RunId(outer.id), &step, 1, None));
+    let ended = Event::RunCompleted(run::RunCompleted { output: None });
+    plant(&platform, &child, graph, parsed.compute_version(), vec![ended]).await;
     platform.start();
     let state = platform.ended(&outer).await;
-    assert_eq!(state.phase, Phase::Failed);
+    assert_eq!(state.phase, RunPhase::Failed);
     assert_eq!(state.error.expect("a reason").code, "run.imported");
     platform.stop().await;
 }
@@ -102,13 +102,13 @@ async fn what_an_imported_run_says_that_it_has_within_is_not_steered() {
     let platform = Platform::new();
     let (graph, parsed) = platform.register(INNER).await;
     let victim = platform.create(INNER, &json!({})).await;
-    let planted = StreamKey::run(tenant(), RunId(Uuid::now_v7()));
-    plant(&platform, &planted, graph, parsed.version(), Vec::new()).await;
+    let planted = StreamKey::for_run(tenant(), RunId(Uuid::now_v7()));
+    plant(&platform, &planted, graph, parsed.compute_version(), Vec::new()).await;
     let context = platform.context();
     for command in [RunCommand::Cancel { reason: None }, RunCommand::Pause { reason: None }] {
         let told = platform.repository.steer_family(&planted, &context, command).await;
-        assert!(matches!(told.map(drop), Err(CommitError::Rejected(Rejection::Imported))));
+        assert!(matches!(told.map(drop), Err(CommitError::Rejected(RunRejection::Imported))));
     }
     let state = platform.state(&victim).await;
-    assert!(state.phase == Phase::Running && !state.paused);
+    assert!(state.phase == RunPhase::Running && !state.paused);
 }

@@ -1,6 +1,6 @@
 //! Limits of time that are given to a node are kept by every kind that takes them.
 
-use convergio_domain::run::Phase;
+use convergio_domain::run::RunPhase;
 use serde_json::json;
 
 use crate::harness::Platform;
@@ -30,7 +30,7 @@ async fn a_wait_that_its_timeout_ends_is_a_failure_with_a_code_of_its_own() {
 #[tokio::test]
 async fn a_sleep_within_its_timeout_ends_well() {
     let ended = Platform::new().execute(&manifest("timeout: 1h, sleep: 20ms"), &json!({})).await;
-    assert_eq!(ended.state.phase, Phase::Completed);
+    assert_eq!(ended.state.phase, RunPhase::Completed);
 }
 
 #[tokio::test]

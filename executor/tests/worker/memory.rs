@@ -8,14 +8,14 @@ use async_trait::async_trait;
 use convergio_domain::event::Event;
 use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::id::TenantId;
-use convergio_domain::memory::{self, Item, Subject};
+use convergio_domain::memory::{self, RecalledMemory, Subject};
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::EventLog;
-use convergio_eventstore::embedded::{Config, EmbeddedLog};
-use convergio_executor::memory::{MemoryPort, Recall};
-use convergio_projections::Memories;
+use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
+use convergio_executor::memory::{MemoryPort, MemorySearch};
+use convergio_projections::MemoryIndexes;
 use serde_json::{Value, json};
 
 use crate::harness::{Ended, Platform, tenant};
@@ -40,19 +40,19 @@ const STORE: (&str, &str) =
 const RECALL: (&str, &str) = ("memory-recall", r#"{"subject": "pupil:anna", "query": "maps"}"#);
 
 /// The read models' memories, as the binary gives them to its executor.
-struct Index(Memories);
+struct Index(MemoryIndexes);
 
 #[async_trait]
-impl Recall for Index {
-    async fn recall(
+impl MemorySearch for Index {
+    async fn recall_memories(
         &self,
         tenant: &TenantId,
         subject: &Subject,
         question: &str,
         now: Timestamp,
         budget_tokens: u32,
-    ) -> Result<Vec<Item>, UnsealedFailure> {
-        let found = self.0.recall(tenant, subject, question, now, budget_tokens).await;
+    ) -> Result<Vec<RecalledMemory>, UnsealedFailure> {
+        let found = self.0.recall_memories(tenant, subject, question, now, budget_tokens).await;
         Ok(found.expect("the log works"))
     }
 }
@@ -66,11 +66,11 @@ struct Life {
 
 async fn life(folder: &Path, tenant: &TenantId, pupil: &str, lines: Vec<Line>) -> Life {
     let log: Arc<dyn EventLog> =
-        Arc::new(EmbeddedLog::open(&Config::new(folder)).expect("the folder is free"));
+        Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(folder)).expect("the folder is free"));
     let (script, provider) = Script::serve(lines).await;
     let mut platform = Platform::on(Arc::clone(&log), vec![provider]);
     platform.tenant = tenant.clone();
-    platform.memory = MemoryPort(Some(Arc::new(Index(Memories::new(Arc::clone(&log))))));
+    platform.memory = MemoryPort(Some(Arc::new(Index(MemoryIndexes::new(Arc::clone(&log))))));
     let ended = platform.execute(TUTOR, &json!({ "pupil": pupil })).await.completed();
     Life { ended, script, log }
 }
@@ -95,7 +95,7 @@ fn says(text: &'static str) -> Line {
 }
 
 fn stream(tenant: &TenantId) -> StreamKey {
-    memory::stream(tenant, &"pupil:anna".parse().expect("a subject"))
+    memory::memory_stream(tenant, &"pupil:anna".parse().expect("a subject"))
 }
 
 /// What was stored of Anna: the ids, and where the texts lie.
@@ -122,7 +122,7 @@ async fn what_an_agent_stores_is_recalled_after_a_restart_and_gone_when_it_forge
     let again = life(path, &tenant(), "pupil:anna", vec![says("she draws maps")]).await;
     assert!(again.system().contains("Anna draws maps of old cities."), "{}", again.system());
     let (id, text) = stored(&*again.log, &tenant()).await.remove(0);
-    assert!(again.log.payload(&stream(&tenant()), text).await.expect("readable").is_some());
+    assert!(again.log.read_payload(&stream(&tenant()), text).await.expect("readable").is_some());
     drop(again);
 
     // The model names the memory by the id that it was told.
@@ -132,7 +132,7 @@ async fn what_an_agent_stores_is_recalled_after_a_restart_and_gone_when_it_forge
     let forgets = life(path, &tenant(), "pupil:anna", lines).await;
     assert!(forgets.system().contains(&id), "the id is told: {}", forgets.system());
     assert_eq!(forgets.told(2), [r#"{"forgotten":true}"#, "[]"]);
-    let erased = forgets.log.payload(&stream(&tenant()), text).await.expect("readable");
+    let erased = forgets.log.read_payload(&stream(&tenant()), text).await.expect("readable");
     assert!(erased.is_none(), "its text is erased");
     drop(forgets);
 

@@ -2,11 +2,11 @@
 
 use convergio_domain::event::Event;
 use convergio_domain::graph::manifest::Graph;
-use convergio_domain::graph::{self, GraphNoun, Register};
+use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
 use convergio_domain::payload::PayloadSlot;
-use convergio_domain::run::{Phase, RunCommand, RunState, StepStatus};
+use convergio_domain::run::{RunCommand, RunPhase, RunState, StepStatus};
 use convergio_domain::stream::StreamKey;
-use convergio_executor::migration::obstacle;
+use convergio_executor::migration::find_migration_obstacle;
 use convergio_executor::replay::Replay;
 use convergio_executor::tool;
 use serde_json::json;
@@ -23,25 +23,25 @@ nodes:
 "#;
 
 fn parsed(manifest: &str) -> Graph {
-    graph::parse(manifest, &tool::catalog()).expect("the manifest is valid").graph
+    graph::parse_manifest(manifest, &tool::builtin_catalog()).expect("the manifest is valid").graph
 }
 
 async fn register(platform: &Platform, manifest: &str) -> Graph {
     let graph = parsed(manifest);
-    let register = Register {
+    let register = RegisterGraph {
         name: graph.name.clone(),
-        version: graph.version(),
+        version: graph.compute_version(),
         nodes: 1,
         manifest: PayloadSlot(0),
         is_derived: false,
     };
     let payloads = vec![convergio_eventstore::Payload {
-        bytes: graph.canonical().into(),
+        bytes: graph.canonical_manifest().into(),
         media_type: "application/json".into(),
-        purpose: convergio_domain::payload::Purpose::Manifest,
+        purpose: convergio_domain::payload::PayloadPurpose::Manifest,
         subject: None,
     }];
-    let stream = StreamKey::graph(tenant(), graph::graph_id(&tenant(), &graph.name));
+    let stream = StreamKey::for_graph(tenant(), graph::graph_id(&tenant(), &graph.name));
     let command = |_: &_, _| (register.clone(), payloads.clone());
     let context = platform.context();
     platform.repository.execute::<GraphNoun>(&stream, &context, command).await.expect("new");
@@ -64,30 +64,30 @@ async fn a_moved_run_goes_on_by_the_new_version_and_replays_over_the_move() {
     );
     let graph = register(&platform, &changed).await;
     let state = platform.state(&run).await;
-    assert_eq!(obstacle(&parsed(ASKS), &graph, &state), None);
+    assert_eq!(find_migration_obstacle(&parsed(ASKS), &graph, &state), None);
     // An executor has the run in memory or not: both must follow.
-    platform.tell(&run, RunCommand::Migrate { to: graph.version() }).await;
+    platform.tell(&run, RunCommand::Migrate { to: graph.compute_version() }).await;
     platform.answer(&run, true).await;
     let state = platform.ended(&run).await;
     platform.stop().await;
-    assert_eq!(state.phase, Phase::Completed, "{:?}", state.error);
-    assert_eq!(state.graph.expect("a graph").1, graph.version());
+    assert_eq!(state.phase, RunPhase::Completed, "{:?}", state.error);
+    assert_eq!(state.graph.expect("a graph").1, graph.compute_version());
     let more = "more".parse().expect("a step");
     assert_eq!(state.steps[&more].status, StepStatus::Completed, "what the new version adds");
     let output = state.output.expect("an output");
-    let output = platform.repository.payload(&run, output).await.expect("readable");
+    let output = platform.repository.read_payload(&run, output).await.expect("readable");
     assert_eq!(output.as_deref(), Some(&b"\"x new\""[..]));
     let mut replay = Replay::new(parsed(ASKS)).expect("the kernel takes it");
     for record in platform.records(&run).await {
-        if replay.wants(&record).is_some() {
-            replay.offer(graph.version(), graph.clone());
+        if replay.migration_target(&record).is_some() {
+            replay.offer_graph(graph.compute_version(), graph.clone());
         }
-        replay.commit(&record, None).expect("no divergence");
+        replay.replay_commit(&record, None).expect("no divergence");
     }
     assert!(replay.is_ended());
     let mut without = Replay::new(parsed(ASKS)).expect("the kernel takes it");
     let records = platform.records(&run).await;
-    let found = records.iter().find_map(|record| without.commit(record, None).err());
+    let found = records.iter().find_map(|record| without.replay_commit(record, None).err());
     assert!(found.expect("it diverges").computed.contains("no such graph version"));
 }
 
@@ -98,7 +98,9 @@ async fn what_is_under_way_must_be_there_and_of_the_same_kind() {
     platform.start();
     let state = platform.until(&run, asking).await;
     let own = parsed(ASKS);
-    let reason = |manifest: &str| obstacle(&own, &parsed(manifest), &state).expect("an obstacle");
+    let reason = |manifest: &str| {
+        find_migration_obstacle(&own, &parsed(manifest), &state).expect("an obstacle")
+    };
     let gone = ASKS.replace("id: ask,", "id: question,").replace("[ask]", "[question]");
     assert!(reason(&gone).contains("step ask is under way"), "{}", reason(&gone));
     let sleeps = ASKS.replace(

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use convergio_domain::payload::PayloadRef;
-use convergio_domain::run::Phase;
+use convergio_domain::run::RunPhase;
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::{
-    AppendError, Archived, Commit, Durability, EventLog, Head, HealthRegistry, LogError, MemoryLog,
-    Opening, Page, Position, RawRecord, Record, Scan,
+    AppendError, ArchivedRecord, Commit, Durability, EventLog, HealthRegistry, LogError, MemoryLog,
+    Opening, Position, RawRecord, RawScan, Record, RecordPage, StreamHead,
 };
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
@@ -42,12 +42,12 @@ impl EventLog for Interrupted {
         self.log.durability()
     }
 
-    async fn append(&self, commit: Commit) -> Result<Head, AppendError> {
+    async fn append(&self, commit: Commit) -> Result<StreamHead, AppendError> {
         self.log.append(commit).await
     }
 
-    async fn head(&self, stream: &StreamKey) -> Result<Option<Head>, LogError> {
-        self.log.head(stream).await
+    async fn stream_head(&self, stream: &StreamKey) -> Result<Option<StreamHead>, LogError> {
+        self.log.stream_head(stream).await
     }
 
     async fn read_stream(
@@ -59,17 +59,17 @@ impl EventLog for Interrupted {
         self.log.read_stream(stream, after, limit).await
     }
 
-    async fn read_all(&self, after: Position, limit: usize) -> Result<Page, LogError> {
+    async fn read_all(&self, after: Position, limit: usize) -> Result<RecordPage, LogError> {
         self.log.read_all(after, limit).await
     }
 
-    async fn read_raw(&self, scan: Scan<'_>, limit: usize) -> Result<Vec<RawRecord>, LogError> {
+    async fn read_raw(&self, scan: RawScan<'_>, limit: usize) -> Result<Vec<RawRecord>, LogError> {
         self.log.read_raw(scan, limit).await
     }
 
-    fn tail(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
+    fn tail_all(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
         let is_away = Arc::clone(&self.is_away);
-        let tail = self.log.tail(after);
+        let tail = self.log.tail_all(after);
         tail.map(move |record| if is_away.load(Ordering::SeqCst) { Err(away()) } else { record })
             .boxed()
     }
@@ -82,12 +82,12 @@ impl EventLog for Interrupted {
         self.log.tail_stream(stream, after)
     }
 
-    async fn opening(
+    async fn open_payload(
         &self,
         stream: &StreamKey,
         reference: PayloadRef,
     ) -> Result<Option<Opening>, LogError> {
-        self.log.opening(stream, reference).await
+        self.log.open_payload(stream, reference).await
     }
 
     async fn erase_payload(
@@ -98,20 +98,20 @@ impl EventLog for Interrupted {
         self.log.erase_payload(stream, reference).await
     }
 
-    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError> {
+    async fn due_streams(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError> {
         if self.is_away.load(Ordering::SeqCst) {
             self.refused.lock().expect("no panic").push(Instant::now());
             return Err(away());
         }
-        self.log.due(now, limit).await
+        self.log.due_streams(now, limit).await
     }
 
-    async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, LogError> {
-        self.log.next_due(now).await
+    async fn next_due_time(&self, now: Timestamp) -> Result<Option<Timestamp>, LogError> {
+        self.log.next_due_time(now).await
     }
 
-    async fn restore(&self, archived: Archived) -> Result<Head, AppendError> {
-        self.log.restore(archived).await
+    async fn restore_record(&self, archived: ArchivedRecord) -> Result<StreamHead, AppendError> {
+        self.log.restore_record(archived).await
     }
 
     async fn close(&self) -> Result<(), LogError> {
@@ -137,22 +137,22 @@ async fn a_dispatcher_that_cannot_read_the_log_for_a_while_says_so_and_goes_on()
     };
     let registry = HealthRegistry::default();
     let mut platform = Platform::on(Arc::new(log), Vec::new());
-    platform.health = registry.component("executor");
+    platform.health = registry.component_health("executor");
     platform.start();
     let before = platform.create(MANIFEST, &json!({})).await;
-    assert_eq!(platform.ended(&before).await.phase, Phase::Completed);
+    assert_eq!(platform.ended(&before).await.phase, RunPhase::Completed);
     is_away.store(true, Ordering::SeqCst);
     // It is appended, and the dispatcher cannot hear of it.
     let during = platform.create(MANIFEST, &json!({})).await;
     let asked_again = || refused.lock().expect("no panic").len() >= 2;
     eventually("the wake index is asked for again", asked_again).await;
-    assert_eq!(registry.failures()[0].component, "executor");
+    assert_eq!(registry.current_failures()[0].component, "executor");
     let times = refused.lock().expect("no panic").clone();
     let waits = times.windows(2).map(|pair| pair[1] - pair[0]);
     let shortest = waits.min().expect("two");
     assert!(shortest > Duration::from_millis(500), "it does not spin: {shortest:?}");
     is_away.store(false, Ordering::SeqCst);
-    assert_eq!(platform.ended(&during).await.phase, Phase::Completed);
-    eventually("it reports success", || registry.failures().is_empty()).await;
+    assert_eq!(platform.ended(&during).await.phase, RunPhase::Completed);
+    eventually("it reports success", || registry.current_failures().is_empty()).await;
     platform.stop().await;
 }

@@ -55,10 +55,14 @@ async fn a_private_tenant_sends_nothing_whatever_its_runs_say() {
     let (model, config) = cloud().await;
     let tenants = [(tenant(), Privacy::Local)].into();
     let mut platform = Platform::new();
-    platform.hold(vec![config.clone()], PrivacyPolicy { tenants, all: Privacy::Any });
+    platform.hold(
+        vec![config.clone()],
+        PrivacyPolicy { tenant_levels: tenants, server_level: Privacy::Any },
+    );
     denied(&platform.execute(OPEN, &Value::Null).await, &model);
     let others = [("other".parse().expect("a name"), Privacy::Local)].into();
-    platform.hold(vec![config], PrivacyPolicy { tenants: others, all: Privacy::Any });
+    platform
+        .hold(vec![config], PrivacyPolicy { tenant_levels: others, server_level: Privacy::Any });
     platform.execute(OPEN, &Value::Null).await.completed();
     assert_eq!(model.calls(), 1);
 }

@@ -1,7 +1,7 @@
 //! After a crash: another executor goes on from the log alone.
 
 use convergio_domain::event::Event;
-use convergio_domain::run::{Phase, RunState};
+use convergio_domain::run::{RunPhase, RunState};
 use serde_json::json;
 
 use crate::agents::{ASK, Behaviour, Model};
@@ -20,7 +20,7 @@ async fn a_call_of_a_dead_executor_is_unknown_and_made_again() {
     platform.replace_models(vec![answering]);
     platform.start();
     let state = platform.ended(&run).await;
-    assert_eq!(state.phase, Phase::Completed, "{:?}", state.error);
+    assert_eq!(state.phase, RunPhase::Completed, "{:?}", state.error);
     let events = platform.events(&run).await;
     let unknown = events.iter().filter(|e| matches!(e, Event::StepUnknown(_))).count();
     assert_eq!(unknown, 1);
@@ -45,13 +45,13 @@ async fn a_shutdown_in_the_middle_loses_nothing() {
     model.called.notified().await;
     platform.stop().await;
     let state: RunState = platform.state(&run).await;
-    assert_eq!(state.phase, Phase::Running);
+    assert_eq!(state.phase, RunPhase::Running);
     assert_eq!(state.spent.reserved_tokens, 0, "the abandoned call is settled as unknown");
 
     let (_model, answering) = Model::serve(Behaviour::Answer).await;
     platform.replace_models(vec![answering]);
     platform.start();
-    assert_eq!(platform.ended(&run).await.phase, Phase::Completed);
+    assert_eq!(platform.ended(&run).await.phase, RunPhase::Completed);
     platform.stop().await;
 }
 
@@ -72,7 +72,7 @@ nodes:
     }
     platform.start();
     for run in &runs {
-        assert_eq!(platform.ended(run).await.phase, Phase::Completed);
+        assert_eq!(platform.ended(run).await.phase, RunPhase::Completed);
     }
     platform.stop().await;
 }

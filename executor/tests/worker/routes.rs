@@ -4,8 +4,8 @@
 use convergio_domain::event::Event;
 use convergio_domain::event::run::ModelCallIntended;
 use convergio_domain::graph;
-use convergio_domain::payload::{PayloadRef, Purpose};
-use convergio_domain::run::Candidates;
+use convergio_domain::payload::{PayloadPurpose, PayloadRef};
+use convergio_domain::run::RoutingCandidates;
 use convergio_domain::stream::StreamKey;
 use convergio_executor::replay::{Divergence, Replay};
 use convergio_executor::tool;
@@ -49,15 +49,15 @@ async fn calls(platform: &Platform, run: &StreamKey) -> Vec<ModelCallIntended> {
 
 fn table_of(call: &ModelCallIntended) -> PayloadRef {
     match call.routing.as_ref().expect("it was routed").candidates {
-        Candidates::Table(table) => table,
-        Candidates::One(_) => panic!("there are two"),
+        RoutingCandidates::Table(table) => table,
+        RoutingCandidates::One(_) => panic!("there are two"),
     }
 }
 
 async fn tables(platform: &Platform, run: &StreamKey) -> usize {
     let records = platform.records(run).await;
     let payloads = records.iter().flat_map(|record| &record.body.payloads);
-    payloads.filter(|payload| payload.purpose == Purpose::Candidates).count()
+    payloads.filter(|payload| payload.purpose == PayloadPurpose::Candidates).count()
 }
 
 /// Replays a run of which a table, or a call, has become another.
@@ -66,13 +66,13 @@ async fn replayed(
     table: impl Fn(Value) -> Option<Value>,
     call: impl Fn(&mut ModelCallIntended),
 ) -> Result<Replay, Box<Divergence>> {
-    let graph = graph::parse(TWICE, &tool::catalog()).expect("valid").graph;
+    let graph = graph::parse_manifest(TWICE, &tool::builtin_catalog()).expect("valid").graph;
     let mut replay = Replay::new(graph).expect("the kernel takes it");
     for record in platform.records(run).await {
-        for at in replay.lacks(&record) {
-            let bytes = platform.repository.payload(run, at).await.expect("readable");
+        for at in replay.missing_payloads(&record) {
+            let bytes = platform.repository.read_payload(run, at).await.expect("readable");
             let read = serde_json::from_slice(&bytes.expect("it is there")).expect("JSON");
-            replay.provide(at, table(read).map(|table| table.to_string().into_bytes()));
+            replay.provide_payload(at, table(read).map(|table| table.to_string().into_bytes()));
         }
         let mut record = (*record).clone();
         for event in &mut record.body.events {
@@ -80,7 +80,7 @@ async fn replayed(
                 call(event);
             }
         }
-        replay.commit(&std::sync::Arc::new(record), None)?;
+        replay.replay_commit(&std::sync::Arc::new(record), None)?;
     }
     Ok(replay)
 }
@@ -93,9 +93,9 @@ async fn what_is_chosen_from_is_stored_once_also_over_a_restart() {
     assert_eq!(table_of(&calls[0]), table_of(&calls[1]));
     assert_eq!(tables(&platform, &run).await, 1);
     let replay = platform.replay(&run, TWICE).await.expect("no divergence");
-    assert_eq!(replay.unknown, 0);
+    assert_eq!(replay.skipped_decisions, 0);
     let without = replayed(&(platform, run), |_| None, |_| ()).await.expect("no divergence");
-    assert_eq!((without.unknown, without.decisions + 2), (2, replay.decisions));
+    assert_eq!((without.skipped_decisions, without.decisions + 2), (2, replay.decisions));
 }
 
 #[tokio::test]
@@ -104,14 +104,14 @@ async fn one_that_is_named_stands_with_its_call() {
     let (platform, run) = ran(&named).await;
     for call in calls(&platform, &run).await {
         let routing = call.routing.expect("it was routed");
-        assert!(matches!(routing.candidates, Candidates::One(_)), "{routing:?}");
+        assert!(matches!(routing.candidates, RoutingCandidates::One(_)), "{routing:?}");
         assert_eq!((routing.pinned, &routing.verdicts), (Some(0), &None));
         let bytes = serde_json::to_vec(&routing).expect("JSON").len();
         assert!(bytes < 200, "{bytes} bytes");
     }
     assert_eq!(tables(&platform, &run).await, 0);
     let replay = platform.replay(&run, &named).await.expect("no divergence");
-    assert_eq!(replay.unknown, 0);
+    assert_eq!(replay.skipped_decisions, 0);
 }
 
 #[tokio::test]
@@ -123,7 +123,7 @@ async fn a_choice_that_would_be_another_is_named_by_its_step() {
     };
     let found = replayed(&run, failing, |_| ()).await.err().expect("it diverges");
     assert_eq!(
-        (found.step.expect("a step").to_string().as_str(), found.what),
+        (found.step.expect("a step").to_string().as_str(), found.aspect),
         ("one", "the route")
     );
     assert_eq!(found.recorded, "first/m: cheapest");
@@ -135,7 +135,7 @@ async fn a_choice_that_would_be_another_is_named_by_its_step() {
     };
     let found = replayed(&run, Some, renamed).await.err().expect("it diverges");
     assert_eq!(
-        (found.step.expect("a step").to_string().as_str(), found.what),
+        (found.step.expect("a step").to_string().as_str(), found.aspect),
         ("two", "the route")
     );
     assert_eq!(
@@ -153,7 +153,7 @@ async fn other_reasons_against_the_others_are_named_too() {
     };
     let found = replayed(&run, smaller, |_| ()).await.err().expect("it diverges");
     assert_eq!(found.step.expect("a step").to_string(), "one");
-    assert_eq!(found.what, "the verdicts on the other models");
+    assert_eq!(found.aspect, "the verdicts on the other models");
     assert_ne!(found.recorded, found.computed);
     let broken = |_| Some(json!({"no": "list"}));
     let found = replayed(&run, broken, |_| ()).await.err().expect("it diverges");

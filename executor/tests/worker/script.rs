@@ -46,7 +46,7 @@ impl Script {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         tokio::spawn(async move { axum::serve(listener, app).await });
-        (script, ProviderConfig::local("local", &format!("http://{address}/v1"), "tiny"))
+        (script, ProviderConfig::for_local_model("local", &format!("http://{address}/v1"), "tiny"))
     }
 
     /// The requests that came.

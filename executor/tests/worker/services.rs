@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use convergio_domain::chat::{ChatReply, ChatRequest, ModelService, ServiceReply};
 use convergio_domain::event::{Event, run};
 use convergio_domain::metering::Meter;
-use convergio_domain::run::{Phase, lineage};
+use convergio_domain::run::{RunPhase, lineage};
 use convergio_domain::stream::StreamKey;
 use convergio_executor::model::{ModelInfo, ProviderConfig};
 use serde_json::{Value, json};
@@ -59,7 +59,8 @@ impl Services {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         tokio::spawn(async move { axum::serve(listener, app).await });
-        let config = ProviderConfig::local("local", &format!("http://{address}/v1"), "embed");
+        let config =
+            ProviderConfig::for_local_model("local", &format!("http://{address}/v1"), "embed");
         let names = ["embed", "hear", "speak-tts"];
         let models = names.map(|name| ModelInfo::new(name, None)).to_vec();
         (services, ProviderConfig { models, ..config })
@@ -142,8 +143,8 @@ async fn prompts(platform: &Platform, run: &StreamKey) -> Vec<Bytes> {
     let mut prompts = Vec::new();
     for event in platform.events(run).await {
         let Event::ModelCallIntended(call) = event else { continue };
-        let (stream, place) = lineage::locate(&[], run, call.prompt);
-        let bytes = platform.repository.log().payload(&stream, place).await;
+        let (stream, place) = lineage::locate_payload(&[], run, call.prompt);
+        let bytes = platform.repository.event_log().read_payload(&stream, place).await;
         prompts.extend(bytes.expect("the log works"));
     }
     prompts
@@ -156,7 +157,7 @@ async fn each_service_is_a_call_with_its_usage_and_its_reply() {
     let ended = platform.execute(DOOR, &asks("local/embed", texts(&["a", "b"]))).await.completed();
     let answer = reply(&ended);
     let Some(ServiceReply::Vectors { vectors }) = &answer.service else { panic!("{answer:?}") };
-    let numbers: Vec<_> = vectors.iter().map(|vector| vector.numbers().expect("one")).collect();
+    let numbers: Vec<_> = vectors.iter().map(|vector| vector.to_numbers().expect("one")).collect();
     assert_eq!((numbers, answer.model.as_str()), (vec![vec![0.25; 2]; 2], "embed-1"));
     let [used] = usages(&ended.events)[..] else { panic!("one usage") };
     assert_eq!((used.usage.0[&Meter::InFresh], used.confirmed), (7, true));
@@ -228,7 +229,7 @@ async fn a_service_of_a_dead_executor_is_unknown_and_booked_as_unconfirmed() {
     platform.replace_models(vec![answering]);
     platform.start();
     let state = platform.ended(&run).await;
-    assert_eq!(state.phase, Phase::Completed, "{:?}", state.error);
+    assert_eq!(state.phase, RunPhase::Completed, "{:?}", state.error);
     let events = platform.events(&run).await;
     let usages = usages(&events);
     let booked: Vec<_> =
@@ -257,7 +258,7 @@ async fn vectors_that_the_log_does_not_take_are_refused_and_paid() {
 #[tokio::test]
 async fn what_cannot_be_asked_is_refused_by_name() {
     let (services, config) = Services::serve(true, 2).await;
-    let anthropic = ProviderConfig::anthropic(convergio_executor::model::Secret::new("k"));
+    let anthropic = ProviderConfig::for_anthropic(convergio_executor::model::Secret::new("k"));
     let deaf = ProviderConfig {
         name: "deaf".into(),
         base_url: config.base_url.clone(),

@@ -4,7 +4,7 @@ use convergio_domain::event::Event;
 use convergio_domain::id::StepId;
 use convergio_domain::payload::PayloadSlot;
 use convergio_domain::run::{
-    Phase, Reason, Resolution, Resolve, RunCommand, RunState, Signal, StepStatus,
+    CommandReason, Resolution, ResolveStep, RunCommand, RunPhase, RunState, SendSignal, StepStatus,
 };
 use convergio_domain::stream::StreamKey;
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ async fn a_paused_run_stands_still_until_it_is_resumed() {
     assert!(state.paused && !state.steps.contains_key(&step("after")), "{state:?}");
     platform.start();
     platform.tell(&run, RunCommand::Resume).await;
-    assert_eq!(platform.ended(&run).await.phase, Phase::Completed);
+    assert_eq!(platform.ended(&run).await.phase, RunPhase::Completed);
     platform.stop().await;
     platform.replay(&run, ASKING).await.expect("no divergence");
 }
@@ -55,7 +55,7 @@ nodes:
 fn signal(name: &str) -> RunCommand {
     let signal = name.parse().expect("a name");
     let (id, payload) = (Uuid::now_v7(), PayloadSlot(0));
-    RunCommand::Signal(Signal { id, signal, payload })
+    RunCommand::Signal(SendSignal { id, name: signal, payload })
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn what_a_signal_carries_is_the_output_of_the_node_that_waits() {
             platform.tell_with(&run, signal("payment"), &carried).await;
         }
         let state = platform.ended(&run).await;
-        assert_eq!(state.phase, Phase::Completed, "{:?}", state.error);
+        assert_eq!(state.phase, RunPhase::Completed, "{:?}", state.error);
         let output = platform.output(&run, &state).await;
         assert_eq!(output, json!({"paid": 12, "note": "Ann"}));
         platform.stop().await;
@@ -116,11 +116,11 @@ async fn a_failed_run_is_retried_and_repeats_nothing_that_is_done() {
     let mut platform = Platform::with_models(vec![provider]);
     let run = platform.create(&manifest, &json!({})).await;
     platform.start();
-    assert_eq!(platform.ended(&run).await.phase, Phase::Failed);
+    assert_eq!(platform.ended(&run).await.phase, RunPhase::Failed);
     assert_eq!(model.calls(), 2);
     platform.tell(&run, RunCommand::Retry { steps: vec![step("ask")] }).await;
     let state = platform.ended(&run).await;
-    assert_eq!(state.phase, Phase::Completed, "{:?}", state.error);
+    assert_eq!(state.phase, RunPhase::Completed, "{:?}", state.error);
     platform.stop().await;
     let events = platform.events(&run).await;
     let first = |event: &&Event| matches!(event, Event::StepStarted(s) if s.step == step("first"));
@@ -139,16 +139,16 @@ async fn undecided(platform: &Platform, run: &StreamKey, id: &str) {
 
 fn resolve(id: &str, resolution: Resolution) -> RunCommand {
     let output = (resolution == Resolution::Completed).then_some(PayloadSlot(0));
-    RunCommand::Resolve(Resolve { step: step(id), resolution, output, reason: None })
+    RunCommand::Resolve(ResolveStep { step: step(id), resolution, output, reason: None })
 }
 
 #[tokio::test]
 async fn a_failure_that_asks_goes_on_as_somebody_decides() {
     let manifest = chain("on_error: ask");
     for (resolution, phase) in [
-        (Resolution::Retry, Phase::Completed),
-        (Resolution::Skip, Phase::Failed),
-        (Resolution::Failed, Phase::Failed),
+        (Resolution::Retry, RunPhase::Completed),
+        (Resolution::Skip, RunPhase::Failed),
+        (Resolution::Failed, RunPhase::Failed),
     ] {
         let (model, provider) = Model::serve(Behaviour::BusyFirst(2)).await;
         let mut platform = Platform::with_models(vec![provider]);
@@ -213,7 +213,7 @@ async fn a_lost_call_waits_for_a_decision_when_the_manifest_says_so() {
         platform.tell_with(&run, told, &json!("found in the export")).await;
         let state = platform.ended(&run).await;
         let events = platform.events(&run).await;
-        assert_eq!(state.phase, Phase::Completed, "{:?}", state.error);
+        assert_eq!(state.phase, RunPhase::Completed, "{:?}", state.error);
         assert_eq!(platform.output(&run, &state).await, json!("found in the export"));
         assert_eq!(model.calls(), 0, "{policy}: it was not made again");
         assert_eq!(count(&events, "run.step.asked.v1"), 1);
@@ -227,7 +227,7 @@ async fn a_lost_call_is_sent_again_under_the_same_key_to_who_recognises_it() {
     let manifest = chain("on_unknown: retry_if_idempotent");
     let (mut platform, run, model) = lost(&manifest, true).await;
     let state = platform.ended(&run).await;
-    assert_eq!(state.phase, Phase::Completed, "{:?}", state.error);
+    assert_eq!(state.phase, RunPhase::Completed, "{:?}", state.error);
     platform.stop().await;
     let keys = model.keys.lock().expect("whole").clone();
     assert!(keys.len() == 2 && keys[0] == keys[1] && keys[0] != "none", "{keys:?}");
@@ -243,7 +243,7 @@ async fn a_lost_call_is_sent_again_under_the_same_key_to_who_recognises_it() {
 async fn a_decision_about_a_lost_call_may_be_another_try_or_a_failure() {
     let manifest = chain("on_unknown: ask");
     for (resolution, phase) in
-        [(Resolution::Retry, Phase::Completed), (Resolution::Failed, Phase::Failed)]
+        [(Resolution::Retry, RunPhase::Completed), (Resolution::Failed, RunPhase::Failed)]
     {
         let (mut platform, run, _model) = lost(&manifest, false).await;
         undecided(&platform, &run, "ask").await;
@@ -273,11 +273,11 @@ nodes:
     hashes.dedup();
     assert_eq!(hashes.len(), 2, "each is bound to its own content");
     for (id, approval) in &asked {
-        let answer = convergio_domain::run::Answer {
+        let answer = convergio_domain::run::AnswerApproval {
             approval: *id,
             content_hash: approval.content_hash.clone(),
             granted: true,
-            reason: Some(Reason::Sealed(PayloadSlot(0))),
+            reason: Some(CommandReason::Sealed(PayloadSlot(0))),
             roles: vec![approval.role.clone()],
         };
         platform.reply(&run, answer, &approval.role).await;

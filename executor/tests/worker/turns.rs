@@ -2,7 +2,7 @@
 //! is over is done again.
 
 use convergio_domain::event::Event;
-use convergio_domain::run::{Phase, RunState};
+use convergio_domain::run::{RunPhase, RunState};
 use serde_json::{Value, json};
 
 use crate::harness::{Ended, Platform};
@@ -158,7 +158,7 @@ async fn another_executor_goes_on_in_the_middle_of_the_turns() {
     platform.replace_models(vec![provider]);
     platform.start();
     let state = platform.ended(&run).await;
-    assert_eq!(state.phase, Phase::Completed, "{:?}", state.error);
+    assert_eq!(state.phase, RunPhase::Completed, "{:?}", state.error);
     let events = platform.events(&run).await;
     let count = |kind: &str| events.iter().filter(|e| e.type_name() == kind).count();
     assert_eq!(count("run.tool_call.completed.v1"), 1, "no tool is called twice");

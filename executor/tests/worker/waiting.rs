@@ -1,6 +1,6 @@
 //! Steps that wait: sleeps and people.
 
-use convergio_domain::run::{Phase, RunState};
+use convergio_domain::run::{RunPhase, RunState};
 use serde_json::json;
 
 use crate::harness::Platform;
@@ -23,7 +23,7 @@ async fn a_granted_approval_lets_the_run_go_on() {
     let run = platform.create(&asking("7d"), &json!({"text": "it"})).await;
     platform.start();
     platform.answer(&run, true).await;
-    assert_eq!(platform.ended(&run).await.phase, Phase::Completed);
+    assert_eq!(platform.ended(&run).await.phase, RunPhase::Completed);
     platform.stop().await;
 }
 
@@ -55,7 +55,7 @@ async fn an_answer_given_while_nobody_executes_is_found_at_the_start() {
     platform.stop().await;
     platform.answer(&run, true).await;
     platform.start();
-    assert_eq!(platform.ended(&run).await.phase, Phase::Completed);
+    assert_eq!(platform.ended(&run).await.phase, RunPhase::Completed);
     platform.stop().await;
 }
 
@@ -81,6 +81,6 @@ async fn a_sleep_survives_the_executor() {
     platform.until(&run, sleeps).await;
     platform.stop().await;
     platform.start();
-    assert_eq!(platform.ended(&run).await.phase, Phase::Completed);
+    assert_eq!(platform.ended(&run).await.phase, RunPhase::Completed);
     platform.stop().await;
 }

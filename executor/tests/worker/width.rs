@@ -6,7 +6,7 @@ use std::fmt::Write;
 use convergio_domain::event::Event;
 use convergio_domain::id::RunId;
 use convergio_domain::payload::PayloadSlot;
-use convergio_domain::run::{Phase, RunCommand, RunState, Signal};
+use convergio_domain::run::{RunCommand, RunPhase, RunState, SendSignal};
 use convergio_domain::stream::StreamKey;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -182,12 +182,12 @@ async fn runs_that_wait_for_places_begin_after_a_restart_too() {
     for _ in 0..3 {
         platform.start();
         let state = platform.until(&run, |state| open_child(state).is_some()).await;
-        let child = StreamKey::run(tenant(), open_child(&state).expect("it is open"));
+        let child = StreamKey::for_run(tenant(), open_child(&state).expect("it is open"));
         platform.until(&child, |state| !state.steps.is_empty()).await;
         platform.stop().await;
-        let signal = Signal {
+        let signal = SendSignal {
             id: Uuid::now_v7(),
-            signal: "go".parse().expect("a name"),
+            name: "go".parse().expect("a name"),
             payload: PayloadSlot(0),
         };
         platform.tell_with(&child, RunCommand::Signal(signal), &json!("went")).await;
@@ -198,7 +198,7 @@ async fn runs_that_wait_for_places_begin_after_a_restart_too() {
     }
     platform.start();
     let state = platform.ended(&run).await;
-    assert_eq!(state.phase, Phase::Completed, "{:?}", state.error);
+    assert_eq!(state.phase, RunPhase::Completed, "{:?}", state.error);
     assert_eq!(script.requests().len(), 2, "nothing is asked again");
     platform.replay(&run, CALLER).await.expect("no divergence");
 }

@@ -9,13 +9,13 @@ use bytes::Bytes;
 use convergio_domain::chat::Privacy;
 use convergio_domain::event::Event;
 use convergio_domain::id::{ExecutorId, RunId, StepId};
-use convergio_domain::payload::{PayloadSlot, Purpose};
+use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::run::{
-    Advance, Answer, Budget, ChildIntent, CreateRun, Intent, Lineage, Origin, Phase, Rejection,
-    Run, RunCommand, Signal, Start, child_run_id,
+    AdvanceRun, AnswerApproval, Budget, ChildIntent, CreateRun, Provenance, Run, RunCommand,
+    RunOrigin, RunPhase, RunRejection, SendSignal, StepIntent, StepStart, child_run_id,
 };
 use convergio_domain::stream::{Seq, StreamKey};
-use convergio_eventstore::embedded::{Config, EmbeddedLog};
+use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
 use convergio_eventstore::{CommitError, Payload};
 use futures_util::StreamExt;
 use serde_json::json;
@@ -77,18 +77,18 @@ impl Subscriber for LoggedErrors {
 /// On a log in files: writers meet there, as each waits for its commit.
 fn platform() -> (Platform, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
-    let log = EmbeddedLog::open(&Config::new(folder.path())).expect("opens");
+    let log = EmbeddedLog::open(&EmbeddedConfig::new(folder.path())).expect("opens");
     (Platform::on(Arc::new(log), Vec::new()), folder)
 }
 
-fn payload(json: &str, purpose: Purpose) -> Payload {
+fn payload(json: &str, purpose: PayloadPurpose) -> Payload {
     let bytes = Bytes::copy_from_slice(json.as_bytes());
     Payload { bytes, media_type: "application/json".into(), purpose, subject: None }
 }
 
 fn signal(name: &str) -> RunCommand {
     let (id, signal) = (Uuid::now_v7(), name.parse().expect("a name"));
-    RunCommand::Signal(Signal { id, signal, payload: PayloadSlot(0) })
+    RunCommand::Signal(SendSignal { id, name: signal, payload: PayloadSlot(0) })
 }
 
 /// A command to a run, as a request of its own.
@@ -96,26 +96,26 @@ fn submit(
     platform: &Platform,
     run: &StreamKey,
     command: RunCommand,
-) -> impl Future<Output = Result<(), CommitError<Rejection>>> + Send + use<> {
+) -> impl Future<Output = Result<(), CommitError<RunRejection>>> + Send + use<> {
     let (repository, context) = (platform.repository.clone(), platform.context());
     let (run, is_signal) = (run.clone(), matches!(command, RunCommand::Signal(_)));
-    let carried = payload("{\"by\": \"Ann\"}", Purpose::Signal);
+    let carried = payload("{\"by\": \"Ann\"}", PayloadPurpose::Signal);
     let carried: Vec<Payload> = is_signal.then_some(carried).into_iter().collect();
     async move {
         let commands = |_: &_, _| (command.clone(), carried.clone());
-        repository.submit::<Run>(&run, &context, commands).await
+        repository.submit_command::<Run>(&run, &context, commands).await
     }
 }
 
 /// Waits for the end of a run without folding it again at every record.
-async fn end_of(platform: &Platform, run: &StreamKey) -> Phase {
-    let mut records = platform.repository.log().tail_stream(run, Seq(0));
+async fn end_of(platform: &Platform, run: &StreamKey) -> RunPhase {
+    let mut records = platform.repository.event_log().tail_stream(run, Seq(0));
     let ending = async {
         loop {
             let record = records.next().await.expect("the log goes on").expect("readable");
             match record.body.events.last() {
-                Some(Event::RunCompleted(_)) => return Phase::Completed,
-                Some(Event::RunFailed(_)) => return Phase::Failed,
+                Some(Event::RunCompleted(_)) => return RunPhase::Completed,
+                Some(Event::RunFailed(_)) => return RunPhase::Failed,
                 _ => {}
             }
         }
@@ -147,7 +147,7 @@ async fn signals_and_answers_at_once_to_a_run_at_work_are_all_taken() {
     let asked = platform.until(&run, |state| state.approvals.len() == NODES).await;
     let mut writers = JoinSet::new();
     for (id, approval) in &asked.approvals {
-        let answer = Answer {
+        let answer = AnswerApproval {
             approval: *id,
             content_hash: approval.content_hash.clone(),
             granted: true,
@@ -160,7 +160,7 @@ async fn signals_and_answers_at_once_to_a_run_at_work_are_all_taken() {
     for written in writers.join_all().await {
         written.expect("its turn comes");
     }
-    assert_eq!(end_of(&platform, &run).await, Phase::Completed);
+    assert_eq!(end_of(&platform, &run).await, RunPhase::Completed);
     platform.stop().await;
     platform.replay(&run, &manifest).await.expect("no divergence");
     errors.check_none();
@@ -184,15 +184,15 @@ async fn a_run_at_work_is_not_starved_by_others_that_write_to_it_all_the_time() 
         let (repository, context) = (platform.repository.clone(), platform.context());
         let (run, taken) = (run.clone(), Arc::clone(&taken));
         writers.spawn(async move {
-            let carried = payload("1", Purpose::Signal);
+            let carried = payload("1", PayloadPurpose::Signal);
             let commands = |_: &_, _| (signal("more"), vec![carried.clone()]);
-            while repository.submit::<Run>(&run, &context, commands).await.is_ok() {
+            while repository.submit_command::<Run>(&run, &context, commands).await.is_ok() {
                 taken.fetch_add(1, Ordering::Relaxed);
             }
         });
     }
     platform.start();
-    assert_eq!(end_of(&platform, &run).await, Phase::Completed);
+    assert_eq!(end_of(&platform, &run).await, RunPhase::Completed);
     writers.join_all().await;
     platform.stop().await;
     let taken = taken.load(Ordering::Relaxed);
@@ -214,49 +214,52 @@ async fn begin_children(platform: &Platform, parent: &StreamKey) {
     let (id, inner) = platform.register(INNER).await;
     let budget = Budget { tokens: None, cost: None, wall: None, deadline: None };
     let intent = |number: usize| ChildIntent {
-        at: None,
+        tool_call: None,
         child: child_run_id(RunId(parent.id), &step(number), 1, None),
         graph: id,
-        version: inner.version(),
+        version: inner.compute_version(),
         input: PayloadSlot(0),
         manifest: None,
         budget,
         privacy: Privacy::Any,
         agent: None,
     };
-    let input = vec![payload("{}", Purpose::Input)];
+    let input = vec![payload("{}", PayloadPurpose::Input)];
     for part in 0..WITHIN / 100 {
         let numbers = part * 100..(part + 1) * 100;
-        let start = |number| Start { step: step(number), intent: Intent::Child(intent(number)) };
-        let advance = Advance {
+        let start = |number| StepStart {
+            step: step(number),
+            intent: StepIntent::CreateChild(intent(number)),
+        };
+        let advance = AdvanceRun {
             executor: ExecutorId(Uuid::nil()),
-            moves: Vec::new(),
+            turn_updates: Vec::new(),
             outcomes: Vec::new(),
-            instant: Vec::new(),
-            ready: Vec::new(),
+            instant_outcomes: Vec::new(),
+            ready_steps: Vec::new(),
             starts: numbers.map(start).collect(),
             end: None,
         };
         let commands = |_: &_, _| (RunCommand::Advance(advance.clone()), input.clone());
         let (repository, context) = (&platform.repository, platform.context());
-        let written = repository.submit::<Run>(parent, &context, commands).await;
+        let written = repository.submit_command::<Run>(parent, &context, commands).await;
         written.expect("the run takes it");
     }
     for number in 0..WITHIN {
-        let origin = Some(Origin { run: RunId(parent.id), step: step(number), depth: 1 });
+        let origin = Some(RunOrigin { run: RunId(parent.id), step: step(number), depth: 1 });
         let create = CreateRun {
             privacy: Privacy::Any,
             graph: id,
-            version: inner.version(),
+            version: inner.compute_version(),
             input: PayloadSlot(0),
             budget,
             request_hash: "test".into(),
-            lineage: Lineage { origin, agent: None },
+            provenance: Provenance { origin, agent: None },
         };
-        let child = StreamKey::run(tenant(), intent(number).child);
+        let child = StreamKey::for_run(tenant(), intent(number).child);
         let commands = |_: &_, _| (RunCommand::Create(create.clone()), input.clone());
         let (repository, context) = (&platform.repository, platform.context());
-        repository.submit::<Run>(&child, &context, commands).await.expect("new");
+        repository.submit_command::<Run>(&child, &context, commands).await.expect("new");
     }
 }
 
@@ -274,7 +277,7 @@ async fn the_ends_of_five_hundred_runs_within_one_are_all_told_at_once() {
     let parent = platform.create(&manifest, &json!({})).await;
     begin_children(&platform, &parent).await;
     platform.start();
-    assert_eq!(end_of(&platform, &parent).await, Phase::Completed);
+    assert_eq!(end_of(&platform, &parent).await, RunPhase::Completed);
     platform.stop().await;
     let events = platform.events(&parent).await;
     let ends = events.iter().filter(|event| matches!(event, Event::ChildEnded(_))).count();

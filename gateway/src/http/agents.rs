@@ -8,12 +8,12 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use bytes::Bytes;
-use convergio_domain::agent::{AgentCommand, AgentNoun, AgentState, NAME_LIMIT, agent_id};
+use convergio_domain::agent::{AGENT_NAME_LIMIT, AgentCommand, AgentNoun, AgentState, agent_id};
 use convergio_domain::chat::Privacy;
 use convergio_domain::id::{AgentId, NodeId};
-use convergio_domain::once::{Once, RequestedCommand};
-use convergio_domain::payload::{PayloadSlot, Purpose};
-use convergio_domain::run::Lineage;
+use convergio_domain::idempotency::{IdempotentNoun, RequestedCommand};
+use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
+use convergio_domain::run::Provenance;
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::Payload;
 use convergio_projections::AgentRow;
@@ -24,15 +24,15 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::IntoParams;
 
-use super::events::Standing;
-use super::filters::{AgentStatus, PAGE_ITEMS, PageLimit};
+use super::events::StreamStatus;
 use super::json_body::JsonBody;
+use super::list_filters::{AgentStatus, PAGE_ITEMS, PageLimit};
 use super::runs::NewRun;
-use super::{Query, events, graphs, runs};
+use super::{QueryParams, events, graphs, runs};
 use crate::app::{App, Caller, Gateway};
 use crate::auth::Identity;
 use crate::problem::ApiError;
-use crate::{answers, convert, idempotency};
+use crate::{convert, idempotency, idempotent_answers};
 
 /// Defines an agent. The same name again changes it, or brings a terminated one back.
 #[utoipa::path(post, path = "/v1/agents", tag = "agents", params(
@@ -42,7 +42,7 @@ use crate::{answers, convert, idempotency};
     (status = 401, description = "Not signed in", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
 ))]
-pub(crate) async fn create(
+pub(crate) async fn define_agent(
     State(gateway): App,
     Extension(caller): Caller,
     headers: HeaderMap,
@@ -50,59 +50,61 @@ pub(crate) async fn create(
 ) -> Result<(StatusCode, Json<AgentView>), ApiError> {
     let JsonBody(request) = body?;
     // A name is part of a graph's name and of URLs, so it follows the grammar of node ids.
-    let is_name = request.name.parse::<NodeId>().is_ok() && request.name.len() <= NAME_LIMIT;
+    let is_name = request.name.parse::<NodeId>().is_ok() && request.name.len() <= AGENT_NAME_LIMIT;
     if !is_name {
-        let message = format!("name: use 1 to {NAME_LIMIT} characters of a-z, 0-9, `_` and `-`");
-        return Err(ApiError::invalid(message));
+        let message =
+            format!("name: use 1 to {AGENT_NAME_LIMIT} characters of a-z, 0-9, `_` and `-`");
+        return Err(ApiError::invalid_request(message));
     }
-    let manifest = manifest(&request).to_string();
+    let manifest = agent_manifest(&request).to_string();
     let parsed = gateway.parse_manifest(&caller, &manifest).await?;
     let definition = serde_json::to_vec(&request).unwrap_or_default();
     idempotency::check_scoped_key(&gateway, &caller, &headers, "POST /v1/agents", &definition)
         .await?;
     let request_id = idempotency::request_id(&caller, &headers)?;
     // The graph is stored first: an agent must not name a version that the log lacks.
-    let (graph, version) = graphs::store(&gateway, &caller, &parsed.graph, request_id).await?;
+    let (graph, version) =
+        graphs::store_version(&gateway, &caller, &parsed.graph, request_id).await?;
     let id = agent_id(&caller.tenant, &request.name);
     let define =
         AgentCommand::Define { name: request.name, graph, version, definition: PayloadSlot(0) };
     let definition = Payload {
         bytes: Bytes::from(definition),
         media_type: "application/json".into(),
-        purpose: Purpose::Manifest,
+        purpose: PayloadPurpose::Manifest,
         subject: None,
     };
     let command = RequestedCommand { request: request_id, command: define };
     let command = |_: &_, _| (command.clone(), vec![definition.clone()]);
-    let stream = StreamKey::agent(caller.tenant.clone(), id);
-    let context = gateway.context(&caller);
-    gateway.repository.execute::<Once<AgentNoun>>(&stream, &context, command).await?;
+    let stream = StreamKey::for_agent(caller.tenant.clone(), id);
+    let context = gateway.decision_context(&caller);
+    gateway.repository.execute::<IdempotentNoun<AgentNoun>>(&stream, &context, command).await?;
     // The view waits for the read models, so it shows this definition.
-    Ok((StatusCode::CREATED, Json(view(&gateway, &caller, id).await?)))
+    Ok((StatusCode::CREATED, Json(load_agent_view(&gateway, &caller, id).await?)))
 }
 
 /// Builds the manifest of the one-node graph that an agent runs as.
-fn manifest(request: &AgentRequest) -> Value {
+fn agent_manifest(request: &AgentRequest) -> Value {
     let limits = request.limits.clone().unwrap_or_default();
     let mut agent = Map::new();
-    let mut put = |key: &str, value: Option<Value>| {
+    let mut put_field = |key: &str, value: Option<Value>| {
         agent.extend(value.map(|value| (key.to_owned(), value)));
     };
-    put("prompt", Some(json!("{{ inputs.message }}")));
-    put("model", request.model.as_ref().map(|model| json!(model)));
-    put("system", request.system.as_ref().map(|system| json!(system)));
-    put("privacy", request.privacy.as_ref().map(|privacy| json!(privacy)));
-    put("schema", request.schema.clone());
-    put("temperature", request.temperature.map(|temperature| json!(temperature)));
-    put("memory", request.memory.clone());
-    put("max_tokens", limits.max_tokens.map(|limit| json!(limit)));
+    put_field("prompt", Some(json!("{{ inputs.message }}")));
+    put_field("model", request.model.as_ref().map(|model| json!(model)));
+    put_field("system", request.system.as_ref().map(|system| json!(system)));
+    put_field("privacy", request.privacy.as_ref().map(|privacy| json!(privacy)));
+    put_field("schema", request.schema.clone());
+    put_field("temperature", request.temperature.map(|temperature| json!(temperature)));
+    put_field("memory", request.memory.clone());
+    put_field("max_tokens", limits.max_tokens.map(|limit| json!(limit)));
     // Without tools there is a single call, which `max_tokens` and the budget bound already.
     if !request.tools.is_empty() {
-        put("tools", Some(json!(request.tools)));
-        put("max_total_tokens", limits.max_total_tokens.map(|limit| json!(limit)));
+        put_field("tools", Some(json!(request.tools)));
+        put_field("max_total_tokens", limits.max_total_tokens.map(|limit| json!(limit)));
     }
-    put("max_turns", limits.max_turns.map(|limit| json!(limit)));
-    put("max_tool_calls", limits.max_tool_calls.map(|limit| json!(limit)));
+    put_field("max_turns", limits.max_turns.map(|limit| json!(limit)));
+    put_field("max_tool_calls", limits.max_tool_calls.map(|limit| json!(limit)));
     let mut node = json!({"id": "reply", "agent": agent});
     let mut budget = Map::new();
     budget.extend(limits.max_total_tokens.map(|limit| ("tokens".to_owned(), json!(limit))));
@@ -145,16 +147,16 @@ pub(crate) struct AgentsQuery {
     (status = 400, description = "The query is not valid", body = Problem),
     (status = 401, description = "Not signed in", body = Problem),
 ))]
-pub(crate) async fn list(
+pub(crate) async fn list_agents(
     State(gateway): App,
     Extension(caller): Caller,
-    Query(query): Query<AgentsQuery>,
+    QueryParams(query): QueryParams<AgentsQuery>,
 ) -> Result<Json<Page<AgentView>>, ApiError> {
     let status = query.status.unwrap_or_default().as_filter();
     let limit = query.limit.map_or(PAGE_ITEMS, usize::from);
     let (tenant, cursor) = (caller.tenant.as_str(), query.cursor.as_deref());
-    let listed = gateway.queries.agents(tenant, status, cursor, limit).await?;
-    let items = listed.items.into_iter().map(agent_view).collect();
+    let listed = gateway.queries.list_agents(tenant, status, cursor, limit).await?;
+    let items = listed.items.into_iter().map(to_agent_view).collect();
     Ok(Json(Page { items, next_cursor: listed.next_cursor }))
 }
 
@@ -166,35 +168,39 @@ pub(crate) async fn list(
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such agent", body = Problem),
 ))]
-pub(crate) async fn show(
+pub(crate) async fn show_agent(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
 ) -> Result<Json<AgentView>, ApiError> {
-    view(&gateway, &caller, agent(&caller, &id)?).await.map(Json)
+    load_agent_view(&gateway, &caller, parse_agent_id(&caller, &id)?).await.map(Json)
 }
 
 /// Returns the id that a path names; names are shorter than ids, so the length tells them apart.
-fn agent(caller: &Identity, id: &str) -> Result<AgentId, ApiError> {
-    if id.len() <= NAME_LIMIT {
+fn parse_agent_id(caller: &Identity, id: &str) -> Result<AgentId, ApiError> {
+    if id.len() <= AGENT_NAME_LIMIT {
         return Ok(agent_id(&caller.tenant, id));
     }
     id.parse().map_err(|_| ApiError::not_found("agent"))
 }
 
-async fn view(gateway: &Gateway, caller: &Identity, id: AgentId) -> Result<AgentView, ApiError> {
-    let stream = StreamKey::agent(caller.tenant.clone(), id);
+async fn load_agent_view(
+    gateway: &Gateway,
+    caller: &Identity,
+    id: AgentId,
+) -> Result<AgentView, ApiError> {
+    let stream = StreamKey::for_agent(caller.tenant.clone(), id);
     // Waits for the read models, so that an agent is shown as the command before left it.
     if !gateway.catch_up(&stream).await? {
         return Err(ApiError::not_found("agent"));
     }
-    let row = gateway.queries.agent(caller.tenant.as_str(), &id.to_string()).await?;
+    let row = gateway.queries.find_agent(caller.tenant.as_str(), &id.to_string()).await?;
     let row = row.ok_or_else(|| ApiError::not_found("agent"))?;
-    let definition = Some(gateway.open(&stream, &row.definition).await?);
-    Ok(AgentView { definition, ..agent_view(row) })
+    let definition = Some(gateway.open_payload(&stream, &row.definition).await?);
+    Ok(AgentView { definition, ..to_agent_view(row) })
 }
 
-fn agent_view(row: AgentRow) -> AgentView {
+fn to_agent_view(row: AgentRow) -> AgentView {
     AgentView {
         id: row.agent,
         name: row.name,
@@ -204,13 +210,17 @@ fn agent_view(row: AgentRow) -> AgentView {
         definition: None,
         runs: u64::try_from(row.runs).unwrap_or(0),
         last_run: row.last_run,
-        created_at: convert::rfc3339(row.created_ms),
-        updated_at: convert::rfc3339(row.updated_ms),
+        created_at: convert::format_rfc3339(row.created_ms),
+        updated_at: convert::format_rfc3339(row.updated_ms),
     }
 }
 
-async fn state(gateway: &Gateway, caller: &Identity, id: AgentId) -> Result<AgentState, ApiError> {
-    let stream = StreamKey::agent(caller.tenant.clone(), id);
+async fn load_agent_state(
+    gateway: &Gateway,
+    caller: &Identity,
+    id: AgentId,
+) -> Result<AgentState, ApiError> {
+    let stream = StreamKey::for_agent(caller.tenant.clone(), id);
     let loaded = gateway.repository.load::<AgentNoun>(&stream).await?;
     if loaded.state.graph.is_none() {
         return Err(ApiError::not_found("agent"));
@@ -231,55 +241,59 @@ async fn state(gateway: &Gateway, caller: &Identity, id: AgentId) -> Result<Agen
     (status = 409, description = "The agent was terminated", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
 ))]
-pub(crate) async fn run(
+pub(crate) async fn run_agent(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
     body: Result<JsonBody<AgentMessage>, ApiError>,
 ) -> Result<Response, ApiError> {
-    let id = agent(&caller, &id)?;
+    let id = parse_agent_id(&caller, &id)?;
     let JsonBody(request) = body?;
     let scope = format!("POST /v1/agents/{id}/run");
-    let hashed = serde_json::to_vec(&request).unwrap_or_default();
-    let begun = runs::find_begun(&gateway, &caller, &headers, &scope, &hashed).await?;
-    let accepted = match begun {
+    let hashed_body = serde_json::to_vec(&request).unwrap_or_default();
+    let previous_run =
+        runs::find_accepted_run(&gateway, &caller, &headers, &scope, &hashed_body).await?;
+    let accepted = match previous_run {
         Some(accepted) => accepted,
-        None => begin(&gateway, &caller, &headers, id, request, (&scope, &hashed)).await?,
+        None => {
+            begin_agent_run(&gateway, &caller, &headers, id, request, (&scope, &hashed_body))
+                .await?
+        }
     };
     // The run's id derives from the key, so that a repetition streams the same run.
-    if answers::wants_event_stream(&headers) {
+    if idempotent_answers::wants_event_stream(&headers) {
         let stream = runs::run_stream(&caller, &accepted.run_id)?;
-        return events::streamed(gateway, stream, Seq(0)).await;
+        return events::sse_response(gateway, stream, Seq(0)).await;
     }
     Ok((StatusCode::ACCEPTED, Json(accepted)).into_response())
 }
 
 /// Creates a run of an agent that is not terminated.
-async fn begin(
+async fn begin_agent_run(
     gateway: &Gateway,
     caller: &Identity,
     headers: &HeaderMap,
     id: AgentId,
     request: AgentMessage,
-    (scope, hashed): (&str, &[u8]),
+    (scope, hashed_body): (&str, &[u8]),
 ) -> Result<RunAccepted, ApiError> {
-    let state = state(gateway, caller, id).await?;
-    let Some((graph, version)) = state.runnable().cloned() else {
+    let state = load_agent_state(gateway, caller, id).await?;
+    let Some((graph, version)) = state.runnable_graph().cloned() else {
         let message = "the agent was terminated: define it anew, then run it";
         return Err(ApiError::new(error_code::REQUEST_CONFLICT, message));
     };
     let (version, manifest) =
-        runs::manifest(gateway, caller, graph, Some(version.as_str())).await?;
-    let new = NewRun {
+        runs::load_manifest(gateway, caller, graph, Some(version.as_str())).await?;
+    let new_run = NewRun {
         graph,
         version,
         budget: manifest.budget,
         privacy: Privacy::Any,
         inputs: json!({"message": request.message}),
-        lineage: Lineage { agent: Some(id), ..Lineage::default() },
+        lineage: Provenance { agent: Some(id), ..Provenance::default() },
     };
-    runs::begin(gateway, caller, headers, scope, hashed, new).await
+    runs::create_run(gateway, caller, headers, scope, hashed_body, new_run).await
 }
 
 /// Terminates an agent: it runs no more. Runs that are under way go on. Twice changes nothing.
@@ -291,20 +305,20 @@ async fn begin(
     (status = 404, description = "There is no such agent", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
 ))]
-pub(crate) async fn terminate(
+pub(crate) async fn terminate_agent(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Json<AgentView>, ApiError> {
-    let id = agent(&caller, &id)?;
-    let stream = StreamKey::agent(caller.tenant.clone(), id);
+    let id = parse_agent_id(&caller, &id)?;
+    let stream = StreamKey::for_agent(caller.tenant.clone(), id);
     let request = idempotency::request_id(&caller, &headers)?;
     let command = RequestedCommand { request, command: AgentCommand::Terminate };
     let command = |_: &_, _| (command.clone(), Vec::new());
-    let context = gateway.context(&caller);
-    gateway.repository.execute::<Once<AgentNoun>>(&stream, &context, command).await?;
-    view(&gateway, &caller, id).await.map(Json)
+    let context = gateway.decision_context(&caller);
+    gateway.repository.execute::<IdempotentNoun<AgentNoun>>(&stream, &context, command).await?;
+    load_agent_view(&gateway, &caller, id).await.map(Json)
 }
 
 /// Streams what happens to an agent over a WebSocket, one JSON frame each: its definitions, its
@@ -317,21 +331,22 @@ pub(crate) async fn terminate(
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such agent", body = Problem),
 ))]
-pub(crate) async fn stream(
+pub(crate) async fn stream_agent_events(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
-    Query(query): Query<events::StreamQuery>,
+    QueryParams(query): QueryParams<events::StreamQuery>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
-    let stream = StreamKey::agent(caller.tenant.clone(), agent(&caller, &id)?);
-    if gateway.repository.log().head(&stream).await?.is_none() {
+    let stream = StreamKey::for_agent(caller.tenant.clone(), parse_agent_id(&caller, &id)?);
+    if gateway.repository.event_log().stream_head(&stream).await?.is_none() {
         return Err(ApiError::not_found("agent"));
     }
-    let upgrade = upgrade.map_err(|error| ApiError::invalid(error.body_text()))?;
+    let upgrade = upgrade.map_err(|error| ApiError::invalid_request(error.body_text()))?;
     // A WebSocket outlives the request's authentication, so it ends with the token.
-    let revocation = gateway.tokens.revocation(caller.token);
-    let frames = events::follow(gateway, stream, Seq(query.after()), Standing::default());
+    let revocation = gateway.tokens.wait_for_revocation(caller.token);
+    let frames =
+        events::follow_stream(gateway, stream, Seq(query.after_seq()), StreamStatus::default());
     let frames = frames.take_until(Box::pin(revocation));
-    Ok(upgrade.on_upgrade(move |socket| events::send(socket, frames)))
+    Ok(upgrade.on_upgrade(move |socket| events::send_frames(socket, frames)))
 }

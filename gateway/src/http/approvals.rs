@@ -5,16 +5,16 @@ use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::{Extension, Json};
 use convergio_domain::id::ApprovalId;
-use convergio_domain::run::{Answer, Run, RunCommand};
+use convergio_domain::run::{AnswerApproval, Run, RunCommand};
 use convergio_projections::ApprovalRow;
 use convergio_schemas::wire::{ApprovalAnswer, ApprovalView, Decision, Page, Problem};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::Query;
-use super::filters::{self, PAGE_ITEMS, PageLimit, QuestionState};
+use super::QueryParams;
+use super::list_filters::{self, PAGE_ITEMS, PageLimit, QuestionState};
+use super::run_control::{REASON_CHARACTERS_LIMIT, seal_reason};
 use super::runs::run_stream;
-use super::steer::{REASON_LIMIT, sealed_reason};
 use crate::app::{App, Caller, Gateway};
 use crate::auth::Identity;
 use crate::problem::ApiError;
@@ -42,35 +42,45 @@ pub(crate) struct ApprovalsQuery {
     (status = 400, description = "The query is not valid", body = Problem),
     (status = 401, description = "Not signed in", body = Problem),
 ))]
-pub(crate) async fn list(
+pub(crate) async fn list_approvals(
     State(gateway): App,
     Extension(caller): Caller,
-    Query(query): Query<ApprovalsQuery>,
+    QueryParams(query): QueryParams<ApprovalsQuery>,
 ) -> Result<Json<Page<ApprovalView>>, ApiError> {
-    let run = filters::run(&gateway, &caller, query.run.as_deref()).await?;
+    let run = list_filters::resolve_run(&gateway, &caller, query.run.as_deref()).await?;
     let filter = [run.as_deref(), query.state.unwrap_or_default().as_filter()];
     let limit = query.limit.map_or(PAGE_ITEMS, usize::from);
     let (tenant, cursor) = (caller.tenant.as_str(), query.cursor.as_deref());
-    let listed = gateway.queries.approvals(tenant, filter, cursor, limit).await?;
-    let items = listed.items.into_iter().map(convert::approval).collect();
+    let listed = gateway.queries.list_approvals(tenant, filter, cursor, limit).await?;
+    let items = listed.items.into_iter().map(convert::to_approval_view).collect();
     Ok(Json(Page { items, next_cursor: listed.next_cursor }))
 }
 
-async fn row(gateway: &Gateway, caller: &Identity, id: &str) -> Result<ApprovalRow, ApiError> {
-    let row = gateway.queries.approval(caller.tenant.as_str(), id).await?;
+async fn find_approval(
+    gateway: &Gateway,
+    caller: &Identity,
+    id: &str,
+) -> Result<ApprovalRow, ApiError> {
+    let row = gateway.queries.find_approval(caller.tenant.as_str(), id).await?;
     row.ok_or_else(|| ApiError::not_found("approval"))
 }
 
-async fn view(gateway: &Gateway, caller: &Identity, id: &str) -> Result<ApprovalView, ApiError> {
-    let row = row(gateway, caller, id).await?;
+async fn load_approval_view(
+    gateway: &Gateway,
+    caller: &Identity,
+    id: &str,
+) -> Result<ApprovalView, ApiError> {
+    let row = find_approval(gateway, caller, id).await?;
     let stream = run_stream(caller, &row.run)?;
-    let content = gateway.open(&stream, &row.content).await?;
+    let content = gateway.open_payload(&stream, &row.content).await?;
     let reason = match &row.reason_at {
         // Older logs have the reason's text in the event, and so in the row.
-        Some(reference) => gateway.open(&stream, reference).await?.as_str().map(str::to_owned),
+        Some(reference) => {
+            gateway.open_payload(&stream, reference).await?.as_str().map(str::to_owned)
+        }
         None => row.reason.clone(),
     };
-    Ok(ApprovalView { content: Some(content), reason, ..convert::approval(row) })
+    Ok(ApprovalView { content: Some(content), reason, ..convert::to_approval_view(row) })
 }
 
 /// Shows a question with what is to be approved.
@@ -81,12 +91,12 @@ async fn view(gateway: &Gateway, caller: &Identity, id: &str) -> Result<Approval
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such question", body = Problem),
 ))]
-pub(crate) async fn show(
+pub(crate) async fn show_approval(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
 ) -> Result<Json<ApprovalView>, ApiError> {
-    view(&gateway, &caller, &id).await.map(Json)
+    load_approval_view(&gateway, &caller, &id).await.map(Json)
 }
 
 /// Answers a question for one of the caller's roles. The answer is bound to the content that was
@@ -101,32 +111,35 @@ pub(crate) async fn show(
     (status = 404, description = "There is no such question", body = Problem),
     (status = 409, description = "Answered otherwise, expired, or other content", body = Problem),
 ))]
-pub(crate) async fn answer(
+pub(crate) async fn answer_approval(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
     body: Result<Json<ApprovalAnswer>, JsonRejection>,
 ) -> Result<Json<ApprovalView>, ApiError> {
-    let Json(given) = body?;
-    let row = row(&gateway, &caller, &id).await?;
+    let Json(request) = body?;
+    let row = find_approval(&gateway, &caller, &id).await?;
     let approval: ApprovalId = id.parse().map_err(|_| ApiError::not_found("approval"))?;
     let scope = format!("POST /v1/approvals/{id}");
-    let hashed = serde_json::to_vec(&given).unwrap_or_default();
-    idempotency::check_scoped_key(&gateway, &caller, &headers, &scope, &hashed).await?;
-    let (reason, payloads) = sealed_reason(given.reason, REASON_LIMIT, 0);
-    let answer = Answer {
+    let hashed_body = serde_json::to_vec(&request).unwrap_or_default();
+    idempotency::check_scoped_key(&gateway, &caller, &headers, &scope, &hashed_body).await?;
+    let (reason, payloads) = seal_reason(request.reason, REASON_CHARACTERS_LIMIT, 0);
+    let answer = AnswerApproval {
         approval,
-        content_hash: given.content_hash,
-        granted: given.decision == Decision::Grant,
+        content_hash: request.content_hash,
+        granted: request.decision == Decision::Grant,
         reason,
         roles: caller.roles.clone(),
     };
     let command = |_: &_, _| (RunCommand::Answer(answer.clone()), payloads.clone());
     let stream = run_stream(&caller, &row.run)?;
     // A repeated answer is recognised by its approval, so the command needs no request id.
-    gateway.repository.submit::<Run>(&stream, &gateway.context(&caller), command).await?;
+    gateway
+        .repository
+        .submit_command::<Run>(&stream, &gateway.decision_context(&caller), command)
+        .await?;
     // The view that follows must include the answer.
     gateway.catch_up(&stream).await?;
-    view(&gateway, &caller, &id).await.map(Json)
+    load_approval_view(&gateway, &caller, &id).await.map(Json)
 }

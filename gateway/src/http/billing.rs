@@ -7,8 +7,8 @@ use convergio_schemas::wire::{AuditEntry, LedgerView, Page, Problem, UsageLine};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::Query;
-use super::filters::{self, PAGE_ITEMS, PageLimit};
+use super::QueryParams;
+use super::list_filters::{self, PAGE_ITEMS, PageLimit};
 use crate::app::{App, Caller};
 use crate::auth::Identity;
 use crate::convert;
@@ -28,7 +28,7 @@ pub(crate) struct LinesQuery {
 }
 
 impl LinesQuery {
-    fn limit(&self) -> usize {
+    fn page_limit(&self) -> usize {
         self.limit.map_or(PAGE_ITEMS, usize::from)
     }
 }
@@ -39,15 +39,18 @@ impl LinesQuery {
     (status = 400, description = "The query is not valid", body = Problem),
     (status = 401, description = "Not signed in", body = Problem),
 ))]
-pub(crate) async fn usage(
+pub(crate) async fn list_usage(
     State(gateway): App,
     Extension(caller): Caller,
-    Query(query): Query<LinesQuery>,
+    QueryParams(query): QueryParams<LinesQuery>,
 ) -> Result<Json<Page<UsageLine>>, ApiError> {
-    let run = filters::run(&gateway, &caller, query.run.as_deref()).await?;
+    let run = list_filters::resolve_run(&gateway, &caller, query.run.as_deref()).await?;
     let (tenant, run) = (caller.tenant.as_str(), run.as_deref());
-    let lines = gateway.queries.usage(tenant, run, query.cursor.as_deref(), query.limit()).await?;
-    let items = lines.items.into_iter().map(convert::usage).collect();
+    let lines = gateway
+        .queries
+        .list_usage_lines(tenant, run, query.cursor.as_deref(), query.page_limit())
+        .await?;
+    let items = lines.items.into_iter().map(convert::to_usage_line).collect();
     Ok(Json(Page { items, next_cursor: lines.next_cursor }))
 }
 
@@ -57,20 +60,23 @@ pub(crate) async fn usage(
     (status = 400, description = "The query is not valid", body = Problem),
     (status = 401, description = "Not signed in", body = Problem),
 ))]
-pub(crate) async fn ledger(
+pub(crate) async fn show_ledger(
     State(gateway): App,
     Extension(caller): Caller,
-    Query(query): Query<LinesQuery>,
+    QueryParams(query): QueryParams<LinesQuery>,
 ) -> Result<Json<LedgerView>, ApiError> {
-    let run = filters::run(&gateway, &caller, query.run.as_deref()).await?;
+    let run = list_filters::resolve_run(&gateway, &caller, query.run.as_deref()).await?;
     let (tenant, run) = (caller.tenant.as_str(), run.as_deref());
-    let page = gateway.queries.ledger(tenant, run, query.cursor.as_deref(), query.limit()).await?;
-    let balances = gateway.queries.balances(tenant).await?;
-    let unpriced = gateway.queries.unpriced(tenant).await?;
+    let page = gateway
+        .queries
+        .list_ledger_entries(tenant, run, query.cursor.as_deref(), query.page_limit())
+        .await?;
+    let balances = gateway.queries.list_balances(tenant).await?;
+    let unpriced = gateway.queries.count_unpriced_usage(tenant).await?;
     Ok(Json(LedgerView {
-        entries: page.items.into_iter().map(convert::ledger).collect(),
+        entries: page.items.into_iter().map(convert::to_ledger_entry).collect(),
         next_cursor: page.next_cursor,
-        balances: balances.into_iter().map(convert::balance).collect(),
+        balances: balances.into_iter().map(convert::to_balance).collect(),
         unpriced_lines: u64::try_from(unpriced).unwrap_or(0),
     }))
 }
@@ -95,15 +101,15 @@ pub(crate) struct AuditQuery {
 
 impl AuditQuery {
     // Unknown filter values are errors: an empty page would look like an empty audit trail.
-    fn check(&self, caller: &Identity) -> Result<(), ApiError> {
+    fn check_filters(&self, caller: &Identity) -> Result<(), ApiError> {
         if let Some(stream) = &self.stream {
-            let stream = StreamKey::parse(caller.tenant.clone(), stream);
-            stream.map_err(|error| ApiError::invalid(format!("stream: {error}")))?;
+            let stream = StreamKey::parse_name(caller.tenant.clone(), stream);
+            stream.map_err(|error| ApiError::invalid_request(format!("stream: {error}")))?;
         }
         if let Some(actor) = &self.actor {
-            filters::check_actor(actor)?;
+            list_filters::check_actor(actor)?;
         }
-        self.kind.as_deref().map_or(Ok(()), filters::check_event_type)
+        self.kind.as_deref().map_or(Ok(()), list_filters::check_event_type)
     }
 }
 
@@ -113,16 +119,16 @@ impl AuditQuery {
     (status = 400, description = "The query is not valid", body = Problem),
     (status = 401, description = "Not signed in", body = Problem),
 ))]
-pub(crate) async fn audit(
+pub(crate) async fn list_audit_trail(
     State(gateway): App,
     Extension(caller): Caller,
-    Query(query): Query<AuditQuery>,
+    QueryParams(query): QueryParams<AuditQuery>,
 ) -> Result<Json<Page<AuditEntry>>, ApiError> {
-    query.check(&caller)?;
+    query.check_filters(&caller)?;
     let filter = [query.stream.as_deref(), query.actor.as_deref(), query.kind.as_deref()];
     let limit = query.limit.map_or(PAGE_ITEMS, usize::from);
     let (tenant, cursor) = (caller.tenant.as_str(), query.cursor.as_deref());
-    let listed = gateway.queries.audit(tenant, filter, cursor, limit).await?;
-    let items = listed.items.into_iter().map(convert::audit).collect();
+    let listed = gateway.queries.list_audit_events(tenant, filter, cursor, limit).await?;
+    let items = listed.items.into_iter().map(convert::to_audit_entry).collect();
     Ok(Json(Page { items, next_cursor: listed.next_cursor }))
 }

@@ -25,21 +25,21 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use utoipa::IntoParams;
 
-use super::Query;
-use super::filters::PageLimit;
-use super::runs::{is_end, run_stream};
-use crate::answers::wants_event_stream;
-use crate::app::{App, Caller, Gateway, stopped};
-use crate::contents::ContentRoom;
+use super::QueryParams;
+use super::list_filters::PageLimit;
+use super::runs::{is_run_end, run_stream};
+use crate::app::{App, Caller, Gateway, wait_for_stop};
+use crate::content_budget::ContentBudget;
 use crate::convert;
+use crate::idempotent_answers::wants_event_stream;
 use crate::problem::ApiError;
 
 /// Records read from the log at once.
-const PAGE: usize = 256;
+const RECORDS_PER_READ: usize = 256;
 /// Events of a page by default.
-const EVENTS_OF_PAGE: usize = 100;
+const DEFAULT_PAGE_EVENTS: usize = 100;
 // Shorter than the idle timeouts of common proxies (30 to 60 seconds).
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Query parameters of the listing.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -68,48 +68,50 @@ pub(crate) struct EventsQuery {
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run", body = Problem),
 ))]
-pub(crate) async fn list(
+pub(crate) async fn list_events(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
-    Query(query): Query<EventsQuery>,
+    QueryParams(query): QueryParams<EventsQuery>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let stream = run_stream(&caller, &id)?;
-    if gateway.repository.log().head(&stream).await?.is_none() {
+    if gateway.repository.event_log().stream_head(&stream).await?.is_none() {
         return Err(ApiError::not_found("run"));
     }
     if !wants_event_stream(&headers) {
-        return page(&gateway, &stream, &query).await.map(|page| Json(page).into_response());
+        return read_page(&gateway, &stream, &query).await.map(|page| Json(page).into_response());
     }
-    let resumed = headers.get("last-event-id").and_then(|value| value.to_str().ok());
-    let after = match resumed {
-        Some(seq) => seq.parse().map_err(|_| ApiError::invalid("Last-Event-ID is not a number"))?,
+    let last_event_id = headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    let after = match last_event_id {
+        Some(seq) => {
+            seq.parse().map_err(|_| ApiError::invalid_request("Last-Event-ID is not a number"))?
+        }
         None => query.after.unwrap_or(0),
     };
-    streamed(gateway, stream, Seq(after)).await
+    sse_response(gateway, stream, Seq(after)).await
 }
 
 /// Returns the events of a stream after a sequence number as server-sent events; 204 if none can
 /// follow.
-pub(super) async fn streamed(
+pub(super) async fn sse_response(
     gateway: Arc<Gateway>,
     stream: StreamKey,
     after: Seq,
 ) -> Result<Response, ApiError> {
-    let standing = Standing::of_run(&gateway, &stream).await?;
-    if standing.is_over(after) {
+    let status = StreamStatus::load_for_run(&gateway, &stream).await?;
+    if status.is_over_after(after) {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let frames = follow(gateway, stream, after, standing);
-    let frames = frames.map(|frame| Ok::<_, Infallible>(sse(&frame)));
+    let frames = follow_stream(gateway, stream, after, status);
+    let frames = frames.map(|frame| Ok::<_, Infallible>(to_sse_event(&frame)));
     let body = axum::response::Sse::new(frames);
-    let body = body.keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+    let body = body.keep_alive(KeepAlive::new().interval(KEEP_ALIVE_INTERVAL));
     // nginx buffers proxied responses unless this header says no.
     Ok(([("x-accel-buffering", "no")], body).into_response())
 }
 
-fn sse(frame: &Frame) -> Sse {
+fn to_sse_event(frame: &Frame) -> Sse {
     let (name, event) = match frame {
         // Only events have an id: `Last-Event-ID` must name an event of the log, never progress.
         Frame::Event(event) => ("event", Sse::default().id(event.seq.to_string())),
@@ -122,34 +124,35 @@ fn sse(frame: &Frame) -> Sse {
     event.event(name).data(data.unwrap_or_default())
 }
 
-async fn page(
+async fn read_page(
     gateway: &Gateway,
     stream: &StreamKey,
     query: &EventsQuery,
 ) -> Result<Page<EventEnvelope>, ApiError> {
     let after = query.after.unwrap_or(0);
-    let limit = query.limit.map_or(EVENTS_OF_PAGE, usize::from);
+    let limit = query.limit.map_or(DEFAULT_PAGE_EVENTS, usize::from);
     let mut items = Vec::new();
     // A record may begin before `after`; its events up to there are dropped below.
-    let mut from = Seq(after.saturating_sub(convergio_eventstore::Limits::EVENTS as u64));
+    let mut from = Seq(after.saturating_sub(convergio_eventstore::LogLimits::EVENTS as u64));
     loop {
-        let records = gateway.repository.log().read_stream(stream, from, PAGE).await?;
+        let records =
+            gateway.repository.event_log().read_stream(stream, from, RECORDS_PER_READ).await?;
         for record in &records {
-            let events = convert::envelopes(record);
+            let events = convert::to_event_envelopes(record);
             items.extend(events.into_iter().filter(|event| event.seq > after));
             from = record.last_seq();
         }
         // One event more than the page tells whether there is a next one.
-        if records.len() < PAGE || items.len() > limit {
+        if records.len() < RECORDS_PER_READ || items.len() > limit {
             break;
         }
     }
     let mut has_more = items.len() > limit;
     items.truncate(limit);
     if query.payloads == Some(true) {
-        let shown = show_contents(gateway, stream, &mut items).await?;
-        has_more |= shown < items.len();
-        items.truncate(shown);
+        let shown_events = open_payload_contents(gateway, stream, &mut items).await?;
+        has_more |= shown_events < items.len();
+        items.truncate(shown_events);
     }
     let next_cursor = items.last().filter(|_| has_more).map(|event| event.seq.to_string());
     Ok(Page { items, next_cursor })
@@ -157,22 +160,23 @@ async fn page(
 
 /// Adds the payload contents of events to as many of them as the budget allows, at least one.
 /// Returns their number.
-async fn show_contents(
+async fn open_payload_contents(
     gateway: &Gateway,
     stream: &StreamKey,
     items: &mut [EventEnvelope],
 ) -> Result<usize, ApiError> {
-    let mut room = ContentRoom::new();
+    let mut budget = ContentBudget::new();
     for (index, event) in items.iter_mut().enumerate() {
         for payload in &mut event.payloads {
-            let content = gateway.open_within(stream, &payload.reference, &mut room).await?;
+            let content =
+                gateway.open_payload_within(stream, &payload.reference, &mut budget).await?;
             if content.is_none() && index > 0 {
                 return Ok(index);
             }
             payload.content = match content {
                 Some(content) => Some(content),
                 // The first event is shown whatever it takes, or a client could never get past it.
-                None => Some(gateway.open(stream, &payload.reference).await?),
+                None => Some(gateway.open_payload(stream, &payload.reference).await?),
             };
         }
     }
@@ -188,7 +192,7 @@ pub(crate) struct StreamQuery {
 }
 
 impl StreamQuery {
-    pub(super) fn after(&self) -> u64 {
+    pub(super) fn after_seq(&self) -> u64 {
         self.after.unwrap_or(0)
     }
 }
@@ -202,25 +206,29 @@ impl StreamQuery {
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run", body = Problem),
 ))]
-pub(crate) async fn stream(
+pub(crate) async fn stream_events(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
-    Query(query): Query<StreamQuery>,
+    QueryParams(query): QueryParams<StreamQuery>,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let stream = run_stream(&caller, &id)?;
-    if gateway.repository.log().head(&stream).await?.is_none() {
+    if gateway.repository.event_log().stream_head(&stream).await?.is_none() {
         return Err(ApiError::not_found("run"));
     }
-    let upgrade = upgrade.map_err(|error| ApiError::invalid(error.body_text()))?;
-    let (after, standing) = (Seq(query.after()), Standing::of_run(&gateway, &stream).await?);
-    let revocation = gateway.tokens.revocation(caller.token);
-    let frames = follow(gateway, stream, after, standing).take_until(Box::pin(revocation));
-    Ok(upgrade.on_upgrade(move |socket| send(socket, frames)))
+    let upgrade = upgrade.map_err(|error| ApiError::invalid_request(error.body_text()))?;
+    let (after, standing) =
+        (Seq(query.after_seq()), StreamStatus::load_for_run(&gateway, &stream).await?);
+    let revocation = gateway.tokens.wait_for_revocation(caller.token);
+    let frames = follow_stream(gateway, stream, after, standing).take_until(Box::pin(revocation));
+    Ok(upgrade.on_upgrade(move |socket| send_frames(socket, frames)))
 }
 
-pub(super) async fn send(mut socket: WebSocket, mut frames: impl Stream<Item = Frame> + Unpin) {
+pub(super) async fn send_frames(
+    mut socket: WebSocket,
+    mut frames: impl Stream<Item = Frame> + Unpin,
+) {
     loop {
         tokio::select! {
             frame = frames.next() => {
@@ -232,7 +240,7 @@ pub(super) async fn send(mut socket: WebSocket, mut frames: impl Stream<Item = F
                 }
             }
             // The client has nothing to send; when it closes, so does the server.
-            said = socket.recv() => match said {
+            message = socket.recv() => match message {
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 _ => return,
             },
@@ -243,32 +251,32 @@ pub(super) async fn send(mut socket: WebSocket, mut frames: impl Stream<Item = F
 
 /// The last event seen of a stream, and whether the run had ended by then.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Standing {
+pub(super) struct StreamStatus {
     /// Sequence number of the last event.
     seq: Seq,
     /// True if the stream is the history of an ended run.
     is_ended: bool,
 }
 
-impl Standing {
+impl StreamStatus {
     /// Loads a run's status. An end that a retry has reopened does not count.
-    async fn of_run(gateway: &Gateway, stream: &StreamKey) -> Result<Self, ApiError> {
+    async fn load_for_run(gateway: &Gateway, stream: &StreamKey) -> Result<Self, ApiError> {
         let state = gateway.repository.load::<Run>(stream).await?.state;
         Ok(Self { seq: state.seq, is_ended: state.phase.is_ended() })
     }
 
     /// True if nothing can follow for a client that has seen an event.
-    fn is_over(self, seen: Seq) -> bool {
-        self.is_ended && seen >= self.seq
+    fn is_over_after(self, seen_seq: Seq) -> bool {
+        self.is_ended && seen_seq >= self.seq
     }
 
     /// Updates the status by an event, unless it is an older one.
-    fn pass(&mut self, event: &EventEnvelope) {
+    fn observe_event(&mut self, event: &EventEnvelope) {
         if event.seq > self.seq.0 {
             self.seq = Seq(event.seq);
             // An end holds until a retry reopens the run.
             self.is_ended =
-                is_end(&event.kind) || (self.is_ended && !is_new_beginning(&event.kind));
+                is_run_end(&event.kind) || (self.is_ended && !is_reopening(&event.kind));
         }
     }
 }
@@ -279,37 +287,45 @@ fn is_text(note: &LiveNote) -> bool {
 }
 
 /// True if an event reopens a run that had ended.
-fn is_new_beginning(kind: &str) -> bool {
+fn is_reopening(kind: &str) -> bool {
     kind == "run.reopened.v1"
 }
 
 /// The state of following one stream: the source of its records, and frames that are ready.
-struct Follower {
+struct FrameFollower {
     records: BoxStream<'static, Result<Arc<Record>, LogError>>,
-    notes: broadcast::Receiver<Arc<StreamNote>>,
+    live_notes: broadcast::Receiver<Arc<StreamNote>>,
     stop: watch::Receiver<bool>,
     stream: StreamKey,
     after: Seq,
-    ready: VecDeque<Frame>,
-    standing: Standing,
+    ready_frames: VecDeque<Frame>,
+    status: StreamStatus,
 }
 
 /// Returns the events of a stream after a sequence number, with live progress between them, until
 /// the run ends or the server stops.
-pub(super) fn follow(
+pub(super) fn follow_stream(
     gateway: Arc<Gateway>,
     stream: StreamKey,
     after: Seq,
-    standing: Standing,
+    status: StreamStatus,
 ) -> BoxStream<'static, Frame> {
-    let (notes, stop) = (gateway.live.subscribe(), gateway.stop.clone());
+    let (notes, stop) = (gateway.live_notes.subscribe(), gateway.stop.clone());
     let records = match stream.kind {
         // Runs that an agent starts are announced in the runs' own streams.
-        StreamKind::Agent => with_others(gateway, stream.clone(), after),
-        _ => gateway.repository.log().tail_stream(&stream, after),
+        StreamKind::Agent => tail_with_agent_runs(gateway, stream.clone(), after),
+        _ => gateway.repository.event_log().tail_stream(&stream, after),
     };
     let ready = VecDeque::new();
-    let follower = Follower { records, notes, stop, stream, after, ready, standing };
+    let follower = FrameFollower {
+        records,
+        live_notes: notes,
+        stop,
+        stream,
+        after,
+        ready_frames: ready,
+        status,
+    };
     stream::unfold(follower, |mut follower| async move {
         let frame = follower.next().await?;
         Some((frame, follower))
@@ -319,37 +335,39 @@ pub(super) fn follow(
 
 /// Returns the records of a stream after a sequence number, then all records of the log from now
 /// on.
-fn with_others(
+fn tail_with_agent_runs(
     gateway: Arc<Gateway>,
     stream: StreamKey,
     after: Seq,
 ) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
-    let log = gateway.repository.log();
+    let log = gateway.repository.event_log();
     let opened = async move {
         // Subscribed before the history is read: what is appended in between comes by the tail.
         // The position is beyond any log: the page is empty, and tells the tail.
         let page = log.read_all(convergio_eventstore::Position(u64::MAX >> 1), 1).await;
-        let live = log.tail(page.map(|page| page.tail).unwrap_or_default());
-        history(gateway, stream, after).chain(live)
+        let live = log.tail_all(page.map(|page| page.tail).unwrap_or_default());
+        read_history(gateway, stream, after).chain(live)
     };
     stream::once(opened).flatten().boxed()
 }
 
 /// Reads the stream's existing records. The first may begin before `after`; the follower drops
 /// those events.
-fn history(
+fn read_history(
     gateway: Arc<Gateway>,
     stream: StreamKey,
     after: Seq,
 ) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
-    let from = Seq(after.0.saturating_sub(convergio_eventstore::Limits::EVENTS as u64));
+    let from = Seq(after.0.saturating_sub(convergio_eventstore::LogLimits::EVENTS as u64));
     stream::unfold(Some(from), move |from| {
-        let (log, stream) = (gateway.repository.log(), stream.clone());
+        let (log, stream) = (gateway.repository.event_log(), stream.clone());
         async move {
-            let records = log.read_stream(&stream, from?, PAGE).await;
+            let records = log.read_stream(&stream, from?, RECORDS_PER_READ).await;
             // A short page is the end of the stream.
             let next = match &records {
-                Ok(records) if records.len() == PAGE => records.last().map(|r| r.last_seq()),
+                Ok(records) if records.len() == RECORDS_PER_READ => {
+                    records.last().map(|r| r.last_seq())
+                }
                 _ => None,
             };
             let items: Vec<_> = match records {
@@ -363,24 +381,24 @@ fn history(
     .boxed()
 }
 
-impl Follower {
+impl FrameFollower {
     async fn next(&mut self) -> Option<Frame> {
         loop {
-            if let Some(frame) = self.ready.pop_front() {
+            if let Some(frame) = self.ready_frames.pop_front() {
                 return Some(frame);
             }
-            if self.standing.is_over(self.after) {
+            if self.status.is_over_after(self.after) {
                 return None;
             }
             tokio::select! {
                 // Records first: progress must not overtake the events that it belongs to.
                 biased;
                 record = self.records.next() => match record {
-                    Some(Ok(record)) => self.take(&record),
+                    Some(Ok(record)) => self.push_record(&record),
                     // The client resumes from the last event it saw.
                     Some(Err(_)) | None => return None,
                 },
-                note = self.notes.recv() => match note {
+                note = self.live_notes.recv() => match note {
                     Ok(note) if note.stream == self.stream && is_text(&note.note) => {
                         let note = note.note.clone();
                         let LiveNote { step, tokens_out, text, .. } = note;
@@ -390,14 +408,14 @@ impl Follower {
                     Ok(_) | Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return None,
                 },
-                () = stopped(&mut self.stop) => return None,
+                () = wait_for_stop(&mut self.stop) => return None,
             }
         }
     }
 
     /// Queues the run starts of the followed agent, which a run's first record announces.
-    fn spawned(&mut self, record: &Record) {
-        let is_of_it = |event: &Event| match event {
+    fn push_spawned_runs(&mut self, record: &Record) {
+        let is_spawned_by_agent = |event: &Event| match event {
             Event::AgentSpawned(spawned) => spawned.agent.0 == self.stream.id,
             _ => false,
         };
@@ -405,22 +423,22 @@ impl Follower {
         if !is_agent || record.stream.tenant != self.stream.tenant {
             return;
         }
-        let events = record.body.events.iter().zip(convert::envelopes(record));
-        let spawned = events.filter(|(event, _)| is_of_it(event));
-        self.ready.extend(spawned.map(|(_, envelope)| Frame::Event(envelope)));
+        let events = record.body.events.iter().zip(convert::to_event_envelopes(record));
+        let spawned = events.filter(|(event, _)| is_spawned_by_agent(event));
+        self.ready_frames.extend(spawned.map(|(_, envelope)| Frame::Event(envelope)));
     }
 
-    fn take(&mut self, record: &Record) {
+    fn push_record(&mut self, record: &Record) {
         if record.stream != self.stream {
             // A record of another stream: only an agent's follower gets any.
-            return self.spawned(record);
+            return self.push_spawned_runs(record);
         }
-        for event in convert::envelopes(record) {
+        for event in convert::to_event_envelopes(record) {
             // The history and the tail overlap; the sequence number removes repeats.
             if event.seq > self.after.0 {
                 self.after = Seq(event.seq);
-                self.standing.pass(&event);
-                self.ready.push_back(Frame::Event(event));
+                self.status.observe_event(&event);
+                self.ready_frames.push_back(Frame::Event(event));
             }
         }
     }

@@ -13,7 +13,7 @@ use convergio_schemas::wire::Problem;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::Query;
+use super::QueryParams;
 use super::runs::run_stream;
 use crate::app::{App, Caller};
 use crate::problem::ApiError;
@@ -37,14 +37,14 @@ pub(crate) struct ExportQuery {
     (status = 404, description = "There is no such run", body = Problem),
     (status = 409, description = "The run is a fork, which begins in another", body = Problem),
 ))]
-pub(crate) async fn export(
+pub(crate) async fn export_run(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
-    Query(query): Query<ExportQuery>,
+    QueryParams(query): QueryParams<ExportQuery>,
 ) -> Result<Response, ApiError> {
     let stream = run_stream(&caller, &id)?;
-    let first = gateway.repository.log().read_stream(&stream, Seq(0), 1).await?;
+    let first = gateway.repository.event_log().read_stream(&stream, Seq(0), 1).await?;
     // A fork's first event names its parent, whose history the file would need.
     if let Some(Event::RunForked(fork)) =
         first.first().and_then(|record| record.body.events.first())
@@ -53,7 +53,7 @@ pub(crate) async fn export(
         return Err(ApiError::new(error_code::REQUEST_CONFLICT, detail));
     }
     let payloads = query.payloads.unwrap_or(true);
-    let file = run_file::export(gateway.repository.clone(), stream, payloads).await?;
+    let file = run_file::export_run(gateway.repository.clone(), stream, payloads).await?;
     let file = file.ok_or_else(|| ApiError::not_found("run"))?;
     let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
     Ok((kind, Body::from_stream(file)).into_response())

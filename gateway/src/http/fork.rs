@@ -5,24 +5,24 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
 use bytes::Bytes;
-use convergio_domain::decider::{Decider, Recorded};
+use convergio_domain::decider::{Decider, RecordedEvent};
 use convergio_domain::event::Event;
 use convergio_domain::expr;
 use convergio_domain::graph;
-use convergio_domain::graph::manifest::{Agent, Graph, MapWork, Node, Work};
+use convergio_domain::graph::manifest::{Agent, Graph, GraphNode, MapWork, NodeWork};
 use convergio_domain::id::{GraphId, RunId};
-use convergio_domain::payload::{PayloadSlot, Purpose};
-use convergio_domain::request::derived_uuid;
+use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
+use convergio_domain::request::derive_uuid;
 use convergio_domain::run::{ForkRun, Run, RunCommand, RunState, check_fork_point, lineage};
 use convergio_domain::stream::{Seq, StreamKey};
-use convergio_eventstore::{Head, Loaded, Payload};
+use convergio_eventstore::{LoadedStream, Payload, StreamHead};
 use convergio_schemas::wire::{ForkAccepted, ForkOrigin, ForkRequest, NodeChange, Problem};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::graphs::store_derived_version;
-use super::runs::{manifest, run_stream};
-use super::steer::{optional, payload};
+use super::run_control::{json_payload, read_optional_body};
+use super::runs::{load_manifest, run_stream};
 use crate::app::{App, Caller, Gateway};
 use crate::auth::Identity;
 use crate::idempotency;
@@ -41,7 +41,7 @@ use crate::problem::ApiError;
     (status = 409, description = "The run had ended there", body = Problem),
     (status = 413, description = "The inputs are too large", body = Problem),
 ))]
-pub(crate) async fn fork(
+pub(crate) async fn fork_run(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
@@ -49,72 +49,77 @@ pub(crate) async fn fork(
     body: Bytes,
 ) -> Result<(StatusCode, Json<ForkAccepted>), ApiError> {
     let stream = run_stream(&caller, &id)?;
-    let request: ForkRequest = optional(&body)?;
-    let accepted = begin(&gateway, &caller, &headers, &stream, request).await?;
+    let request: ForkRequest = read_optional_body(&body)?;
+    let accepted = begin_fork(&gateway, &caller, &headers, &stream, request).await?;
     Ok((StatusCode::ACCEPTED, Json(accepted)))
 }
 
 /// Forks a run, or returns the fork that the same key has created.
-pub(super) async fn begin(
+pub(super) async fn begin_fork(
     gateway: &Gateway,
     caller: &Identity,
     headers: &HeaderMap,
     parent: &StreamKey,
     request: ForkRequest,
 ) -> Result<ForkAccepted, ApiError> {
-    let hashed = serde_json::to_vec(&request).unwrap_or_default();
+    let hashed_body = serde_json::to_vec(&request).unwrap_or_default();
     let scope = format!("POST /v1/runs/{}/fork", parent.id);
     // Derived from the key, so that a repetition finds the fork and creates no second one.
-    let run = match idempotency::key(headers)? {
-        Some(key) => RunId(derived_uuid(&["fork/v1", caller.tenant.as_str(), &scope, key])),
+    let run = match idempotency::idempotency_key(headers)? {
+        Some(key) => RunId(derive_uuid(&["fork/v1", caller.tenant.as_str(), &scope, key])),
         None => RunId(Uuid::now_v7()),
     };
-    let request_hash = idempotency::request_hash(&scope, &hashed);
+    let request_hash = idempotency::request_hash(&scope, &hashed_body);
     if let Some(state) = idempotency::find_run(gateway, caller, run, &request_hash).await? {
-        return accepted(run, parent, &state);
+        return to_fork_accepted(run, parent, &state);
     }
-    let mut point = point(gateway, parent, request.at).await?;
+    let mut point = load_fork_point(gateway, parent, request.at).await?;
     // Rejects before anything is written.
-    let plan = Plan::of(gateway, caller, parent, &point.loaded.state, request).await?;
+    let plan =
+        ForkPlan::from_request(gateway, caller, parent, &point.loaded.state, request).await?;
     let command = ForkRun {
         parent: RunId(parent.id),
         seq: point.head.seq,
         hash: point.head.hash.iter().map(|byte| format!("{byte:02x}")).collect(),
-        fold: point.loaded.state.fingerprint(),
+        fingerprint: point.loaded.state.refresh_fingerprint(),
         graph: plan.graph,
-        version: plan.manifest.version(),
+        version: plan.manifest.compute_version(),
         input: plan.input.as_ref().map(|_| PayloadSlot(0)),
         budget: plan.manifest.budget,
         changes: plan.changes,
         request_hash,
-        of_import: is_imported(gateway, parent).await?,
+        is_parent_imported: is_imported(gateway, parent).await?,
     };
-    if plan.is_other_graph {
+    if plan.is_changed_graph {
         // Checked before the version is stored: a graph that cannot continue leaves no trace.
-        fits(gateway, &point.loaded.state, &command, &plan.manifest).await?;
+        check_graph_continues(gateway, &point.loaded.state, &command, &plan.manifest).await?;
         store_derived_version(gateway, caller, plan.graph, &plan.manifest).await?;
     }
     // The parent's payloads are not copied: references resolve through the lineage.
     let payloads: Vec<Payload> = plan.input.into_iter().collect();
-    let stream = StreamKey::run(caller.tenant.clone(), run);
-    let context = gateway.context(caller);
+    let stream = StreamKey::for_run(caller.tenant.clone(), run);
+    let context = gateway.decision_context(caller);
     let commands = |_: &_, _| (RunCommand::Fork(command.clone()), payloads.clone());
     let created = gateway.repository.execute_from(point.loaded, &stream, &context, commands);
-    accepted(run, parent, &created.await?.state)
+    to_fork_accepted(run, parent, &created.await?.state)
 }
 
 /// Returns whether a run is an import. The marker is the last event of an imported run, and nothing
 /// follows it.
 async fn is_imported(gateway: &Gateway, run: &StreamKey) -> Result<bool, ApiError> {
-    let log = gateway.repository.log();
-    let Some(end) = log.head(run).await? else { return Ok(false) };
+    let log = gateway.repository.event_log();
+    let Some(end) = log.stream_head(run).await? else { return Ok(false) };
     let last = log.read_stream(run, Seq(end.seq.0.saturating_sub(1)), 1).await?;
     let events = last.iter().flat_map(|record| &record.body.events);
     Ok(events.into_iter().any(|event| matches!(event, Event::RunImported(_))))
 }
 
 /// Builds the answer from the fork's own state, so that repetitions get the same.
-fn accepted(run: RunId, parent: &StreamKey, state: &RunState) -> Result<ForkAccepted, ApiError> {
+fn to_fork_accepted(
+    run: RunId,
+    parent: &StreamKey,
+    state: &RunState,
+) -> Result<ForkAccepted, ApiError> {
     let (graph, version) = state.graph.as_ref().ok_or_else(|| ApiError::not_found("run"))?;
     // Lineage counts over the whole history, the answer over the parent's own events.
     let mut ancestors = state.lineage.iter().rev().map(|ancestor| ancestor.upto.0);
@@ -128,40 +133,45 @@ fn accepted(run: RunId, parent: &StreamKey, state: &RunState) -> Result<ForkAcce
 }
 
 /// The event that a fork begins after, with the parent's state there.
-struct Point {
-    loaded: Loaded<Run>,
-    head: Head,
+struct ForkPoint {
+    loaded: LoadedStream<Run>,
+    head: StreamHead,
 }
 
-async fn point(gateway: &Gateway, parent: &StreamKey, at: Option<u64>) -> Result<Point, ApiError> {
-    let end = gateway.repository.log().head(parent).await?;
+async fn load_fork_point(
+    gateway: &Gateway,
+    parent: &StreamKey,
+    at: Option<u64>,
+) -> Result<ForkPoint, ApiError> {
+    let end = gateway.repository.event_log().stream_head(parent).await?;
     let events = end.ok_or_else(|| ApiError::not_found("run"))?.seq.0;
     let at = at.unwrap_or(events);
-    let beyond = || ApiError::invalid(format!("the run has {events} events: no event {at}"));
+    let no_such_event =
+        || ApiError::invalid_request(format!("the run has {events} events: no event {at}"));
     if at == 0 || at > events {
-        return Err(beyond());
+        return Err(no_such_event());
     }
     let loaded = gateway.repository.load_at::<Run>(parent, Seq(at), true).await?;
-    let loaded = loaded.ok_or_else(beyond)?;
-    let head = loaded.head.ok_or_else(beyond)?;
+    let loaded = loaded.ok_or_else(no_such_event)?;
+    let head = loaded.head.ok_or_else(no_such_event)?;
     check_fork_point(&loaded.state)?;
-    Ok(Point { loaded, head })
+    Ok(ForkPoint { loaded, head })
 }
 
 /// The differences of a fork from its parent.
-struct Plan {
+struct ForkPlan {
     graph: GraphId,
     manifest: Graph,
     /// True if the fork runs another version than its parent.
-    is_other_graph: bool,
+    is_changed_graph: bool,
     /// Changed inputs; `None` inherits the parent's.
     input: Option<Payload>,
     /// Names of all changes, for the fork's first event.
     changes: Vec<String>,
 }
 
-impl Plan {
-    async fn of(
+impl ForkPlan {
+    async fn from_request(
         gateway: &Gateway,
         caller: &Identity,
         parent: &StreamKey,
@@ -175,7 +185,9 @@ impl Plan {
         let mut changes = Vec::new();
         let mut base = match (text, &other) {
             (Some(_), Some(_)) => {
-                return Err(ApiError::invalid("`manifest` and `version` exclude each other"));
+                return Err(ApiError::invalid_request(
+                    "`manifest` and `version` exclude each other",
+                ));
             }
             (Some(text), None) => {
                 changes.push("graph".to_owned());
@@ -183,8 +195,8 @@ impl Plan {
             }
             (None, other) => {
                 changes.extend(other.as_ref().map(|_| "graph".to_owned()));
-                let wanted = other.as_deref().unwrap_or(version.as_str());
-                manifest(gateway, caller, graph, Some(wanted)).await?.1
+                let wanted_version = other.as_deref().unwrap_or(version.as_str());
+                load_manifest(gateway, caller, graph, Some(wanted_version)).await?.1
             }
         };
         let graph = match graph::graph_id(&caller.tenant, &base.name) {
@@ -192,43 +204,43 @@ impl Plan {
             _ if changes.is_empty() => graph,
             id => id,
         };
-        change(&mut base, model, nodes, &mut changes)?;
+        apply_changes(&mut base, model, nodes, &mut changes)?;
         // Against the new graph's schema, with the changes of models and prompts already applied.
         let input =
-            other_input((gateway, caller), parent, state, &base, inputs, &mut changes).await?;
-        let is_other_graph = base.version() != version;
-        Ok(Self { graph, manifest: base, is_other_graph, input, changes })
+            changed_input((gateway, caller), parent, state, &base, inputs, &mut changes).await?;
+        let is_other_graph = base.compute_version() != version;
+        Ok(Self { graph, manifest: base, is_changed_graph: is_other_graph, input, changes })
     }
 }
 
 /// Applies the requested models and prompts to the graph.
-fn change(
+fn apply_changes(
     graph: &mut Graph,
     model: Option<String>,
     mut nodes: std::collections::BTreeMap<String, NodeChange>,
     changes: &mut Vec<String>,
 ) -> Result<(), ApiError> {
     if let Some(model) = model {
-        for agent in graph.nodes.iter_mut().filter_map(agent) {
+        for agent in graph.nodes.iter_mut().filter_map(agent_of_node) {
             agent.model.clone_from(&model);
         }
         changes.push("model".to_owned());
     }
     for node in &mut graph.nodes {
-        let Some(asked) = nodes.remove(node.id.as_str()) else { continue };
-        change_node(node, asked, changes)?;
+        let Some(node_change) = nodes.remove(node.id.as_str()) else { continue };
+        change_node(node, node_change, changes)?;
     }
     // What is left names no node of the graph.
     match nodes.keys().next() {
-        Some(name) => Err(ApiError::invalid(format!("nodes: there is no node `{name}`"))),
+        Some(name) => Err(ApiError::invalid_request(format!("nodes: there is no node `{name}`"))),
         None => Ok(()),
     }
 }
 
-fn agent(node: &mut Node) -> Option<&mut Agent> {
+fn agent_of_node(node: &mut GraphNode) -> Option<&mut Agent> {
     match &mut node.work {
-        Work::Agent(agent) => Some(agent),
-        Work::Map(map) => match &mut map.work {
+        NodeWork::Agent(agent) => Some(agent),
+        NodeWork::Map(map) => match &mut map.work {
             MapWork::Agent(agent) => Some(agent),
             MapWork::Tool(_) => None,
         },
@@ -237,17 +249,19 @@ fn agent(node: &mut Node) -> Option<&mut Agent> {
 }
 
 fn change_node(
-    node: &mut Node,
-    asked: NodeChange,
+    node: &mut GraphNode,
+    node_change: NodeChange,
     changes: &mut Vec<String>,
 ) -> Result<(), ApiError> {
     let name = node.id.to_string();
-    for text in [&asked.prompt, &asked.system].into_iter().flatten() {
+    for text in [&node_change.prompt, &node_change.system].into_iter().flatten() {
         check_template(node, text)?;
     }
-    let NodeChange { model, prompt, system } = asked;
-    let Some(agent) = agent(node) else {
-        return Err(ApiError::invalid(format!("nodes.{name}: it is no agent, and has no prompt")));
+    let NodeChange { model, prompt, system } = node_change;
+    let Some(agent) = agent_of_node(node) else {
+        return Err(ApiError::invalid_request(format!(
+            "nodes.{name}: it is no agent, and has no prompt"
+        )));
     };
     if let Some(model) = model {
         agent.model = model;
@@ -257,7 +271,7 @@ fn change_node(
         // A node with a whole request takes its messages from there; a prompt would be ignored.
         if agent.request.is_some() {
             let detail = format!("nodes.{name}: it has a whole request in place of a prompt");
-            return Err(ApiError::invalid(detail));
+            return Err(ApiError::invalid_request(detail));
         }
         agent.prompt = prompt;
         changes.push(format!("nodes.{name}.prompt"));
@@ -271,19 +285,19 @@ fn change_node(
 
 /// Rejects a prompt that reads outputs the node does not wait for: an override must not change the
 /// graph's edges.
-fn check_template(node: &Node, text: &str) -> Result<(), ApiError> {
+fn check_template(node: &GraphNode, text: &str) -> Result<(), ApiError> {
     let name = &node.id;
     let refs = expr::refs_in_text(text)
-        .map_err(|error| ApiError::invalid(format!("nodes.{name}: {}", error.message)))?;
+        .map_err(|error| ApiError::invalid_request(format!("nodes.{name}: {}", error.message)))?;
     let is_needed = |other: &&String| node.needs.iter().any(|need| need.as_str() == **other);
     if let Some(other) = refs.nodes.keys().find(|other| !is_needed(other)) {
         let detail = format!(
             "nodes.{name}: the prompt uses `{other}`, which the node does not wait for: fork with \
             a manifest"
         );
-        return Err(ApiError::invalid(detail));
+        return Err(ApiError::invalid_request(detail));
     }
-    let is_map = matches!(node.work, Work::Map(_));
+    let is_map = matches!(node.work, NodeWork::Map(_));
     // Variables of a `map` node's prompt are those of its items.
     let is_known = |variable: &&String| match variable.as_str() {
         "inputs" | "nodes" => true,
@@ -291,13 +305,15 @@ fn check_template(node: &Node, text: &str) -> Result<(), ApiError> {
         _ => false,
     };
     match refs.variables.keys().find(|variable| !is_known(variable)) {
-        Some(other) => Err(ApiError::invalid(format!("nodes.{name}: `{other}` is not known"))),
+        Some(other) => {
+            Err(ApiError::invalid_request(format!("nodes.{name}: `{other}` is not known")))
+        }
         None => Ok(()),
     }
 }
 
 /// Merges changed inputs into the parent's; `None` if nothing changes.
-async fn other_input(
+async fn changed_input(
     (gateway, caller): (&Gateway, &Identity),
     parent: &StreamKey,
     state: &RunState,
@@ -306,41 +322,41 @@ async fn other_input(
     changes: &mut Vec<String>,
 ) -> Result<Option<Payload>, ApiError> {
     let Some(reference) = state.input else { return Ok(None) };
-    let (stream, place) = lineage::locate(&state.lineage, parent, reference);
-    let bytes = gateway.repository.payload(&stream, place).await?;
+    let (stream, own_reference) = lineage::locate_payload(&state.lineage, parent, reference);
+    let bytes = gateway.repository.read_payload(&stream, own_reference).await?;
     let bytes = bytes.ok_or_else(|| ApiError::not_found("inputs: they were erased"))?;
-    let mut known: Map<String, Value> = serde_json::from_slice(&bytes).unwrap_or_default();
+    let mut merged_inputs: Map<String, Value> = serde_json::from_slice(&bytes).unwrap_or_default();
     let is_other = !inputs.is_empty();
     for (name, value) in inputs {
         changes.push(format!("inputs.{name}"));
-        known.insert(name, value);
+        merged_inputs.insert(name, value);
     }
     // Validated even when unchanged: another version may have another schema.
-    let known = Value::Object(known);
-    gateway.check_inputs(caller, &graph.inputs, &known).await?;
-    is_other.then(|| payload(&known, Purpose::Input)).transpose()
+    let merged_inputs = Value::Object(merged_inputs);
+    gateway.check_inputs(caller, &graph.inputs, &merged_inputs).await?;
+    is_other.then(|| json_payload(&merged_inputs, PayloadPurpose::Input)).transpose()
 }
 
 /// Rejects a graph that cannot continue from the inherited state. The fork's events are decided and
 /// folded here without being appended.
-async fn fits(
+async fn check_graph_continues(
     gateway: &Gateway,
     parent: &RunState,
     command: &ForkRun,
     graph: &Graph,
 ) -> Result<(), ApiError> {
-    let context = convergio_domain::decider::Context {
+    let context = convergio_domain::decider::DecisionContext {
         now: gateway.repository.clock().now(),
-        actor: "fork".parse().map_err(|_| ApiError::invalid("no actor"))?,
+        actor: "fork".parse().map_err(|_| ApiError::invalid_request("no actor"))?,
     };
     let command = RunCommand::Fork(command.clone());
     // Never appended, so the sequence number and the actor are placeholders.
     let events = Run::decide(&RunState::default(), command, &context, Seq(1))?;
     let mut state = parent.clone();
     for event in &events {
-        Run::evolve(&mut state, Recorded { seq: Seq(1), time: context.now, event });
+        Run::evolve(&mut state, RecordedEvent { seq: Seq(1), time: context.now, event });
     }
-    gateway.replayer.fits(&state, graph).map_err(|why| {
-        ApiError::invalid(format!("the changed graph cannot go on from that event: {why}"))
+    gateway.replayer.check_state_fits(&state, graph).map_err(|why| {
+        ApiError::invalid_request(format!("the changed graph cannot go on from that event: {why}"))
     })
 }

@@ -5,17 +5,17 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
 use bytes::Bytes;
 use convergio_domain::graph::manifest::Graph;
-use convergio_domain::graph::{self, GraphNoun, Register};
+use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
 use convergio_domain::id::{GraphId, GraphVersion};
-use convergio_domain::once::{Once, RequestedCommand};
-use convergio_domain::payload::{PayloadSlot, Purpose};
+use convergio_domain::idempotency::{IdempotentNoun, RequestedCommand};
+use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::Payload;
 use convergio_schemas::error_code;
 use convergio_schemas::wire::{GraphAccepted, GraphSummary, GraphView, MistakeView, Page, Problem};
 use uuid::Uuid;
 
-use super::{Paging, Query};
+use super::{Paging, QueryParams};
 use crate::app::{App, Caller, Gateway};
 use crate::auth::Identity;
 use crate::problem::ApiError;
@@ -35,7 +35,7 @@ const MANIFEST_LIMIT: usize = 1 << 20;
         (status = 413, description = "The manifest is too large", body = Problem),
             (status = 503, description = "The log is not available", body = Problem),
     ))]
-pub(crate) async fn register(
+pub(crate) async fn register_graph(
     State(gateway): App,
     Extension(caller): Caller,
     headers: HeaderMap,
@@ -46,12 +46,12 @@ pub(crate) async fn register(
         return Err(ApiError::new(error_code::REQUEST_TOO_LARGE, detail));
     }
     let text = std::str::from_utf8(&body)
-        .map_err(|_| ApiError::invalid("the manifest must be UTF-8 text, YAML or JSON"))?;
+        .map_err(|_| ApiError::invalid_request("the manifest must be UTF-8 text, YAML or JSON"))?;
     let parsed = gateway.parse_manifest(&caller, text).await?;
     idempotency::check_scoped_key(&gateway, &caller, &headers, "POST /v1/graphs", &body).await?;
     let request_id = idempotency::request_id(&caller, &headers)?;
     let graph = parsed.graph;
-    let (id, version) = store(&gateway, &caller, &graph, request_id).await?;
+    let (id, version) = store_version(&gateway, &caller, &graph, request_id).await?;
     let warnings = parsed.warnings.into_iter().map(|warning| MistakeView {
         line: warning.line,
         column: warning.column,
@@ -68,7 +68,7 @@ pub(crate) async fn register(
 }
 
 /// Registers a version under the id of its graph's name; a repeated request changes nothing.
-pub(super) async fn store(
+pub(super) async fn store_version(
     gateway: &Gateway,
     caller: &Identity,
     graph: &Graph,
@@ -76,7 +76,7 @@ pub(super) async fn store(
 ) -> Result<(GraphId, GraphVersion), ApiError> {
     let id = graph::graph_id(&caller.tenant, &graph.name);
     append_version(gateway, caller, id, request, (graph, false)).await?;
-    Ok((id, graph.version()))
+    Ok((id, graph.compute_version()))
 }
 
 /// Registers a version under an id without making it the graph's latest: a fork's changed graph
@@ -97,24 +97,24 @@ async fn append_version(
     request: Option<Uuid>,
     (graph, is_derived): (&Graph, bool),
 ) -> Result<(), ApiError> {
-    let register = Register {
+    let register = RegisterGraph {
         name: graph.name.clone(),
-        version: graph.version(),
+        version: graph.compute_version(),
         nodes: u32::try_from(graph.nodes.len()).unwrap_or(u32::MAX),
         manifest: PayloadSlot(0),
         is_derived,
     };
     let manifest = Payload {
-        bytes: Bytes::from(graph.canonical()),
+        bytes: Bytes::from(graph.canonical_manifest()),
         media_type: "application/json".into(),
-        purpose: Purpose::Manifest,
+        purpose: PayloadPurpose::Manifest,
         subject: None,
     };
     let command = RequestedCommand { request, command: register };
     let command = |_: &_, _| (command.clone(), vec![manifest.clone()]);
-    let stream = StreamKey::graph(caller.tenant.clone(), id);
-    let context = gateway.context(caller);
-    gateway.repository.execute::<Once<GraphNoun>>(&stream, &context, command).await?;
+    let stream = StreamKey::for_graph(caller.tenant.clone(), id);
+    let context = gateway.decision_context(caller);
+    gateway.repository.execute::<IdempotentNoun<GraphNoun>>(&stream, &context, command).await?;
     Ok(())
 }
 
@@ -124,14 +124,14 @@ async fn append_version(
     (status = 400, description = "The cursor is not ours", body = Problem),
     (status = 401, description = "Not signed in", body = Problem),
 ))]
-pub(crate) async fn list(
+pub(crate) async fn list_graphs(
     State(gateway): App,
     Extension(caller): Caller,
-    Query(paging): Query<Paging>,
+    QueryParams(paging): QueryParams<Paging>,
 ) -> Result<Json<Page<GraphSummary>>, ApiError> {
     let (tenant, cursor) = (caller.tenant.as_str(), paging.cursor.as_deref());
-    let listed = gateway.queries.graphs(tenant, cursor, paging.limit()).await?;
-    let items = listed.items.into_iter().map(convert::graph).collect();
+    let listed = gateway.queries.list_graphs(tenant, cursor, paging.page_limit()).await?;
+    let items = listed.items.into_iter().map(convert::to_graph_summary).collect();
     Ok(Json(Page { items, next_cursor: listed.next_cursor }))
 }
 
@@ -143,16 +143,17 @@ pub(crate) async fn list(
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such graph", body = Problem),
 ))]
-pub(crate) async fn show(
+pub(crate) async fn show_graph(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
 ) -> Result<Json<GraphView>, ApiError> {
     let id: convergio_domain::id::GraphId = id.parse().map_err(|_| ApiError::not_found("graph"))?;
     // The listing below must include a version registered just before.
-    gateway.catch_up(&StreamKey::graph(caller.tenant.clone(), id)).await?;
-    let versions = gateway.queries.graph(caller.tenant.as_str(), &id.to_string()).await?;
+    gateway.catch_up(&StreamKey::for_graph(caller.tenant.clone(), id)).await?;
+    let versions =
+        gateway.queries.list_graph_versions(caller.tenant.as_str(), &id.to_string()).await?;
     let name = versions.first().ok_or_else(|| ApiError::not_found("graph"))?.name.clone();
-    let versions = versions.into_iter().map(convert::graph).collect();
+    let versions = versions.into_iter().map(convert::to_graph_summary).collect();
     Ok(Json(GraphView { id: id.to_string(), name, versions }))
 }

@@ -15,21 +15,21 @@ use crate::problem::ApiError;
 
 /// Timeout for the read models to reach the log's tail as of the request, and for each component to
 /// answer.
-const READY_WITHIN: Duration = Duration::from_secs(1);
+const READY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Interval at which the read models are polled.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Returns the log's last position.
 async fn read_tail(gateway: &Gateway) -> Result<Position, ApiError> {
     // A read beyond the end returns no record, only the tail.
-    Ok(gateway.repository.log().read_all(Position(u64::MAX >> 1), 1).await?.tail)
+    Ok(gateway.repository.event_log().read_all(Position(u64::MAX >> 1), 1).await?.tail)
 }
 
-fn health(gateway: &Gateway, status: &str, tail: Position, read: Position) -> Health {
+fn build_health(gateway: &Gateway, status: &str, tail: Position, read: Position) -> Health {
     Health {
         status: status.to_owned(),
         version: env!("CARGO_PKG_VERSION").into(),
-        durability: gateway.repository.log().durability().as_str().into(),
+        durability: gateway.repository.event_log().durability().as_str().into(),
         log_position: tail.0,
         read_position: read.0,
         projection_lag: tail.0.saturating_sub(read.0),
@@ -41,14 +41,14 @@ fn health(gateway: &Gateway, status: &str, tail: Position, read: Position) -> He
     (status = 200, description = "The server runs", body = Health),
     (status = 503, description = "The log cannot be read", body = Problem),
 ))]
-pub(crate) async fn healthz(State(gateway): App) -> Result<Json<Health>, ApiError> {
+pub(crate) async fn check_liveness(State(gateway): App) -> Result<Json<Health>, ApiError> {
     let tail = read_tail(&gateway).await?;
     // Broken read models are reported here, and fail readiness only.
-    let (status, read) = match timeout(READY_WITHIN, gateway.queries.read_position()).await {
+    let (status, read) = match timeout(READY_TIMEOUT, gateway.queries.read_position()).await {
         Ok(Ok(read)) => ("ok", read),
-        _ => ("the read models cannot be read", gateway.queries.applied()),
+        _ => ("the read models cannot be read", gateway.queries.applied_position()),
     };
-    Ok(Json(health(&gateway, status, tail, read)))
+    Ok(Json(build_health(&gateway, status, tail, read)))
 }
 
 /// The server can take requests, and what it answers is up to date.
@@ -57,21 +57,21 @@ pub(crate) async fn healthz(State(gateway): App) -> Result<Json<Health>, ApiErro
     (status = 503, description = "A part does not work or is behind: `detail` says which, why and \
         by how much", body = Problem),
 ))]
-pub(crate) async fn readyz(State(gateway): App) -> Result<Json<Health>, ApiError> {
+pub(crate) async fn check_readiness(State(gateway): App) -> Result<Json<Health>, ApiError> {
     check_log(&gateway).await?;
     let tail = read_tail(&gateway).await?;
-    let (from, read) = watch_read_models(&gateway, tail).await?;
-    let failures = gateway.health.failures();
+    let (from, read) = poll_read_models(&gateway, tail).await?;
+    let failures = gateway.health.current_failures();
     // All reasons together: an operator should not find them one by one.
     if read < tail || !failures.is_empty() {
         return Err(not_ready(not_ready_reason(tail, (from, read), &failures)));
     }
-    Ok(Json(health(&gateway, "ok", tail, read)))
+    Ok(Json(build_health(&gateway, "ok", tail, read)))
 }
 
 /// Fails unless the log accepts commits.
 async fn check_log(gateway: &Gateway) -> Result<(), ApiError> {
-    match timeout(READY_WITHIN, gateway.repository.log().check_writable()).await {
+    match timeout(READY_TIMEOUT, gateway.repository.event_log().check_writable()).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(not_ready(error.to_string())),
         Err(_) => Err(not_ready("the log's writer does not answer".to_owned())),
@@ -80,23 +80,23 @@ async fn check_log(gateway: &Gateway) -> Result<(), ApiError> {
 
 /// Polls the read models until they reach a position or time is up; returns their first and last
 /// position, which shows whether they advance.
-async fn watch_read_models(
+async fn poll_read_models(
     gateway: &Gateway,
     tail: Position,
 ) -> Result<(Position, Position), ApiError> {
-    let until = Instant::now() + READY_WITHIN;
+    let until = Instant::now() + READY_TIMEOUT;
     let from = read_position(gateway).await?;
     let mut read = from;
     // A failed component makes waiting useless.
-    while read < tail && Instant::now() < until && gateway.health.failures().is_empty() {
-        tokio::time::sleep(LOOK_AGAIN).await;
+    while read < tail && Instant::now() < until && gateway.health.current_failures().is_empty() {
+        tokio::time::sleep(POLL_INTERVAL).await;
         read = read_position(gateway).await?;
     }
     Ok((from, read))
 }
 
 async fn read_position(gateway: &Gateway) -> Result<Position, ApiError> {
-    match timeout(READY_WITHIN, gateway.queries.read_position()).await {
+    match timeout(READY_TIMEOUT, gateway.queries.read_position()).await {
         Ok(Ok(position)) => Ok(position),
         Ok(Err(error)) => Err(not_ready(format!("the read models cannot be read: {error}"))),
         Err(_) => Err(not_ready("the read models' database does not answer".to_owned())),
@@ -115,23 +115,23 @@ fn not_ready_reason(
     };
     let mut reasons: Vec<String> = failures.iter().map(failure).collect();
     if read < tail {
-        let moves = match from < read {
+        let progress = match from < read {
             true => format!("came from {} to {}", from.0, read.0),
             false => "did not move".to_owned(),
         };
         let lag = tail.0 - read.0;
         reasons.push(format!(
-            "the read models hold {} of {} records, {lag} behind, and {moves} within {} ms",
+            "the read models hold {} of {} records, {lag} behind, and {progress} within {} ms",
             read.0,
             tail.0,
-            READY_WITHIN.as_millis()
+            READY_TIMEOUT.as_millis()
         ));
     }
     reasons.join("; ")
 }
 
 fn not_ready(reason: String) -> ApiError {
-    ApiError::retryable(error_code::NOT_READY, reason)
+    ApiError::retryable_error(error_code::NOT_READY, reason)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use convergio_domain::json::check_whole_numbers;
 use futures_util::FutureExt;
 use serde::de::DeserializeOwned;
 
-use crate::bodies::work_apart;
+use crate::body_memory::run_blocking_if_large;
 use crate::problem::ApiError;
 
 /// A request's JSON body. Integers beyond 64 bits are rejected with their position, because serde
@@ -26,10 +26,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         let request = Request::from_parts(parts, Body::from(bytes.clone()));
         let reading = Json::<T>::from_request(request, state);
         // The body is complete, so parsing never waits; it only takes processor time.
-        let value = work_apart(bytes.len(), || reading.now_or_never());
-        let Json(value) = value.ok_or_else(|| ApiError::invalid("the body broke off"))??;
-        work_apart(bytes.len(), || check_whole_numbers(&bytes))
-            .map_err(|error| ApiError::invalid(error.to_string()))?;
+        let value = run_blocking_if_large(bytes.len(), || reading.now_or_never());
+        let Json(value) =
+            value.ok_or_else(|| ApiError::invalid_request("the body broke off"))??;
+        run_blocking_if_large(bytes.len(), || check_whole_numbers(&bytes))
+            .map_err(|error| ApiError::invalid_request(error.to_string()))?;
         Ok(Self(value))
     }
 }

@@ -4,8 +4,8 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
-use convergio_domain::memory::{IMPORTANCE_DEFAULT, Item, MemoryId, Subject};
-use convergio_eventstore::Remember;
+use convergio_domain::memory::{IMPORTANCE_DEFAULT, MemoryId, RecalledMemory, Subject};
+use convergio_eventstore::MemoryWrite;
 use convergio_schemas::wire::{
     MemoryForgotten, MemoryStored, MemoryView, NewMemory, Page, Problem,
 };
@@ -13,14 +13,14 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::Query;
-use super::filters::{PAGE_ITEMS, PageLimit};
+use super::QueryParams;
+use super::list_filters::{PAGE_ITEMS, PageLimit};
 use crate::app::{App, Caller};
 use crate::problem::ApiError;
 use crate::{convert, idempotency};
 
 /// Token budget of a recall that names none.
-const BUDGET_DEFAULT: u32 = 1000;
+const DEFAULT_RECALL_TOKENS: u32 = 1000;
 
 /// Query parameters of listing and recall.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -40,7 +40,7 @@ pub(crate) struct MemoriesQuery {
 /// Query parameter that names a memory's subject.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct OfSubject {
+pub(crate) struct SubjectQuery {
     /// The subject of the memory.
     subject: String,
 }
@@ -52,27 +52,28 @@ pub(crate) struct OfSubject {
     (status = 401, description = "Not signed in", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
 ))]
-pub(crate) async fn list(
+pub(crate) async fn list_memories(
     State(gateway): App,
     Extension(caller): Caller,
-    Query(asked): Query<MemoriesQuery>,
+    QueryParams(query): QueryParams<MemoriesQuery>,
 ) -> Result<Json<Page<MemoryView>>, ApiError> {
-    let subject = subject(&asked.subject)?;
+    let subject = parse_subject(&query.subject)?;
     let memories = &gateway.memories;
-    let items: Vec<MemoryView> = match &asked.query {
+    let items: Vec<MemoryView> = match &query.query {
         Some(question) => {
-            let (now, budget) = (gateway.repository.clock().now(), asked.tokens);
-            let budget = budget.unwrap_or(BUDGET_DEFAULT);
-            let found = memories.recall(&caller.tenant, &subject, question, now, budget).await?;
+            let (now, budget) = (gateway.repository.clock().now(), query.tokens);
+            let budget = budget.unwrap_or(DEFAULT_RECALL_TOKENS);
+            let found =
+                memories.recall_memories(&caller.tenant, &subject, question, now, budget).await?;
             found
                 .into_iter()
-                .map(|item| MemoryView { score: Some(item.score), ..view(item) })
+                .map(|item| MemoryView { score: Some(item.score), ..to_memory_view(item) })
                 .collect()
         }
         None => {
-            let limit = asked.limit.map_or(PAGE_ITEMS, usize::from);
-            let found = memories.list(&caller.tenant, &subject, limit).await?;
-            found.into_iter().map(view).collect()
+            let limit = query.limit.map_or(PAGE_ITEMS, usize::from);
+            let found = memories.list_memories(&caller.tenant, &subject, limit).await?;
+            found.into_iter().map(to_memory_view).collect()
         }
     };
     Ok(Json(Page { items, next_cursor: None }))
@@ -86,36 +87,36 @@ pub(crate) async fn list(
     (status = 409, description = "The subject has too many memories", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
 ))]
-pub(crate) async fn store(
+pub(crate) async fn store_memory(
     State(gateway): App,
     Extension(caller): Caller,
     headers: HeaderMap,
     body: Result<Json<NewMemory>, JsonRejection>,
 ) -> Result<(StatusCode, Json<MemoryStored>), ApiError> {
-    let Json(given) = body?;
-    let subject = subject(&given.subject)?;
-    let hashed = serde_json::to_vec(&given).unwrap_or_default();
-    idempotency::check_scoped_key(&gateway, &caller, &headers, "POST /v1/memories", &hashed)
+    let Json(request) = body?;
+    let subject = parse_subject(&request.subject)?;
+    let hashed_body = serde_json::to_vec(&request).unwrap_or_default();
+    idempotency::check_scoped_key(&gateway, &caller, &headers, "POST /v1/memories", &hashed_body)
         .await?;
     // Derived from the key, so that a repetition stores no second memory.
-    let memory = match idempotency::key(&headers)? {
-        Some(key) => MemoryId::of_call(&caller.tenant, &format!("POST /v1/memories {key}")),
+    let memory = match idempotency::idempotency_key(&headers)? {
+        Some(key) => MemoryId::from_call(&caller.tenant, &format!("POST /v1/memories {key}")),
         None => MemoryId(Uuid::now_v7()),
     };
-    let what = Remember {
+    let remember = MemoryWrite {
         tenant: &caller.tenant,
         subject: &subject,
         memory,
-        text: &given.text,
-        importance: given.importance.unwrap_or(IMPORTANCE_DEFAULT),
+        text: &request.text,
+        importance: request.importance.unwrap_or(IMPORTANCE_DEFAULT),
     };
-    gateway.repository.remember(&gateway.context(&caller), what).await?;
+    gateway.repository.store_memory(&gateway.decision_context(&caller), remember).await?;
     Ok((StatusCode::CREATED, Json(MemoryStored { id: memory.to_string() })))
 }
 
 /// Forgets a memory and erases its text.
 #[utoipa::path(delete, path = "/v1/memories/{id}", tag = "memories", params(
-    ("id" = String, Path, description = "The memory"), OfSubject,
+    ("id" = String, Path, description = "The memory"), SubjectQuery,
 ), responses(
     (status = 200, description = "It is forgotten", body = MemoryForgotten),
     (status = 400, description = "The query is not valid", body = Problem),
@@ -123,31 +124,32 @@ pub(crate) async fn store(
     (status = 404, description = "There is no such memory", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
 ))]
-pub(crate) async fn forget(
+pub(crate) async fn forget_memory(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
-    Query(of): Query<OfSubject>,
+    QueryParams(query): QueryParams<SubjectQuery>,
 ) -> Result<Json<MemoryForgotten>, ApiError> {
-    let subject = subject(&of.subject)?;
+    let subject = parse_subject(&query.subject)?;
     let memory: MemoryId = id.parse().map_err(|_| ApiError::not_found("memory"))?;
-    let context = gateway.context(&caller);
-    let forgotten = gateway.repository.forget(&context, &caller.tenant, &subject, memory).await?;
+    let context = gateway.decision_context(&caller);
+    let forgotten =
+        gateway.repository.forget_memory(&context, &caller.tenant, &subject, memory).await?;
     let forgotten = forgotten.ok_or_else(|| ApiError::not_found("memory"))?;
     Ok(Json(MemoryForgotten { id: memory.to_string(), forgotten }))
 }
 
-fn subject(text: &str) -> Result<Subject, ApiError> {
-    text.parse().map_err(|error| ApiError::invalid(format!("`subject`: {error}")))
+fn parse_subject(text: &str) -> Result<Subject, ApiError> {
+    text.parse().map_err(|error| ApiError::invalid_request(format!("`subject`: {error}")))
 }
 
-fn view(item: Item) -> MemoryView {
+fn to_memory_view(item: RecalledMemory) -> MemoryView {
     MemoryView {
         id: item.id.to_string(),
         text: item.text,
         tokens: item.tokens,
         importance: item.importance,
-        stored_at: convert::rfc3339(item.stored.0),
+        stored_at: convert::format_rfc3339(item.stored.0),
         score: None,
     }
 }

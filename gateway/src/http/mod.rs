@@ -15,22 +15,22 @@ pub(crate) mod agents;
 pub(crate) mod amend;
 pub(crate) mod approvals;
 pub(crate) mod billing;
-pub(crate) mod branches;
+pub(crate) mod compat;
 pub(crate) mod events;
 pub(crate) mod export;
-pub(crate) mod failures;
-pub(crate) mod filters;
+pub(crate) mod failure_details;
 pub(crate) mod fork;
-pub(crate) mod front;
 pub(crate) mod graphs;
 pub(crate) mod health;
 pub(crate) mod json_body;
+pub(crate) mod list_filters;
 pub(crate) mod memories;
 pub(crate) mod migrate;
 pub(crate) mod replay;
+pub(crate) mod run_control;
+pub(crate) mod run_diff;
 pub(crate) mod runs;
 mod signal_names;
-pub(crate) mod steer;
 pub(crate) mod tokens;
 
 use std::time::Duration;
@@ -49,12 +49,12 @@ use serde_json::{Value, json};
 use utoipa::IntoParams;
 
 use crate::app::Gateway;
-use crate::contents::ContentRoom;
+use crate::content_budget::ContentBudget;
 use crate::problem::ApiError;
-use filters::{PAGE_ITEMS, PageLimit};
+use list_filters::{PAGE_ITEMS, PageLimit};
 
 /// Maximum wait of an answer for the read models to include what was written before it.
-const FRESH: Duration = Duration::from_secs(3);
+const PROJECTION_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Query parameters of a page.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
@@ -68,20 +68,22 @@ pub(crate) struct Paging {
 }
 
 impl Paging {
-    pub(crate) fn limit(&self) -> usize {
+    pub(crate) fn page_limit(&self) -> usize {
         self.limit.map_or(PAGE_ITEMS, usize::from)
     }
 }
 
 /// Extractor of a query string whose rejection is an [`ApiError`].
-pub(crate) struct Query<T>(pub(crate) T);
+pub(crate) struct QueryParams<T>(pub(crate) T);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryParams<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let query = axum::extract::Query::<T>::from_request_parts(parts, state).await;
-        query.map(|query| Self(query.0)).map_err(|error| ApiError::invalid(error.body_text()))
+        query
+            .map(|query| Self(query.0))
+            .map_err(|error| ApiError::invalid_request(error.body_text()))
     }
 }
 
@@ -89,43 +91,43 @@ impl Gateway {
     /// Waits until the read models include the head of a stream; returns false if the stream does
     /// not exist. A caller thereby reads its own writes.
     pub(crate) async fn catch_up(&self, stream: &StreamKey) -> Result<bool, ApiError> {
-        match self.repository.log().head(stream).await? {
+        match self.repository.event_log().stream_head(stream).await? {
             Some(head) => {
-                self.reach(head.position).await;
+                self.wait_until_projected(head.position).await;
                 Ok(true)
             }
             None => Ok(false),
         }
     }
 
-    async fn reach(&self, position: Position) {
+    async fn wait_until_projected(&self, position: Position) {
         // The answer is then stale and not an error: the command itself has succeeded.
-        if !self.queries.wait_for(position, FRESH).await {
+        if !self.queries.wait_for_position(position, PROJECTION_TIMEOUT).await {
             tracing::warn!("the read models are behind");
         }
     }
 
     /// Opens a payload as JSON; null if it was erased.
-    pub(crate) async fn open(
+    pub(crate) async fn open_payload(
         &self,
         stream: &StreamKey,
         reference: &str,
     ) -> Result<Value, ApiError> {
         let bytes = self.payload_bytes(stream, reference).await?;
-        Ok(bytes.map_or(Value::Null, |bytes| as_json(&bytes)))
+        Ok(bytes.map_or(Value::Null, |bytes| payload_as_json(&bytes)))
     }
 
     /// Opens a payload as JSON if the budget allows it; `None` otherwise.
-    pub(crate) async fn open_within(
+    pub(crate) async fn open_payload_within(
         &self,
         stream: &StreamKey,
         reference: &str,
-        room: &mut ContentRoom,
+        room: &mut ContentBudget,
     ) -> Result<Option<Value>, ApiError> {
         let Some(bytes) = self.payload_bytes(stream, reference).await? else {
             return Ok(Some(Value::Null));
         };
-        Ok(room.take(&bytes).then(|| as_json(&bytes)))
+        Ok(room.try_reserve(&bytes).then(|| payload_as_json(&bytes)))
     }
 
     async fn payload_bytes(
@@ -135,13 +137,13 @@ impl Gateway {
     ) -> Result<Option<Bytes>, ApiError> {
         // References come from the read models, so an unreadable one is treated as erased.
         let Ok(reference) = reference.parse::<PayloadRef>() else { return Ok(None) };
-        Ok(self.repository.payload(stream, reference).await?)
+        Ok(self.repository.read_payload(stream, reference).await?)
     }
 }
 
 /// Represents a payload as JSON: its own JSON, its text, or its bytes in base64 (as of a
 /// recording's form).
-fn as_json(bytes: &Bytes) -> Value {
+fn payload_as_json(bytes: &Bytes) -> Value {
     serde_json::from_slice(bytes).unwrap_or_else(|_| match std::str::from_utf8(bytes) {
         Ok(text) => json!(text),
         Err(_) => json!({"base64": STANDARD.encode(bytes)}),
@@ -153,7 +155,7 @@ mod tests {
     use bytes::Bytes;
     use serde_json::json;
 
-    use super::as_json;
+    use super::payload_as_json;
 
     #[test]
     fn no_byte_of_a_content_is_lost() {
@@ -162,7 +164,7 @@ mod tests {
             (b"plain", json!("plain")),
             (b"--x\r\n\xff", json!({"base64": "LS14DQr/"})),
         ] {
-            assert_eq!(as_json(&Bytes::from_static(bytes)), expected);
+            assert_eq!(payload_as_json(&Bytes::from_static(bytes)), expected);
         }
     }
 }

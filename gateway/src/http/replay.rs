@@ -25,7 +25,7 @@ pub trait Replayer: Send + Sync {
     ///
     /// # Errors
     /// See [`ReplayError`].
-    async fn replay(
+    async fn replay_run(
         &self,
         run: &StreamKey,
         at: Option<u64>,
@@ -36,14 +36,18 @@ pub trait Replayer: Send + Sync {
     ///
     /// # Errors
     /// The reason why it cannot.
-    fn fits(&self, state: &RunState, graph: &graph::manifest::Graph) -> Result<(), String>;
+    fn check_state_fits(
+        &self,
+        state: &RunState,
+        graph: &graph::manifest::Graph,
+    ) -> Result<(), String>;
 
     /// Replays an active run and reports whether it could continue by another version of its graph;
     /// without one, whether its own version still decides the same.
     ///
     /// # Errors
     /// See [`ReplayError`].
-    async fn survives(
+    async fn check_migration(
         &self,
         run: &StreamKey,
         graph: Option<&graph::manifest::Graph>,
@@ -81,7 +85,7 @@ impl From<ReplayError> for ApiError {
             ReplayError::Log(error) => error.into(),
             ReplayError::ReadModels(error) => error.into(),
             ReplayError::Evaluation(error) => error.into(),
-            other => Self::invalid(other.to_string()),
+            other => Self::invalid_request(other.to_string()),
         }
     }
 }
@@ -95,23 +99,23 @@ impl From<ReplayError> for ApiError {
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run", body = Problem),
 ))]
-pub(crate) async fn replay(
+pub(crate) async fn replay_run(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
     body: Bytes,
 ) -> Result<Json<ReplayReport>, ApiError> {
     let stream = run_stream(&caller, &id)?;
-    if gateway.repository.log().head(&stream).await?.is_none() {
+    if gateway.repository.event_log().stream_head(&stream).await?.is_none() {
         return Err(ApiError::not_found("run"));
     }
     let request: ReplayRequest = match body.is_empty() {
         true => ReplayRequest::default(),
-        false => read_json(&body).map_err(|error| ApiError::invalid(error.to_string()))?,
+        false => read_json(&body).map_err(|error| ApiError::invalid_request(error.to_string()))?,
     };
     let graph = match request.manifest {
         Some(text) => Some(gateway.parse_manifest(&caller, &text).await?.graph),
         None => None,
     };
-    Ok(Json(gateway.replayer.replay(&stream, request.at, graph).await?))
+    Ok(Json(gateway.replayer.replay_run(&stream, request.at, graph).await?))
 }

@@ -8,9 +8,9 @@ use convergio_domain::chat::Privacy;
 use convergio_domain::graph::GraphNoun;
 use convergio_domain::graph::manifest::Graph;
 use convergio_domain::id::{GraphId, GraphVersion, RunId};
-use convergio_domain::once::RequestedCommand;
-use convergio_domain::payload::{PayloadSlot, Purpose};
-use convergio_domain::run::{Budget, CreateRun, Lineage, Run, RunCommand, run_id_for_key};
+use convergio_domain::idempotency::RequestedCommand;
+use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
+use convergio_domain::run::{Budget, CreateRun, Provenance, Run, RunCommand, run_id_for_key};
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::Payload;
 use convergio_projections::{RunFamily, RunFilter};
@@ -22,10 +22,10 @@ use serde_json::{Value, json};
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::filters::{self, PAGE_ITEMS, PageLimit, RunStatus};
 use super::json_body::JsonBody;
-use super::steer::{REASON_LIMIT, optional, sealed_reason};
-use super::{Query, branches, failures};
+use super::list_filters::{self, PAGE_ITEMS, PageLimit, RunStatus};
+use super::run_control::{REASON_CHARACTERS_LIMIT, read_optional_body, seal_reason};
+use super::{QueryParams, failure_details, run_diff};
 use crate::app::{App, Caller, Gateway};
 use crate::auth::Identity;
 use crate::problem::ApiError;
@@ -46,7 +46,7 @@ const CHILDREN_LIMIT: usize = 100;
     (status = 503, description = "The log is not available", body = Problem),
     (status = 507, description = "The log's disk is full", body = Problem),
 ))]
-pub(crate) async fn execute(
+pub(crate) async fn execute_graph(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
@@ -56,34 +56,36 @@ pub(crate) async fn execute(
     let JsonBody(request) = body?;
     let graph: GraphId = id.parse().map_err(|_| ApiError::not_found("graph"))?;
     let scope = format!("POST /v1/graphs/{graph}/execute");
-    let hashed = serde_json::to_vec(&request).unwrap_or_default();
+    let hashed_body = serde_json::to_vec(&request).unwrap_or_default();
     // Before the manifest is read: a repetition succeeds even if the graph has changed since.
-    if let Some(accepted) = find_begun(&gateway, &caller, &headers, &scope, &hashed).await? {
+    if let Some(accepted) =
+        find_accepted_run(&gateway, &caller, &headers, &scope, &hashed_body).await?
+    {
         return Ok((StatusCode::ACCEPTED, Json(accepted)));
     }
     let (version, manifest) =
-        manifest(&gateway, &caller, graph, request.version.as_deref()).await?;
+        load_manifest(&gateway, &caller, graph, request.version.as_deref()).await?;
     let inputs = if request.inputs.is_null() { json!({}) } else { request.inputs.clone() };
     gateway.check_inputs(&caller, &manifest.inputs, &inputs).await?;
     let privacy: Privacy =
-        request.privacy.as_deref().unwrap_or("any").parse().map_err(ApiError::invalid)?;
-    let (budget, lineage) = (manifest.budget, Lineage::default());
-    let new = NewRun { graph, version, budget, privacy, inputs, lineage };
-    let accepted = begin(&gateway, &caller, &headers, &scope, &hashed, new).await?;
+        request.privacy.as_deref().unwrap_or("any").parse().map_err(ApiError::invalid_request)?;
+    let (budget, lineage) = (manifest.budget, Provenance::default());
+    let new_run = NewRun { graph, version, budget, privacy, inputs, lineage };
+    let accepted = create_run(&gateway, &caller, &headers, &scope, &hashed_body, new_run).await?;
     Ok((StatusCode::ACCEPTED, Json(accepted)))
 }
 
 /// Finds the run that the same request has created already, by its key.
-pub(super) async fn find_begun(
+pub(super) async fn find_accepted_run(
     gateway: &Gateway,
     caller: &Identity,
     headers: &HeaderMap,
     scope: &str,
-    hashed: &[u8],
+    hashed_body: &[u8],
 ) -> Result<Option<RunAccepted>, ApiError> {
-    let Some(key) = idempotency::key(headers)? else { return Ok(None) };
+    let Some(key) = idempotency::idempotency_key(headers)? else { return Ok(None) };
     let run = run_id_for_key(&caller.tenant, key);
-    let request_hash = idempotency::request_hash(scope, hashed);
+    let request_hash = idempotency::request_hash(scope, hashed_body);
     let state = idempotency::find_run(gateway, caller, run, &request_hash).await?;
     let accepted = |(graph, version): (GraphId, GraphVersion)| RunAccepted {
         run_id: run.to_string(),
@@ -101,20 +103,20 @@ pub(super) struct NewRun {
     pub(super) privacy: Privacy,
     /// Inputs, already validated against the graph's schema.
     pub(super) inputs: Value,
-    pub(super) lineage: Lineage,
+    pub(super) lineage: Provenance,
 }
 
 /// Creates a run, or returns the one that the same key has created.
-pub(super) async fn begin(
+pub(super) async fn create_run(
     gateway: &Gateway,
     caller: &Identity,
     headers: &HeaderMap,
     scope: &str,
-    hashed: &[u8],
-    new: NewRun,
+    hashed_body: &[u8],
+    new_run: NewRun,
 ) -> Result<RunAccepted, ApiError> {
-    let NewRun { graph, version, budget, privacy, inputs, lineage } = new;
-    let run = match idempotency::key(headers)? {
+    let NewRun { graph, version, budget, privacy, inputs, lineage } = new_run;
+    let run = match idempotency::idempotency_key(headers)? {
         Some(key) => run_id_for_key(&caller.tenant, key),
         None => RunId(Uuid::now_v7()),
     };
@@ -124,19 +126,21 @@ pub(super) async fn begin(
         input: PayloadSlot(0),
         budget,
         privacy,
-        request_hash: idempotency::request_hash(scope, hashed),
-        lineage,
+        request_hash: idempotency::request_hash(scope, hashed_body),
+        provenance: lineage,
     };
     let input = Payload {
         bytes: Bytes::from(serde_json::to_vec(&inputs).unwrap_or_default()),
         media_type: "application/json".into(),
-        purpose: Purpose::Input,
+        purpose: PayloadPurpose::Input,
         subject: None,
     };
     let command = |_: &_, _| (RunCommand::Create(create.clone()), vec![input.clone()]);
-    let stream = StreamKey::run(caller.tenant.clone(), run);
-    let created =
-        gateway.repository.execute::<Run>(&stream, &gateway.context(caller), command).await?;
+    let stream = StreamKey::for_run(caller.tenant.clone(), run);
+    let created = gateway
+        .repository
+        .execute::<Run>(&stream, &gateway.decision_context(caller), command)
+        .await?;
     // A repetition answers with the version of the run that exists.
     let version = created.state.graph.map_or(version, |(_, version)| version);
     let (run_id, graph_id) = (run.to_string(), graph.to_string());
@@ -144,26 +148,26 @@ pub(super) async fn begin(
 }
 
 /// Loads the manifest of a version, or of the latest one.
-pub(super) async fn manifest(
+pub(super) async fn load_manifest(
     gateway: &Gateway,
     caller: &Identity,
     graph: GraphId,
     version: Option<&str>,
 ) -> Result<(GraphVersion, Graph), ApiError> {
-    let stream = StreamKey::graph(caller.tenant.clone(), graph);
+    let stream = StreamKey::for_graph(caller.tenant.clone(), graph);
     let loaded = gateway.repository.load::<GraphNoun>(&stream).await?;
-    let known = match version {
+    let found_version = match version {
         Some(version) => loaded.state.versions.keys().find(|known| known.as_str() == version),
         None => loaded.state.latest.as_ref(),
     };
-    let known = known.ok_or_else(|| ApiError::not_found("graph or version"))?;
-    let reference = loaded.state.versions.get(known);
+    let found_version = found_version.ok_or_else(|| ApiError::not_found("graph or version"))?;
+    let reference = loaded.state.versions.get(found_version);
     let reference = reference.ok_or_else(|| ApiError::not_found("graph or version"))?;
-    let bytes = gateway.repository.payload(&stream, *reference).await?;
+    let bytes = gateway.repository.read_payload(&stream, *reference).await?;
     let bytes = bytes.ok_or_else(|| ApiError::not_found("manifest: it was erased"))?;
     let manifest = serde_json::from_slice(&bytes)
-        .map_err(|error| ApiError::invalid(format!("the stored manifest: {error}")))?;
-    Ok((known.clone(), manifest))
+        .map_err(|error| ApiError::invalid_request(format!("the stored manifest: {error}")))?;
+    Ok((found_version.clone(), manifest))
 }
 
 /// Query parameter that names a run of the graph.
@@ -183,13 +187,13 @@ pub(crate) struct StatusQuery {
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run of this graph", body = Problem),
 ))]
-pub(crate) async fn status(
+pub(crate) async fn show_graph_run(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
-    Query(query): Query<StatusQuery>,
+    QueryParams(query): QueryParams<StatusQuery>,
 ) -> Result<Json<RunView>, ApiError> {
-    let run = view(&gateway, &caller, &query.run_id).await?;
+    let run = load_run_view(&gateway, &caller, &query.run_id).await?;
     if run.graph_id == id { Ok(Json(run)) } else { Err(ApiError::not_found("run of this graph")) }
 }
 
@@ -222,41 +226,41 @@ pub(crate) struct RunsQuery {
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such graph", body = Problem),
 ))]
-pub(crate) async fn list(
+pub(crate) async fn list_runs(
     State(gateway): App,
     Extension(caller): Caller,
-    Query(query): Query<RunsQuery>,
+    QueryParams(query): QueryParams<RunsQuery>,
 ) -> Result<Json<Page<RunView>>, ApiError> {
     let RunsQuery { graph, status, actor, parent, all, cursor, limit } = query;
     let graph = match graph {
-        Some(graph) => Some(filters::graph(&gateway, &caller, &graph).await?),
+        Some(graph) => Some(list_filters::resolve_graph(&gateway, &caller, &graph).await?),
         None => None,
     };
-    actor.as_deref().map_or(Ok(()), filters::check_actor)?;
+    actor.as_deref().map_or(Ok(()), list_filters::check_actor)?;
     let status = status.map(|status| status.as_str().to_owned());
     let family = read_family(parent, all)?;
     let filter = RunFilter { family, graph, status, actor };
     let limit = limit.map_or(PAGE_ITEMS, usize::from);
     let tenant = caller.tenant.as_str();
-    let listed = gateway.queries.runs(tenant, &filter, cursor.as_deref(), limit).await?;
-    let items = listed.items.into_iter().map(convert::run).collect();
+    let listed = gateway.queries.list_runs(tenant, &filter, cursor.as_deref(), limit).await?;
+    let items = listed.items.into_iter().map(convert::to_run_view).collect();
     Ok(Json(Page { items, next_cursor: listed.next_cursor }))
 }
 
 /// Decides which runs a listing covers: top-level ones, all, or the children of one.
 fn read_family(parent: Option<String>, all: Option<bool>) -> Result<RunFamily, ApiError> {
     match (parent, all.unwrap_or(false)) {
-        (Some(_), true) => {
-            Err(ApiError::invalid("`parent` and `all` exclude each other: ask for one of them"))
-        }
+        (Some(_), true) => Err(ApiError::invalid_request(
+            "`parent` and `all` exclude each other: ask for one of them",
+        )),
         (Some(parent), false) => {
             let run: RunId = parent.parse().map_err(|_| {
-                ApiError::invalid(format!("parent: `{parent}` is not the id of a run"))
+                ApiError::invalid_request(format!("parent: `{parent}` is not the id of a run"))
             })?;
             Ok(RunFamily::ChildrenOf(run.to_string()))
         }
         (None, true) => Ok(RunFamily::All),
-        (None, false) => Ok(RunFamily::Top),
+        (None, false) => Ok(RunFamily::TopLevel),
     }
 }
 
@@ -268,21 +272,21 @@ fn read_family(parent: Option<String>, all: Option<bool>) -> Result<RunFamily, A
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run", body = Problem),
 ))]
-pub(crate) async fn show(
+pub(crate) async fn show_run(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
 ) -> Result<Json<RunView>, ApiError> {
-    view(&gateway, &caller, &id).await.map(Json)
+    load_run_view(&gateway, &caller, &id).await.map(Json)
 }
 
 /// Returns the stream of a run in the caller's tenant; a foreign run is thus never found.
 pub(super) fn run_stream(caller: &Identity, id: &str) -> Result<StreamKey, ApiError> {
     let run: RunId = id.parse().map_err(|_| ApiError::not_found("run"))?;
-    Ok(StreamKey::run(caller.tenant.clone(), run))
+    Ok(StreamKey::for_run(caller.tenant.clone(), run))
 }
 
-pub(super) async fn view(
+pub(super) async fn load_run_view(
     gateway: &Gateway,
     caller: &Identity,
     id: &str,
@@ -293,19 +297,21 @@ pub(super) async fn view(
     if !gateway.catch_up(&stream).await? {
         return Err(ApiError::not_found("run"));
     }
-    let row = gateway.queries.run(tenant, &id).await?.ok_or_else(|| ApiError::not_found("run"))?;
+    let row =
+        gateway.queries.find_run(tenant, &id).await?.ok_or_else(|| ApiError::not_found("run"))?;
     let (output, detail) = (row.output.clone(), row.error_detail.clone());
-    let mut run = convert::run(row);
+    let mut run = convert::to_run_view(row);
     if let Some(error) = &mut run.error {
-        error.detail = failures::open_named(gateway, &stream, detail.as_deref()).await?;
+        error.detail =
+            failure_details::open_detail_reference(gateway, &stream, detail.as_deref()).await?;
     }
-    let steps = gateway.queries.steps(tenant, &id).await?;
+    let steps = gateway.queries.list_steps(tenant, &id).await?;
     let details: Vec<Option<String>> = steps.iter().map(|row| row.error_detail.clone()).collect();
-    run.steps = steps.into_iter().map(convert::step).collect();
-    failures::add_details(gateway, &stream, &mut run.steps, &details).await?;
+    run.steps = steps.into_iter().map(convert::to_step_view).collect();
+    failure_details::add_step_details(gateway, &stream, &mut run.steps, &details).await?;
     // The read models know only the fork's own events.
     if run.forked_from.is_some() {
-        let inherited = branches::inherited_steps(gateway, &stream, &run.steps).await?;
+        let inherited = run_diff::inherited_steps(gateway, &stream, &run.steps).await?;
         run.steps_total += inherited.len() as u64;
         let count = |statuses: &[&str]| {
             let is_counted = |step: &&StepView| statuses.contains(&step.status.as_str());
@@ -319,7 +325,7 @@ pub(super) async fn view(
     }
     add_children(gateway, tenant, &mut run).await?;
     if let Some(reference) = output {
-        run.output = Some(gateway.open(&stream, &reference).await?);
+        run.output = Some(gateway.open_payload(&stream, &reference).await?);
     }
     Ok(run)
 }
@@ -328,13 +334,13 @@ pub(super) async fn view(
 async fn add_children(gateway: &Gateway, tenant: &str, run: &mut RunView) -> Result<(), ApiError> {
     let family = RunFamily::ChildrenOf(run.id.clone());
     let filter = RunFilter { family, ..RunFilter::default() };
-    let listed = gateway.queries.runs(tenant, &filter, None, CHILDREN_LIMIT).await?;
+    let listed = gateway.queries.list_runs(tenant, &filter, None, CHILDREN_LIMIT).await?;
     run.children_total = match listed.next_cursor {
         // Counted only if they do not fit the page.
         Some(_) => gateway.queries.count_children(tenant, &run.id).await?,
         None => listed.items.len() as u64,
     };
-    run.children = listed.items.into_iter().map(convert::child).collect();
+    run.children = listed.items.into_iter().map(convert::to_child_run).collect();
     Ok(())
 }
 
@@ -348,7 +354,7 @@ async fn add_children(gateway: &Gateway, tenant: &str, run: &mut RunView) -> Res
     (status = 404, description = "There is no such run", body = Problem),
     (status = 409, description = "The run has ended otherwise", body = Problem),
 ))]
-pub(crate) async fn cancel(
+pub(crate) async fn cancel_run(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
@@ -356,18 +362,18 @@ pub(crate) async fn cancel(
     body: Bytes,
 ) -> Result<Json<RunView>, ApiError> {
     let stream = run_stream(&caller, &id)?;
-    let request: ReasonRequest = optional(&body)?;
+    let request: ReasonRequest = read_optional_body(&body)?;
     let scope = format!("POST /v1/runs/{id}/cancel");
     idempotency::check_scoped_key(&gateway, &caller, &headers, &scope, &body).await?;
-    let (reason, payloads) = sealed_reason(request.reason, REASON_LIMIT, 0);
+    let (reason, payloads) = seal_reason(request.reason, REASON_CHARACTERS_LIMIT, 0);
     let request = idempotency::request_id(&caller, &headers)?;
     let command = RequestedCommand { request, command: RunCommand::Cancel { reason } };
-    let (repository, context) = (&gateway.repository, gateway.context(&caller));
+    let (repository, context) = (&gateway.repository, gateway.decision_context(&caller));
     repository.steer_family_once(&stream, &context, command, payloads).await?;
-    view(&gateway, &caller, &id).await.map(Json)
+    load_run_view(&gateway, &caller, &id).await.map(Json)
 }
 
 /// True if an event ends a run for its watchers.
-pub(super) fn is_end(kind: &str) -> bool {
+pub(super) fn is_run_end(kind: &str) -> bool {
     matches!(kind, "run.completed.v1" | "run.failed.v1" | "run.cancelled.v1")
 }

@@ -6,9 +6,9 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
 use convergio_domain::id::{ActorId, Name, TokenId};
-use convergio_domain::once::{Once, RequestedCommand};
-use convergio_domain::token::{self, Caller as TokenCaller, Command, NewToken, TokenHash};
-use convergio_eventstore::Loaded;
+use convergio_domain::idempotency::{IdempotentNoun, RequestedCommand};
+use convergio_domain::token::{self, NewAccessToken, TokenCaller, TokenCommand, TokenHash};
+use convergio_eventstore::LoadedStream;
 use convergio_schemas::wire::{self, Page, Problem, TokenRotation, TokenView};
 
 use crate::app::{App, Caller, Gateway};
@@ -22,12 +22,12 @@ use crate::{convert, idempotency};
     (status = 401, description = "Not signed in", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
 ))]
-pub(crate) async fn list(
+pub(crate) async fn list_tokens(
     State(gateway): App,
     Extension(caller): Caller,
 ) -> Result<Json<Page<TokenView>>, ApiError> {
-    let state = load(&gateway, &caller).await?.state;
-    let items = state.live().map(|(id, token)| view(id, token)).collect();
+    let state = load_tokens(&gateway, &caller).await?.state;
+    let items = state.live_tokens().map(|(id, token)| to_token_view(id, token)).collect();
     Ok(Json(Page { items, next_cursor: None }))
 }
 
@@ -40,22 +40,22 @@ pub(crate) async fn list(
     (status = 409, description = "The name is the platform's, or has a token", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
 ))]
-pub(crate) async fn issue(
+pub(crate) async fn issue_token(
     State(gateway): App,
     Extension(caller): Caller,
     headers: HeaderMap,
     body: Result<Json<wire::NewToken>, JsonRejection>,
 ) -> Result<(StatusCode, Json<TokenView>), ApiError> {
-    let Json(given) = body?;
-    let roles = given.roles.iter().map(|role| role.parse()).collect::<Result<Vec<Name>, _>>();
-    let token = NewToken {
-        actor: actor(&given.actor)?,
-        roles: roles.map_err(|error| ApiError::invalid(format!("`roles`: {error}")))?,
-        hash: hash(&given.blake3)?,
+    let Json(request) = body?;
+    let roles = request.roles.iter().map(|role| role.parse()).collect::<Result<Vec<Name>, _>>();
+    let token = NewAccessToken {
+        actor: parse_actor(&request.actor)?,
+        roles: roles.map_err(|error| ApiError::invalid_request(format!("`roles`: {error}")))?,
+        hash: parse_hash(&request.blake3)?,
     };
-    let id = TokenId::of(&token.hash);
-    let command = Command::Issue { by: asked_by(&caller), token };
-    let issued = change(&gateway, &caller, &headers, command, id).await?;
+    let id = TokenId::from_hash(&token.hash);
+    let command = TokenCommand::Issue { by: token_caller(&caller), token };
+    let issued = execute_token_command(&gateway, &caller, &headers, command, id).await?;
     Ok((StatusCode::CREATED, issued))
 }
 
@@ -72,19 +72,19 @@ pub(crate) async fn issue(
     (status = 409, description = "The new token is somebody's, or was revoked", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
 ))]
-pub(crate) async fn rotate(
+pub(crate) async fn rotate_token(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
     body: Result<Json<TokenRotation>, JsonRejection>,
 ) -> Result<Json<TokenView>, ApiError> {
-    let Json(given) = body?;
-    let hash = hash(&given.blake3)?;
-    let state = load(&gateway, &caller).await?.state;
-    let token = find(&state, &id).ok_or_else(|| ApiError::not_found("token"))?;
-    let command = Command::Rotate { by: asked_by(&caller), token, hash };
-    change(&gateway, &caller, &headers, command, TokenId::of(&hash)).await
+    let Json(request) = body?;
+    let hash = parse_hash(&request.blake3)?;
+    let state = load_tokens(&gateway, &caller).await?.state;
+    let token = find_token(&state, &id).ok_or_else(|| ApiError::not_found("token"))?;
+    let command = TokenCommand::Rotate { by: token_caller(&caller), token, hash };
+    execute_token_command(&gateway, &caller, &headers, command, TokenId::from_hash(&hash)).await
 }
 
 /// Revokes a token, in every process of the log. Twice changes nothing.
@@ -98,71 +98,77 @@ pub(crate) async fn rotate(
     (status = 409, description = "It is the token that the request shows", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
 ))]
-pub(crate) async fn revoke(
+pub(crate) async fn revoke_token(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Json<TokenView>, ApiError> {
-    let state = load(&gateway, &caller).await?.state;
-    let token = find(&state, &id).ok_or_else(|| ApiError::not_found("token"))?;
-    let command = Command::Revoke { by: asked_by(&caller), token };
-    change(&gateway, &caller, &headers, command, token).await
+    let state = load_tokens(&gateway, &caller).await?.state;
+    let token = find_token(&state, &id).ok_or_else(|| ApiError::not_found("token"))?;
+    let command = TokenCommand::Revoke { by: token_caller(&caller), token };
+    execute_token_command(&gateway, &caller, &headers, command, token).await
 }
 
-async fn load(gateway: &Gateway, caller: &Identity) -> Result<Loaded<token::Tokens>, ApiError> {
-    Ok(gateway.repository.load(&token::stream(&caller.tenant)).await?)
+async fn load_tokens(
+    gateway: &Gateway,
+    caller: &Identity,
+) -> Result<LoadedStream<token::TokenNoun>, ApiError> {
+    Ok(gateway.repository.load(&token::token_stream(&caller.tenant)).await?)
 }
 
 /// Executes a token command, applies the result in this process, and returns the token's view.
-async fn change(
+async fn execute_token_command(
     gateway: &Gateway,
     caller: &Identity,
     headers: &HeaderMap,
-    command: Command,
-    about: TokenId,
+    command: TokenCommand,
+    token_id: TokenId,
 ) -> Result<Json<TokenView>, ApiError> {
-    let (stream, context) = (token::stream(&caller.tenant), gateway.context(caller));
+    let (stream, context) = (token::token_stream(&caller.tenant), gateway.decision_context(caller));
     let request = idempotency::request_id(caller, headers)?;
     let command = RequestedCommand { request, command };
-    let asked = |_: &_, _| (command.clone(), Vec::new());
-    let done = gateway.repository.execute::<Once<token::Tokens>>(&stream, &context, asked).await?;
+    let requested = |_: &_, _| (command.clone(), Vec::new());
+    let loaded = gateway
+        .repository
+        .execute::<IdempotentNoun<token::TokenNoun>>(&stream, &context, requested)
+        .await?;
     // The token feed would apply it too, but later than the answer.
-    if let Some(head) = done.head {
-        gateway.tokens.replace(&caller.tenant, head.seq, &done.state);
+    if let Some(head) = loaded.head {
+        gateway.tokens.replace_tenant_tokens(&caller.tenant, head.seq, &loaded.state);
     }
-    let found = done.state.tokens.get(&about).ok_or_else(|| ApiError::not_found("token"))?;
-    Ok(Json(view(about, found)))
+    let found = loaded.state.tokens.get(&token_id).ok_or_else(|| ApiError::not_found("token"))?;
+    Ok(Json(to_token_view(token_id, found)))
 }
 
 /// Finds a token by its id, or by its actor: the live one, otherwise the one issued last.
-fn find(state: &token::State, text: &str) -> Option<TokenId> {
+fn find_token(state: &token::TokenState, text: &str) -> Option<TokenId> {
     if let Ok(id) = text.parse::<TokenId>() {
         return Some(id);
     }
-    let of_name = state.tokens.iter().filter(|(_, token)| token.actor.as_str() == text);
+    let tokens_of_actor = state.tokens.iter().filter(|(_, token)| token.actor.as_str() == text);
     // A revoked token is found too, so that it can be shown after it was revoked.
-    of_name.max_by_key(|(_, token)| (!token.is_revoked, token.issued)).map(|(id, _)| *id)
+    tokens_of_actor.max_by_key(|(_, token)| (!token.is_revoked, token.issued)).map(|(id, _)| *id)
 }
 
-fn asked_by(caller: &Identity) -> TokenCaller {
+fn token_caller(caller: &Identity) -> TokenCaller {
     TokenCaller { token: caller.token, roles: caller.roles.clone() }
 }
 
-fn actor(text: &str) -> Result<ActorId, ApiError> {
-    text.parse().map_err(|error| ApiError::invalid(format!("`actor`: {error}")))
+fn parse_actor(text: &str) -> Result<ActorId, ApiError> {
+    text.parse().map_err(|error| ApiError::invalid_request(format!("`actor`: {error}")))
 }
 
-fn hash(text: &str) -> Result<TokenHash, ApiError> {
-    text.parse().map_err(|error| ApiError::invalid(format!("`blake3`: {error}")))
+fn parse_hash(text: &str) -> Result<TokenHash, ApiError> {
+    text.parse().map_err(|error| ApiError::invalid_request(format!("`blake3`: {error}")))
 }
 
-fn view(id: TokenId, token: &token::Token) -> TokenView {
+fn to_token_view(id: TokenId, token: &token::IssuedToken) -> TokenView {
     TokenView {
         id: id.to_string(),
         actor: token.actor.to_string(),
         roles: token.roles.iter().map(ToString::to_string).collect(),
-        issued_at: convert::rfc3339(token.issued.0),
+        issued_at: convert::format_rfc3339(token.issued.0),
         revoked: token.is_revoked,
     }
 }

@@ -7,7 +7,7 @@ use crate::harness::{Api, parts};
 
 /// Every path of the document under `/v1`, with ids filled in.
 fn paths(run: &str, graph: &str) -> Vec<(Method, String)> {
-    let document = serde_json::to_value(convergio_gateway::openapi()).expect("JSON");
+    let document = serde_json::to_value(convergio_gateway::openapi_document()).expect("JSON");
     let mut found = Vec::new();
     for (path, operations) in document["paths"].as_object().expect("paths") {
         if !path.starts_with("/v1") {

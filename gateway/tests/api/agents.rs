@@ -58,8 +58,9 @@ async fn an_agent_is_defined_changed_run_and_terminated() {
     assert_eq!(api.get("/v1/agents?status=all").await.1["items"][0]["name"], "tutor");
     assert_eq!(delete(&api, "/v1/agents/nobody").await.0, 404);
 
-    let stream = StreamKey::parse("one".parse().expect("a name"), &format!("agent/{id}"));
-    let records = api.repository.log().read_stream(&stream.expect("a stream"), Seq(0), 10).await;
+    let stream = StreamKey::parse_name("one".parse().expect("a name"), &format!("agent/{id}"));
+    let records =
+        api.repository.event_log().read_stream(&stream.expect("a stream"), Seq(0), 10).await;
     let records = records.expect("the log works");
     let types: Vec<_> =
         records.iter().flat_map(|r| r.body.events.iter().map(Event::type_name)).collect();

@@ -12,7 +12,7 @@ fn schemas() -> std::path::PathBuf {
 /// Run with CONVERGIO_UPDATE=1 to write the document anew.
 #[test]
 fn the_document_is_the_committed_one() {
-    let document = convergio_gateway::openapi().to_pretty_json().expect("JSON");
+    let document = convergio_gateway::openapi_document().to_pretty_json().expect("JSON");
     let file = schemas().join("openapi/gateway.v1.json");
     if std::env::var_os("CONVERGIO_UPDATE").is_some() {
         std::fs::write(&file, format!("{document}\n")).expect("writable");
@@ -23,7 +23,7 @@ fn the_document_is_the_committed_one() {
 
 #[test]
 fn every_response_is_described() {
-    let document = serde_json::to_value(convergio_gateway::openapi()).expect("JSON");
+    let document = serde_json::to_value(convergio_gateway::openapi_document()).expect("JSON");
     for (path, operations) in document["paths"].as_object().expect("paths") {
         for operation in operations.as_object().expect("operations").values() {
             for response in operation["responses"].as_object().expect("responses").values() {

@@ -28,8 +28,8 @@ fn answer_calls(api: &Arc<Api>, text: &'static str) {
 pub(crate) fn answer_calls_with(api: &Arc<Api>, reply: Value) {
     let api = Arc::clone(api);
     tokio::spawn(async move {
-        let log: Arc<dyn EventLog> = api.repository.log();
-        let mut records = log.tail(Position::default());
+        let log: Arc<dyn EventLog> = api.repository.event_log();
+        let mut records = log.tail_all(Position::default());
         while let Some(Ok(record)) = records.next().await {
             let is_new = |event: &Event| matches!(event, Event::RunCreated(_));
             if record.body.events.iter().any(is_new) {
@@ -250,15 +250,15 @@ async fn a_stream_speaks_before_the_answer_is_whole() {
     let stream = run_stream(&run);
     let mut body = response.bytes_stream();
     let mut heard = String::new();
-    api.live.publish(&stream, note(LiveKind::Thinking, 0, 0, "let me see"));
-    api.live.publish(&stream, note(LiveKind::Text, 1, 0, "hel"));
+    api.live.publish_note(&stream, note(LiveKind::Thinking, 0, 0, "let me see"));
+    api.live.publish_note(&stream, note(LiveKind::Text, 1, 0, "hel"));
     while !heard.contains("\"hel\"") {
         let bytes = body.next().await.expect("it goes on").expect("bytes");
         heard.push_str(&String::from_utf8_lossy(&bytes));
     }
     assert!(heard.starts_with(':') && heard.contains("\"reasoning_content\":\"let me see\""));
     // What is missed comes from the log.
-    api.live.publish(&stream, note(LiveKind::Text, 1, 99, "!"));
+    api.live.publish_note(&stream, note(LiveKind::Text, 1, 99, "!"));
     let mut whole = reply("hello");
     whole["thinking"] = json!("let me see");
     api.answer_call(&run, &whole).await;
@@ -282,7 +282,7 @@ async fn a_stream_that_does_not_fit_is_no_clean_end() {
     let request = api.request(Method::POST, MESSAGES, Some("cvg_one")).json(&body);
     let response = request.send().await.expect("an answer");
     let run = run_of(&response);
-    api.live.publish(&run_stream(&run), note(LiveKind::Text, 0, 0, "good-bye"));
+    api.live.publish_note(&run_stream(&run), note(LiveKind::Text, 0, 0, "good-bye"));
     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     api.answer_call(&run, &reply("hello")).await;
     let text = response.text().await.expect("text");

@@ -1,6 +1,6 @@
 //! Runs and the runs within them: who belongs to whom, what is listed, which step an error is of.
 
-use convergio_domain::run::{Intent, Origin};
+use convergio_domain::run::{RunOrigin, StepIntent};
 use convergio_domain::time::Timestamp;
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ async fn a_run_names_its_parent_and_its_children_and_lists_show_top_runs() {
     for number in 0..3 {
         let step = format!("m[{number}]").parse().expect("a step");
         let run = parent.parse().expect("a run");
-        children.insert(0, api.child(Origin { run, step, depth: 1 }).await);
+        children.insert(0, api.child(RunOrigin { run, step, depth: 1 }).await);
     }
     // Who asks for one run waits for the read models; lists do not.
     api.get(&format!("/v1/runs/{}", children[0])).await;
@@ -48,7 +48,8 @@ async fn a_failed_run_names_the_step_and_what_it_left_is_abandoned() {
     let api = Api::start().await;
     let run = api.run().await;
     api.advance(&run, &["a", "b"], false).await;
-    api.tell(&run, Vec::new(), vec![("s", Intent::Sleep { due: Timestamp(i64::MAX / 2) })]).await;
+    api.tell(&run, Vec::new(), vec![("s", StepIntent::Sleep { due: Timestamp(i64::MAX / 2) })])
+        .await;
     api.fail(&run, "a").await;
     let statuses = |steps: &Value, name: &str| {
         let steps = steps.as_array().expect("steps").iter();

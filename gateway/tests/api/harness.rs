@@ -5,25 +5,27 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use convergio_domain::chat::Privacy;
-use convergio_domain::decider::Context;
+use convergio_domain::decider::DecisionContext;
 use convergio_domain::failure::FailureReport;
 use convergio_domain::graph::{GraphNoun, ToolCatalog, ToolSpec};
 use convergio_domain::id::{ApprovalId, ExecutorId, GraphId, RunId, StepId, TenantId};
-use convergio_domain::payload::{PayloadSlot, Purpose};
+use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::platform_text;
 use convergio_domain::run::{
-    Advance, Budget, CreateRun, End, Intent, Lineage, Origin, Outcome, Run, RunCommand, Start,
-    StepResult,
+    AdvanceRun, Budget, CreateRun, Provenance, Run, RunCommand, RunOrigin, RunOutcome, StepIntent,
+    StepOutcome, StepResult, StepStart,
 };
 use convergio_domain::stream::StreamKey;
 use convergio_domain::token::{self, TokenHash};
 use convergio_evaluation::Evaluator;
-use convergio_eventstore::embedded::{Config, EmbeddedLog};
+use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
 use convergio_eventstore::{
     EventLog, HealthRegistry, LiveHub, MemoryLog, Payload, Repository, SystemClock,
 };
-use convergio_gateway::{DoorSettings, Gateway, Limits, ServeOptions, Token, Tokens};
-use convergio_projections::{Memories, Projections};
+use convergio_gateway::{
+    CompatSettings, ConnectionLimits, Gateway, ServeOptions, TokenRegistration, TokenRegistry,
+};
+use convergio_projections::{MemoryIndexes, Projections};
 use convergio_schemas::wire::{FleetRun, Verdict};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
@@ -37,7 +39,7 @@ pub(crate) struct Api {
     pub(crate) url: String,
     pub(crate) repository: Repository,
     pub(crate) health: HealthRegistry,
-    pub(crate) tokens: Tokens,
+    pub(crate) tokens: TokenRegistry,
     pub(crate) live: LiveHub,
     http: reqwest::Client,
     _folder: tempfile::TempDir,
@@ -60,20 +62,20 @@ fn tenant(name: &str) -> TenantId {
 /// The stream of a run of tenant one.
 pub(crate) fn run_stream(run: &str) -> StreamKey {
     let run: RunId = run.parse().expect("a run");
-    StreamKey::run(tenant("one"), run)
+    StreamKey::for_run(tenant("one"), run)
 }
 
-fn token(token: &str, of: &str, role: &str) -> Token {
+fn token(token: &str, of: &str, role: &str) -> TokenRegistration {
     let (actor, roles) = (role.parse().expect("a name"), vec![role.to_owned()]);
-    Token { hash: TokenHash::of(token), tenant: tenant(of), actor, roles }
+    TokenRegistration { hash: TokenHash::from_token(token), tenant: tenant(of), actor, roles }
 }
 
 impl Api {
     pub(crate) async fn start() -> Self {
-        Self::within(Limits::default()).await
+        Self::within(ConnectionLimits::default()).await
     }
 
-    pub(crate) async fn within(limits: Limits) -> Self {
+    pub(crate) async fn within(limits: ConnectionLimits) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         Self::on(Arc::new(MemoryLog::new()), folder, limits).await
     }
@@ -82,8 +84,9 @@ impl Api {
     /// may come at once, from one address.
     pub(crate) async fn in_files() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let log = EmbeddedLog::open(&Config::new(folder.path().join("log"))).expect("opens");
-        let limits = Limits { connections: 1 << 14, ..Limits::default() };
+        let log =
+            EmbeddedLog::open(&EmbeddedConfig::new(folder.path().join("log"))).expect("opens");
+        let limits = ConnectionLimits { max_connections: 1 << 14, ..ConnectionLimits::default() };
         Self::on(Arc::new(log), folder, limits).await
     }
 
@@ -91,22 +94,26 @@ impl Api {
     pub(crate) async fn impatient() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let repository = Repository::new(Arc::new(MemoryLog::new()), Arc::new(SystemClock))
-            .with_write_patience(Duration::from_millis(20));
-        Self::with(repository, folder, Limits::default()).await
+            .with_write_timeout(Duration::from_millis(20));
+        Self::with(repository, folder, ConnectionLimits::default()).await
     }
 
     pub(crate) async fn on(
         log: Arc<dyn EventLog>,
         folder: tempfile::TempDir,
-        limits: Limits,
+        limits: ConnectionLimits,
     ) -> Self {
         Self::with(Repository::new(log, Arc::new(SystemClock)), folder, limits).await
     }
 
-    async fn with(repository: Repository, folder: tempfile::TempDir, limits: Limits) -> Self {
-        let log = repository.log();
+    async fn with(
+        repository: Repository,
+        folder: tempfile::TempDir,
+        limits: ConnectionLimits,
+    ) -> Self {
+        let log = repository.event_log();
         let projections = Projections::open(&folder.path().join("read.db")).await.expect("opens");
-        let queries = projections.queries();
+        let queries = projections.query_handle();
         let (stop_projector, stopped) = oneshot::channel();
         let projector = tokio::spawn(async move {
             projections.run(log, stopped).await.expect("it works");
@@ -119,7 +126,7 @@ impl Api {
             description: "Trims.".into(),
             arguments: json!({"type": "object", "properties": {"text": {}}}),
         }]);
-        let tokens = Tokens::new([
+        let tokens = TokenRegistry::new([
             token(TOKEN, "one", "owner"),
             token("cvg_two", "two", "owner"),
             token("cvg_teacher", "one", "teacher"),
@@ -129,20 +136,20 @@ impl Api {
         let gateway = Gateway {
             repository: repository.clone(),
             queries,
-            memories: Arc::new(Memories::new(repository.log())),
+            memories: Arc::new(MemoryIndexes::new(repository.event_log())),
             health: health.clone(),
-            live: live.clone(),
+            live_notes: live.clone(),
             evaluator: Evaluator::in_process(Arc::new(tools)),
             tokens: tokens.clone(),
             models: Arc::new(()),
-            doors: DoorSettings::default(),
+            compat: CompatSettings::default(),
             replayer: Arc::new(NoReplay(repository.clone())),
             stop: stopping.clone(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("bound"));
         let options = ServeOptions { limits, ..ServeOptions::default() };
-        tokio::spawn(convergio_gateway::serve(listener, gateway, options, stopping));
+        tokio::spawn(convergio_gateway::serve_gateway(listener, gateway, options, stopping));
         // The provider of TLS may be installed by another test of this process.
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
@@ -153,11 +160,11 @@ impl Api {
     /// The owner's token of tenant one stands in the log from here on.
     pub(crate) async fn admit_owner(&self) {
         let actor = "owner".parse().expect("a name");
-        let context = Context { now: self.repository.clock().now(), actor };
-        let stream = token::stream(&tenant("one"));
-        let hash = TokenHash::of(TOKEN);
-        let admit = |_: &_, _| (token::Command::AdmitOwner { hash }, Vec::new());
-        let admitted = self.repository.execute::<token::Tokens>(&stream, &context, admit).await;
+        let context = DecisionContext { now: self.repository.clock().now(), actor };
+        let stream = token::token_stream(&tenant("one"));
+        let hash = TokenHash::from_token(TOKEN);
+        let admit = |_: &_, _| (token::TokenCommand::AdmitOwner { hash }, Vec::new());
+        let admitted = self.repository.execute::<token::TokenNoun>(&stream, &context, admit).await;
         admitted.expect("the owner is admitted");
     }
 
@@ -224,9 +231,9 @@ impl Api {
     }
 
     /// Creates a run within another one of tenant one; gives its id.
-    pub(crate) async fn child(&self, origin: Origin) -> String {
+    pub(crate) async fn child(&self, origin: RunOrigin) -> String {
         let graph: GraphId = self.graph().await.parse().expect("a graph");
-        let stream = StreamKey::graph(tenant("one"), graph);
+        let stream = StreamKey::for_graph(tenant("one"), graph);
         let loaded = self.repository.load::<GraphNoun>(&stream).await.expect("readable");
         let create = CreateRun {
             graph,
@@ -235,37 +242,40 @@ impl Api {
             budget: Budget::default(),
             privacy: Privacy::Any,
             request_hash: String::new(),
-            lineage: Lineage { origin: Some(origin), ..Lineage::default() },
+            provenance: Provenance { origin: Some(origin), ..Provenance::default() },
         };
         let input = Payload {
             bytes: Bytes::from_static(b"{}"),
             media_type: "application/json".into(),
-            purpose: Purpose::Input,
+            purpose: PayloadPurpose::Input,
             subject: None,
         };
         let run = RunId(Uuid::now_v7());
         let command = |_: &_, _| (RunCommand::Create(create.clone()), vec![input.clone()]);
-        let stream = StreamKey::run(tenant("one"), run);
+        let stream = StreamKey::for_run(tenant("one"), run);
         let context = self.executor_context();
         self.repository.execute::<Run>(&stream, &context, command).await.expect("it is written");
         run.to_string()
     }
 
-    fn executor_context(&self) -> Context {
-        Context { now: self.repository.clock().now(), actor: "executor".parse().expect("a name") }
+    fn executor_context(&self) -> DecisionContext {
+        DecisionContext {
+            now: self.repository.clock().now(),
+            actor: "executor".parse().expect("a name"),
+        }
     }
 
     /// What an executor would write: it starts steps, or ends the run.
     pub(crate) async fn advance(&self, run: &str, starts: &[&str], end: bool) {
-        let starts = starts.iter().map(|id| start(id, Intent::Compute)).collect();
-        let end = end.then_some(End::Completed { output: None });
-        self.write(run, Advance { starts, end, ..advance() }).await;
+        let starts = starts.iter().map(|id| start(id, StepIntent::Compute)).collect();
+        let end = end.then_some(RunOutcome::Completed { output: None });
+        self.write(run, AdvanceRun { starts, end, ..advance() }).await;
     }
 
     /// A step asks somebody of a role; gives the question's id.
     pub(crate) async fn ask(&self, run: &str, id: &str, role: &str) -> String {
         let approval = ApprovalId(Uuid::now_v7());
-        let ask = Intent::Ask {
+        let ask = StepIntent::RequestApproval {
             approval,
             role: role.into(),
             content: PayloadSlot(0),
@@ -273,9 +283,9 @@ impl Api {
             expires: None,
         };
         let bytes = Bytes::from_static(b"\"this\"");
-        let (media_type, purpose) = ("application/json".into(), Purpose::Output);
+        let (media_type, purpose) = ("application/json".into(), PayloadPurpose::Output);
         let shown = Payload { bytes, media_type, purpose, subject: None };
-        self.write_with(run, Advance { starts: vec![start(id, ask)], ..advance() }, vec![shown])
+        self.write_with(run, AdvanceRun { starts: vec![start(id, ask)], ..advance() }, vec![shown])
             .await;
         approval.to_string()
     }
@@ -284,11 +294,11 @@ impl Api {
     pub(crate) async fn tell(
         &self,
         run: &str,
-        outcomes: Vec<Outcome>,
-        starts: Vec<(&str, Intent)>,
+        outcomes: Vec<StepOutcome>,
+        starts: Vec<(&str, StepIntent)>,
     ) {
         let starts = starts.into_iter().map(|(id, intent)| start(id, intent)).collect();
-        self.write(run, Advance { outcomes, starts, ..advance() }).await;
+        self.write(run, AdvanceRun { outcomes, starts, ..advance() }).await;
     }
 
     /// The first try of a step fails, and the run with it.
@@ -302,35 +312,35 @@ impl Api {
         let step: StepId = id.parse().expect("a step");
         let result = StepResult::Failed { error: error.clone(), retry_at: None };
         let (call, skipped) = (None, Vec::new());
-        let outcomes = vec![Outcome { step: step.clone(), attempt, result, call, skipped }];
-        let end = Some(End::Failed { step: Some(step), error });
-        self.write(run, Advance { outcomes, end, ..advance() }).await;
+        let outcomes = vec![StepOutcome { step: step.clone(), attempt, result, call, skipped }];
+        let end = Some(RunOutcome::Failed { step: Some(step), error });
+        self.write(run, AdvanceRun { outcomes, end, ..advance() }).await;
     }
 
     /// What an executor would write of a call at a door: the model answers.
     pub(crate) async fn answer_call(&self, run: &str, reply: &Value) {
         let bytes = Bytes::from(reply.to_string());
-        let (media_type, purpose) = ("application/json".to_owned(), Purpose::Output);
+        let (media_type, purpose) = ("application/json".to_owned(), PayloadPurpose::Output);
         let payload = Payload { bytes, media_type, purpose, subject: None };
         self.advance(run, &["reply"], false).await;
         let output = Some(PayloadSlot(0));
-        let outcome = Outcome {
+        let outcome = StepOutcome {
             step: "reply".parse().expect("a step"),
             attempt: 1,
             result: StepResult::Completed { output, case: None },
             call: None,
             skipped: Vec::new(),
         };
-        let end = Some(End::Completed { output: Some(PayloadSlot(1)) });
-        let advance = Advance { outcomes: vec![outcome], end, ..advance() };
+        let end = Some(RunOutcome::Completed { output: Some(PayloadSlot(1)) });
+        let advance = AdvanceRun { outcomes: vec![outcome], end, ..advance() };
         self.write_with(run, advance, vec![payload.clone(), payload]).await;
     }
 
-    async fn write(&self, run: &str, advance: Advance) {
+    async fn write(&self, run: &str, advance: AdvanceRun) {
         self.write_with(run, advance, Vec::new()).await;
     }
 
-    async fn write_with(&self, run: &str, advance: Advance, payloads: Vec<Payload>) {
+    async fn write_with(&self, run: &str, advance: AdvanceRun, payloads: Vec<Payload>) {
         let stream = run_stream(run);
         let context = self.executor_context();
         let command = |_: &_, _| (RunCommand::Advance(advance.clone()), payloads.clone());
@@ -338,17 +348,17 @@ impl Api {
     }
 }
 
-fn start(id: &str, intent: Intent) -> Start {
-    Start { step: id.parse().expect("a step"), intent }
+fn start(id: &str, intent: StepIntent) -> StepStart {
+    StepStart { step: id.parse().expect("a step"), intent }
 }
 
-fn advance() -> Advance {
-    Advance {
+fn advance() -> AdvanceRun {
+    AdvanceRun {
         executor: ExecutorId(Uuid::nil()),
-        moves: Vec::new(),
+        turn_updates: Vec::new(),
         outcomes: Vec::new(),
-        instant: Vec::new(),
-        ready: Vec::new(),
+        instant_outcomes: Vec::new(),
+        ready_steps: Vec::new(),
         starts: Vec::new(),
         end: None,
     }
@@ -364,7 +374,7 @@ struct NoReplay(Repository);
 
 #[async_trait::async_trait]
 impl convergio_gateway::Replayer for NoReplay {
-    async fn replay(
+    async fn replay_run(
         &self,
         _run: &StreamKey,
         _at: Option<u64>,
@@ -373,7 +383,7 @@ impl convergio_gateway::Replayer for NoReplay {
         Err(convergio_gateway::ReplayError::Graph("no replays here".into()))
     }
 
-    fn fits(
+    fn check_state_fits(
         &self,
         _state: &convergio_domain::run::RunState,
         _graph: &convergio_domain::graph::manifest::Graph,
@@ -381,12 +391,12 @@ impl convergio_gateway::Replayer for NoReplay {
         Ok(())
     }
 
-    async fn survives(
+    async fn check_migration(
         &self,
         run: &StreamKey,
         _graph: Option<&convergio_domain::graph::manifest::Graph>,
     ) -> Result<FleetRun, convergio_gateway::ReplayError> {
-        let head = self.0.log().head(run).await?;
+        let head = self.0.event_log().stream_head(run).await?;
         Ok(FleetRun {
             run: run.id.to_string(),
             version: String::new(),

@@ -91,11 +91,11 @@ async fn what_64_bits_hold_is_kept() {
         let (status, view) = send(&api, &format!("/v1/runs/{run}/signal"), body).await;
         assert_eq!(status, 200, "{number}: {view}");
     }
-    let stream = StreamKey::run("one".parse().expect("a name"), run.parse().expect("an id"));
+    let stream = StreamKey::for_run("one".parse().expect("a name"), run.parse().expect("an id"));
     let state = api.repository.load::<Run>(&stream).await.expect("the log works").state;
     let signals = state.signals.values().flatten();
     for (reference, number) in signals.zip(numbers) {
-        let bytes = api.repository.payload(&stream, *reference).await.expect("the log works");
+        let bytes = api.repository.read_payload(&stream, *reference).await.expect("the log works");
         assert_eq!(bytes.expect("not erased"), number.as_bytes());
     }
 }

@@ -37,7 +37,7 @@ async fn read_models_that_do_not_move_are_told_with_numbers() {
 #[tokio::test]
 async fn a_loop_that_fails_is_told_with_its_reason() {
     let api = Api::start().await;
-    let component = api.health.component("executor");
+    let component = api.health.component_health("executor");
     component.report_failure(&"the wake index cannot be read: no such file");
     let (status, problem) = api.get("/readyz").await;
     assert_eq!(status, 503);

@@ -3,7 +3,7 @@
 
 use convergio_domain::event::Event;
 use convergio_domain::id::TenantId;
-use convergio_domain::request::{Request, request_id};
+use convergio_domain::request::{RequestNoun, request_id};
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::Position;
 use reqwest::Method;
@@ -17,7 +17,7 @@ const NOBODY: &str = "01920000-0000-7000-8000-000000000000";
 
 /// Every operation of the document that may change something, as `POST /v1/graphs`.
 fn operations() -> Vec<String> {
-    let document = serde_json::to_value(convergio_gateway::openapi()).expect("JSON");
+    let document = serde_json::to_value(convergio_gateway::openapi_document()).expect("JSON");
     let mut found = Vec::new();
     for (path, methods) in document["paths"].as_object().expect("paths") {
         for method in methods.as_object().expect("operations").keys() {
@@ -31,7 +31,7 @@ fn operations() -> Vec<String> {
 
 fn request_stream() -> StreamKey {
     let tenant: TenantId = "one".parse().expect("a name");
-    StreamKey::request(tenant.clone(), request_id(&tenant, KEY))
+    StreamKey::for_request(tenant.clone(), request_id(&tenant, KEY))
 }
 
 /// Status, media type and body, byte for byte.
@@ -48,7 +48,7 @@ async fn send(api: &Api, method: &Method, path: &str, body: &str) -> (u16, Strin
 
 /// Events of a type in the whole log, and of all types but those of requests themselves.
 async fn count(api: &Api, kind: &str) -> (usize, usize) {
-    let page = api.repository.log().read_all(Position(0), 10_000).await.expect("readable");
+    let page = api.repository.event_log().read_all(Position(0), 10_000).await.expect("readable");
     let events = page.records.iter().flat_map(|record| &record.body.events);
     let names: Vec<&str> = events.map(Event::type_name).collect();
     let effects = names.iter().filter(|name| **name == kind).count();
@@ -58,7 +58,7 @@ async fn count(api: &Api, kind: &str) -> (usize, usize) {
 /// What is recorded as answered is gone, as if the process had died before it was written.
 async fn lose_answer(api: &Api) {
     let stream = request_stream();
-    let state = api.repository.load::<Request>(&stream).await.expect("readable").state;
+    let state = api.repository.load::<RequestNoun>(&stream).await.expect("readable").state;
     let body = state.answer.expect("it was answered").body;
     assert!(api.repository.erase_payload(&stream, body).await.expect("erased"));
 }

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use convergio_domain::run::{Intent, Outcome, StepResult};
+use convergio_domain::run::{StepIntent, StepOutcome, StepResult};
 use convergio_domain::token::TokenHash;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -219,7 +219,7 @@ async fn of_agent<'a>(api: &'a Api, operation: &str) -> Vec<Scene<'a>> {
 }
 
 async fn of_token<'a>(api: &'a Api, operation: &str) -> Vec<Scene<'a>> {
-    let hash = |token: &str| TokenHash::of(token).to_string();
+    let hash = |token: &str| TokenHash::from_token(token).to_string();
     let ann =
         move |token: &str| json!({"actor": "ann", "roles": ["teacher"], "blake3": hash(token)});
     let rotation = move |token: &str| json!({"blake3": hash(token)});
@@ -302,6 +302,6 @@ async fn delete(api: &Api, path: &str) {
 /// An executor tells what came of a try of step `a`.
 async fn tell(api: &Api, run: &str, attempt: u32, result: StepResult) {
     let step = "a".parse().expect("a step");
-    let outcome = Outcome { step, attempt, result, call: None, skipped: Vec::new() };
-    api.tell(run, vec![outcome], Vec::<(&str, Intent)>::new()).await;
+    let outcome = StepOutcome { step, attempt, result, call: None, skipped: Vec::new() };
+    api.tell(run, vec![outcome], Vec::<(&str, StepIntent)>::new()).await;
 }

@@ -33,21 +33,21 @@ async fn answering(service: Value, text: &str) -> Arc<Api> {
 }
 
 fn vectors() -> Value {
-    let vectors = [[0.5, -1.0], [0.1, 2.0]].map(|vector| PackedVector::pack(&vector));
+    let vectors = [[0.5, -1.0], [0.1, 2.0]].map(|vector| PackedVector::from_numbers(&vector));
     json!({"type": "vectors", "vectors": vectors})
 }
 
 /// What a run was asked.
 async fn asked(api: &Api, run: &str) -> ChatRequest {
     let stream = run_stream(run);
-    let log = api.repository.log();
+    let log = api.repository.event_log();
     let records = log.read_stream(&stream, Seq(0), 10).await.expect("the log works");
     let created = records[0].body.events.iter().find_map(|event| match event {
         Event::RunCreated(created) => Some(created.input),
         _ => None,
     });
     let input: PayloadRef = created.expect("it has inputs");
-    let bytes = log.payload(&stream, input).await.expect("the log works").expect("kept");
+    let bytes = log.read_payload(&stream, input).await.expect("the log works").expect("kept");
     let mut input: Value = serde_json::from_slice(&bytes).expect("JSON");
     serde_json::from_value(input["request"].take()).expect("a request")
 }
@@ -85,7 +85,7 @@ async fn texts_become_vectors_in_either_encoding() {
 
     let body = json!({"model": "e", "input": "a", "encoding_format": "base64"});
     let (_, answer) = parts(send(&api, EMBEDDINGS, &body).await).await;
-    assert_eq!(answer["data"][0]["embedding"], PackedVector::pack(&[0.5, -1.0]).as_str());
+    assert_eq!(answer["data"][0]["embedding"], PackedVector::from_numbers(&[0.5, -1.0]).as_str());
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use convergio_gateway::Limits;
+use convergio_gateway::ConnectionLimits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -10,9 +10,15 @@ use crate::harness::{Api, TOKEN};
 
 const SHORT: Duration = Duration::from_millis(200);
 
-fn limits() -> Limits {
+fn limits() -> ConnectionLimits {
     let (head, silence, body) = (SHORT, SHORT, Duration::from_secs(2));
-    Limits { connections: 2, head, silence, body, ..Limits::default() }
+    ConnectionLimits {
+        max_connections: 2,
+        head_timeout: head,
+        body_idle_timeout: silence,
+        body_timeout: body,
+        ..ConnectionLimits::default()
+    }
 }
 
 async fn connect(url: &str) -> TcpStream {
@@ -97,7 +103,13 @@ async fn slow_callers_do_not_keep_others_out() {
 #[tokio::test]
 async fn who_stops_reading_is_ended() {
     let long = Duration::from_secs(60);
-    let limits = Limits { connections: 1, write: SHORT, sign_in: long, head: long, ..limits() };
+    let limits = ConnectionLimits {
+        max_connections: 1,
+        write_timeout: SHORT,
+        sign_in_timeout: long,
+        head_timeout: long,
+        ..limits()
+    };
     let server = Api::within(limits).await;
     let mut slow = connect(&server.url).await;
     let asked = 500;
@@ -114,7 +126,8 @@ async fn who_stops_reading_is_ended() {
 
 #[tokio::test]
 async fn who_does_not_sign_in_makes_room_and_who_did_stays() {
-    let limits = Limits { connections: 8, head: Duration::from_secs(60), ..limits() };
+    let limits =
+        ConnectionLimits { max_connections: 8, head_timeout: Duration::from_secs(60), ..limits() };
     let server = Api::within(limits).await;
     let mut known = connect(&server.url).await;
     let request = format!(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use convergio_domain::run::{Intent, Outcome, StepResult};
+use convergio_domain::run::{StepIntent, StepOutcome, StepResult};
 use convergio_domain::time::Timestamp;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -152,7 +152,7 @@ async fn an_unknown_outcome_is_seen_and_decided() {
     let api = Api::start().await;
     let run = api.run().await;
     api.advance(&run, &["a"], false).await;
-    let lost = Outcome {
+    let lost = StepOutcome {
         step: "a".parse().expect("a step"),
         attempt: 1,
         result: StepResult::UnknownAsking,
@@ -194,14 +194,14 @@ async fn a_fork_shows_what_it_inherits_and_what_differs() {
     let api = Api::start().await;
     let run = api.run().await;
     api.advance(&run, &["a"], false).await;
-    let done = Outcome {
+    let done = StepOutcome {
         step: "a".parse().expect("a step"),
         attempt: 1,
         result: StepResult::Completed { output: None, case: None },
         call: None,
         skipped: Vec::new(),
     };
-    let nap = Intent::Sleep { due: Timestamp(i64::MAX / 2) };
+    let nap = StepIntent::Sleep { due: Timestamp(i64::MAX / 2) };
     api.tell(&run, vec![done], vec![("nap", nap)]).await;
     let path = format!("/v1/runs/{run}/fork");
     let body = json!({"inputs": {"text": "other"}});

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use convergio_domain::id::TenantId;
 use convergio_domain::token::TokenHash;
 use convergio_eventstore::{EventLog, HealthRegistry, MemoryLog};
-use convergio_gateway::{Limits, follow_tokens};
+use convergio_gateway::{ConnectionLimits, follow_tokens};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -19,13 +19,13 @@ async fn two() -> (Api, Api, watch::Sender<bool>) {
     let mut all = Vec::new();
     for _ in 0..2 {
         let folder = tempfile::tempdir().expect("a folder");
-        all.push(Api::on(Arc::clone(&log), folder, Limits::default()).await);
+        all.push(Api::on(Arc::clone(&log), folder, ConnectionLimits::default()).await);
     }
     all[0].admit_owner().await;
     let tenant: TenantId = "one".parse().expect("a name");
     for api in &all {
         let (repository, tokens) = (api.repository.clone(), api.tokens.clone());
-        let health = HealthRegistry::default().component("tokens");
+        let health = HealthRegistry::default().component_health("tokens");
         let follow = follow_tokens(repository, tenant.clone(), tokens, health, stopping.clone());
         tokio::spawn(follow);
     }
@@ -51,7 +51,7 @@ async fn until(api: &Api, token: &str, expected: u16) {
 }
 
 fn hash(token: &str) -> String {
-    TokenHash::of(token).to_string()
+    TokenHash::from_token(token).to_string()
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Random graphs, and the property that exactly those with a cycle are refused.
 
-use convergio_kernel_c::{EdgeSpec, Graph, KernelError, NodeSpec, OnError};
+use convergio_kernel_c::{EdgeSpec, KernelError, KernelGraph, NodeSpec, OnErrorSpec};
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
@@ -29,8 +29,8 @@ pub(crate) fn acyclic(max_nodes: usize) -> impl Strategy<Value = Source> {
 
 impl Source {
     fn drop_fallback(&mut self, node: usize) {
-        let OnError::Fallback(fallback) = self.nodes[node].on_error else { return };
-        self.nodes[node].on_error = OnError::Skip;
+        let OnErrorSpec::Fallback(fallback) = self.nodes[node].on_error else { return };
+        self.nodes[node].on_error = OnErrorSpec::Skip;
         let join = &mut self.nodes[fallback as usize].join;
         *join = join.saturating_sub(1);
     }
@@ -69,9 +69,9 @@ fn build(order: &[u32], nodes: &[Seed], edges: &[Seed], forward: bool) -> Source
         let node = order[rank as usize];
         let fallback = target(rank, *fallback).filter(|fallback| *fallback != node);
         specs[node as usize].on_error = match (policy % 8, fallback) {
-            (0, _) => OnError::Fail,
-            (1..4, Some(fallback)) => OnError::Fallback(fallback),
-            _ => OnError::Skip,
+            (0, _) => OnErrorSpec::Fail,
+            (1..4, Some(fallback)) => OnErrorSpec::Fallback(fallback),
+            _ => OnErrorSpec::Skip,
         };
     }
     set_joins(&mut specs, &built, nodes);
@@ -84,7 +84,7 @@ fn set_joins(specs: &mut [NodeSpec], edges: &[EdgeSpec], seeds: &[Seed]) {
         in_degrees[edge.to as usize] += 1;
     }
     for spec in specs.iter() {
-        if let OnError::Fallback(fallback) = spec.on_error {
+        if let OnErrorSpec::Fallback(fallback) = spec.on_error {
             in_degrees[fallback as usize] += 1;
         }
     }
@@ -101,7 +101,7 @@ fn has_cycle(source: &Source) -> bool {
     let mut before: Vec<(usize, usize)> = Vec::new();
     for (node, spec) in (0u32..).zip(&source.nodes) {
         before.push((start(node), settle(node)));
-        if let OnError::Fallback(fallback) = spec.on_error {
+        if let OnErrorSpec::Fallback(fallback) = spec.on_error {
             before.push((start(node), start(fallback)));
             before.push((settle(fallback), settle(node)));
         }
@@ -127,7 +127,7 @@ proptest! {
     fn exactly_graphs_with_a_cycle_are_refused(
         source in prop_oneof![any_graph(8, false), any_graph(8, true)],
     ) {
-        match Graph::compile(&source.nodes, &source.edges) {
+        match KernelGraph::compile_graph(&source.nodes, &source.edges) {
             Ok(_) => prop_assert!(!has_cycle(&source)),
             Err(error) => {
                 prop_assert_eq!(error.kind, KernelError::Cycle);

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use convergio_kernel_c::{
-    EdgeSpec, Graph, NodeSpec, NodeStatus, OnError, Outcome, RunResult, Scheduler,
+    EdgeSpec, KernelGraph, NodeOutcome, NodeSpec, NodeStatus, OnErrorSpec, RunResult, Scheduler,
 };
 use proptest::prelude::*;
 
@@ -36,7 +36,7 @@ impl Plain {
             NodeStatus::Done => Some(true),
             NodeStatus::Skipped => Some(false),
             NodeStatus::Failed => match self.nodes[node as usize].on_error {
-                OnError::Fallback(fallback) => self.delivers(fallback),
+                OnErrorSpec::Fallback(fallback) => self.delivers(fallback),
                 _ => Some(false),
             },
             _ => None,
@@ -96,15 +96,15 @@ impl Plain {
 /// Edges and fallbacks lead to higher numbers, a node's edges beyond its fallback, and no fallback
 /// has one of its own, so that nothing waits for itself.
 fn random(dice: &mut Dice, count: u32) -> (Vec<NodeSpec>, Vec<EdgeSpec>) {
-    let mut nodes = vec![NodeSpec { join: 0, on_error: OnError::Skip }; count as usize];
+    let mut nodes = vec![NodeSpec { join: 0, on_error: OnErrorSpec::Skip }; count as usize];
     let mut edges = Vec::new();
     let reach = 2 + dice.below(40);
     for from in 0..count {
         let mut first = from + 1;
         let stands_in =
-            from > 0 && matches!(nodes[from as usize - 1].on_error, OnError::Fallback(_));
+            from > 0 && matches!(nodes[from as usize - 1].on_error, OnErrorSpec::Fallback(_));
         if dice.below(8) == 0 && first < count && !stands_in {
-            nodes[from as usize].on_error = OnError::Fallback(first);
+            nodes[from as usize].on_error = OnErrorSpec::Fallback(first);
             first += 1;
         }
         let mut targets: Vec<u32> = (0..dice.below(4)).map(|_| first + dice.below(reach)).collect();
@@ -125,7 +125,7 @@ fn plain(dice: &mut Dice, mut nodes: Vec<NodeSpec>, edges: &[EdgeSpec]) -> Plain
         in_edges[edge.to as usize].push(*edge);
     }
     for (owner, node) in (0..).zip(&nodes) {
-        if let OnError::Fallback(fallback) = node.on_error {
+        if let OnErrorSpec::Fallback(fallback) = node.on_error {
             owners[fallback as usize].push(owner);
         }
     }
@@ -145,7 +145,7 @@ proptest! {
         let mut dice = Dice(seed);
         let (nodes, edges) = random(&mut dice, count);
         let mut model = plain(&mut dice, nodes, &edges);
-        let graph = Graph::compile(&model.nodes, &edges).expect("nothing waits for itself");
+        let graph = KernelGraph::compile_graph(&model.nodes, &edges).expect("nothing waits for itself");
         let graph = Arc::new(graph);
         let (mut scheduler, started) = Scheduler::start(&graph).expect("memory");
         model.settle();
@@ -155,19 +155,19 @@ proptest! {
             for node in wave {
                 let choice = (dice.below(3) > 0).then(|| dice.below(2));
                 let is_done = dice.below(5) > 0;
-                let outcome = if is_done { Outcome::Done { choice } } else { Outcome::Failed };
+                let outcome = if is_done { NodeOutcome::Done { choice } } else { NodeOutcome::Failed };
                 let status = if is_done { NodeStatus::Done } else { NodeStatus::Failed };
                 model.status[node as usize] = status;
                 model.choice[node as usize] = choice;
-                let delta = scheduler.complete(node, outcome).expect("in flight");
+                let delta = scheduler.complete_node(node, outcome).expect("in flight");
                 next.extend(delta.ready.iter().map(|ready| ready.node));
             }
             model.settle();
             for node in 0..count {
-                prop_assert_eq!(scheduler.status(node), Ok(model.status[node as usize]));
+                prop_assert_eq!(scheduler.node_status(node), Ok(model.status[node as usize]));
             }
             wave = next;
         }
-        prop_assert_eq!(scheduler.result(), RunResult::Succeeded);
+        prop_assert_eq!(scheduler.run_result(), RunResult::Succeeded);
     }
 }

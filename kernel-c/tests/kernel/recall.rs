@@ -1,14 +1,15 @@
 //! Recall against a slow model, and inside a query of SQLite.
 
 use convergio_kernel_c::{
-    KernelError, Memory, MemoryItem, Query, Recalled, Weights, cosine, pack, quantise, score,
+    KernelError, MemoryIndex, MemoryItem, MemoryQuery, RankWeights, RankedItem, cosine_similarity,
+    pack_into_budget, quantise_vector, score_item,
 };
 use proptest::prelude::*;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, Error};
 
-const WEIGHTS: Weights =
-    Weights { text: 400, vector: 300, recency: 200, importance: 100, half_life_ms: 1000 };
+const WEIGHTS: RankWeights =
+    RankWeights { text: 400, vector: 300, recency: 200, importance: 100, half_life_ms: 1000 };
 
 #[derive(Debug, Clone)]
 struct Item {
@@ -70,9 +71,9 @@ proptest! {
         vector in prop::option::of(prop::collection::vec(any::<i8>(), 5)),
         limit in 0..50usize,
     ) {
-        let mut memory = Memory::new(5).expect("memory");
+        let mut memory = MemoryIndex::new(5).expect("memory");
         for (number, item) in (0..).zip(&items) {
-            let added = memory.add(&MemoryItem {
+            let added = memory.add_item(&MemoryItem {
                 text: &item.words.join(", "),
                 vector: &item.vector,
                 time_ms: item.time_ms,
@@ -87,14 +88,14 @@ proptest! {
         }
         let text = words.join(" ").to_uppercase();
         let query =
-            Query { text: &text, vector: vector.as_deref(), now_ms: 40, weights: WEIGHTS };
-        let ranked = memory.rank(&query, limit).expect("in range");
+            MemoryQuery { text: &text, vector: vector.as_deref(), now_ms: 40, weights: WEIGHTS };
+        let ranked = memory.rank_items(&query, limit).expect("in range");
 
         let kept: Vec<(u32, &Item)> =
             (0..).zip(&items).filter(|(number, _)| !forgotten.contains(number)).collect();
         let all: Vec<&Item> = kept.iter().map(|(_, item)| *item).collect();
         prop_assert_eq!(ranked.len(), limit.min(kept.len()));
-        prop_assert_eq!(memory.count() as usize, kept.len());
+        prop_assert_eq!(memory.item_count() as usize, kept.len());
         let wanted = |item: &Item| {
             let text = bm25(&words, item, &all);
             let cosine = vector.as_ref().map_or(0.0, |vector| angle(vector, &item.vector));
@@ -102,7 +103,7 @@ proptest! {
             (400.0 * text / (1.0 + text) + 300.0 * cosine.max(0.0)
                 + 200.0 * 1000.0 / (1000.0 + age) + f64::from(item.importance) / 10.0) / 1000.0
         };
-        let key = |r: &Recalled| {
+        let key = |r: &RankedItem| {
             let item = &items[r.item as usize];
             (-r.score, -item.time_ms, r.item)
         };
@@ -116,7 +117,7 @@ proptest! {
         for (_, item) in kept.iter().filter(is_left_out) {
             prop_assert!(limit == 0 || wanted(item) <= worst + 1e-12);
         }
-        let packed = pack(&ranked, 100);
+        let packed = pack_into_budget(&ranked, 100);
         prop_assert!(packed.iter().map(|found| found.tokens).sum::<u32>() <= 100);
     }
 
@@ -130,21 +131,21 @@ proptest! {
             a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
         };
         let exact = dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt();
-        let bytes = |vector: &[f32]| quantise(vector).expect("finite");
-        let near = cosine(&bytes(&a), &bytes(&b)).expect("the same dimensions");
+        let bytes = |vector: &[f32]| quantise_vector(vector).expect("finite");
+        let near = cosine_similarity(&bytes(&a), &bytes(&b)).expect("the same dimensions");
         prop_assert!((exact - near).abs() < 0.01, "{exact} {near}");
     }
 }
 
 #[test]
 fn vectors_of_other_dimensions_are_refused() {
-    let mut memory = Memory::new(2).expect("memory");
+    let mut memory = MemoryIndex::new(2).expect("memory");
     let item = MemoryItem { text: "", vector: &[1], time_ms: 0, tokens: 0, importance: 0 };
-    assert_eq!(memory.add(&item), Err(KernelError::BadArgument));
-    let query = Query { text: "", vector: Some(&[1, 2, 3]), now_ms: 0, weights: WEIGHTS };
-    assert_eq!(memory.rank(&query, 1), Err(KernelError::BadArgument));
-    assert_eq!(cosine(&[1], &[1, 2]), Err(KernelError::BadArgument));
-    assert_eq!(quantise(&[f32::NAN]), Err(KernelError::BadArgument));
+    assert_eq!(memory.add_item(&item), Err(KernelError::BadArgument));
+    let query = MemoryQuery { text: "", vector: Some(&[1, 2, 3]), now_ms: 0, weights: WEIGHTS };
+    assert_eq!(memory.rank_items(&query, 1), Err(KernelError::BadArgument));
+    assert_eq!(cosine_similarity(&[1], &[1, 2]), Err(KernelError::BadArgument));
+    assert_eq!(quantise_vector(&[f32::NAN]), Err(KernelError::BadArgument));
 }
 
 /// `cvg_cosine(a, b)` and `cvg_score(bm25, cosine, age_ms, importance)` in SQL.
@@ -153,10 +154,10 @@ fn register(db: &Connection) -> Result<(), Error> {
     let failed = |error: KernelError| Error::UserFunctionError(error.into());
     let bytes = |blob: Vec<u8>| -> Vec<i8> { blob.into_iter().map(u8::cast_signed).collect() };
     db.create_scalar_function("cvg_cosine", 2, flags, move |call| {
-        cosine(&bytes(call.get(0)?), &bytes(call.get(1)?)).map_err(failed)
+        cosine_similarity(&bytes(call.get(0)?), &bytes(call.get(1)?)).map_err(failed)
     })?;
     db.create_scalar_function("cvg_score", 4, flags, move |call| {
-        score(&WEIGHTS, call.get(0)?, call.get(1)?, call.get(2)?, call.get(3)?).map_err(failed)
+        score_item(&WEIGHTS, call.get(0)?, call.get(1)?, call.get(2)?, call.get(3)?).map_err(failed)
     })
 }
 

@@ -1,6 +1,6 @@
 //! A scheduler restored from the log answers as one that has lived through the run.
 
-use convergio_kernel_c::{Delta, NodeState, Scheduler};
+use convergio_kernel_c::{NodeState, ScheduleDelta, Scheduler};
 use proptest::prelude::*;
 
 use crate::graphs::acyclic;
@@ -17,9 +17,9 @@ proptest! {
         let mut model = Model::new(&source.nodes, &source.edges);
         model.advance();
         for throw in dice {
-            let (mut scheduler, implied) = Scheduler::restore(&graph, &model.states)
+            let (mut scheduler, implied) = Scheduler::restore_run(&graph, &model.states)
                 .expect("a true account is accepted");
-            let nothing = Delta {
+            let nothing = ScheduleDelta {
                 ready: vec![],
                 skipped: vec![],
                 cancelled: vec![],
@@ -38,13 +38,13 @@ proptest! {
     fn restoring_finds_what_the_account_leaves_out(source in acyclic(16), dice in dice()) {
         let (graph, _, started) = start(&source);
         let mut model = Model::new(&source.nodes, &source.edges);
-        let (_, implied) = Scheduler::restore(&graph, &model.states).expect("nothing happened yet");
+        let (_, implied) = Scheduler::restore_run(&graph, &model.states).expect("nothing happened yet");
         prop_assert_eq!(implied, started);
         model.advance();
         for throw in dice {
             let Some(action) = pick(&model, throw) else { break };
             model.record(action);
-            let (_, implied) = Scheduler::restore(&graph, &model.states)
+            let (_, implied) = Scheduler::restore_run(&graph, &model.states)
                 .expect("a true account is accepted");
             prop_assert_eq!(implied, model.advance());
         }
@@ -66,7 +66,7 @@ proptest! {
             _ => NodeState::Map { max_parallel: choice % 3, items: vec![] },
         };
         let states: Vec<NodeState> = claims.iter().map(claim).take(source.nodes.len()).collect();
-        if let Ok((_, delta)) = Scheduler::restore(&graph, &states) {
+        if let Ok((_, delta)) = Scheduler::restore_run(&graph, &states) {
             for ready in &delta.ready {
                 prop_assert_eq!(&states[ready.node as usize], &NodeState::Pending);
                 prop_assert!(!delta.skipped.contains(&ready.node));

@@ -1,8 +1,8 @@
 //! Random requests over random candidates: every decision is that of the model.
 
 use convergio_kernel_c::{
-    Candidate, Capabilities, Features, KernelError, PRICE_UNKNOWN, Platform, ProviderClass,
-    Request, complexity, route,
+    Capabilities, KernelError, KernelPlatform, PRICE_UNKNOWN, ProviderClass, RequestFeatures,
+    RouteCandidate, RouteRequest, request_complexity, route_request,
 };
 use proptest::prelude::*;
 
@@ -18,13 +18,13 @@ fn capabilities() -> impl Strategy<Value = Capabilities> {
     ]
 }
 
-fn platform() -> impl Strategy<Value = Platform> {
+fn platform() -> impl Strategy<Value = KernelPlatform> {
     prop::sample::select(vec![
-        Platform::Mlx,
-        Platform::Ollama,
-        Platform::LlamaCpp,
-        Platform::OpenAiCompatible,
-        Platform::CloudApi,
+        KernelPlatform::Mlx,
+        KernelPlatform::Ollama,
+        KernelPlatform::LlamaCpp,
+        KernelPlatform::OpenAiCompatible,
+        KernelPlatform::CloudApi,
     ])
 }
 
@@ -40,9 +40,9 @@ prop_compose! {
         context_tokens in prop_oneof![Just(100u64), Just(1000), Just(u64::MAX)],
         latency_ms in prop::option::of(0..3u32),
         quality in prop::sample::select(vec![0, 400, 500, 600, 1000]),
-    ) -> Candidate {
+    ) -> RouteCandidate {
         let provider_class = if cloud { ProviderClass::Cloud } else { ProviderClass::Local };
-        Candidate {
+        RouteCandidate {
             provider_class, platform, declared_local, healthy, capabilities, price_in, price_out,
             context_tokens, latency_ms, quality,
         }
@@ -62,15 +62,15 @@ prop_compose! {
         complexity in prop::sample::select(vec![0, 500, 501, 1000]),
         pinned in prop::option::weighted(0.2, 0..candidate_count),
         preferred_platform in prop::option::of(platform()),
-    ) -> Request {
-        Request {
+    ) -> RouteRequest {
+        RouteRequest {
             require_local, offline, capabilities, input_tokens, max_output_tokens, budget,
             downgrade_line, max_latency_ms, complexity, pinned, preferred_platform,
         }
     }
 }
 
-fn question() -> impl Strategy<Value = (Request, Vec<Candidate>)> {
+fn question() -> impl Strategy<Value = (RouteRequest, Vec<RouteCandidate>)> {
     prop::collection::vec(candidate(), 1..24)
         .prop_flat_map(|candidates| (request(candidates.len() as u32), Just(candidates)))
 }
@@ -81,7 +81,7 @@ proptest! {
     #[test]
     fn every_decision_is_that_of_the_model((request, candidates) in question()) {
         let wanted = route_model::route(&request, &candidates);
-        prop_assert_eq!(route(&request, &candidates), Ok(wanted));
+        prop_assert_eq!(route_request(&request, &candidates), Ok(wanted));
     }
 
     /// Prices and tokens of any size: nothing overflows, and the budget holds.
@@ -95,7 +95,7 @@ proptest! {
         for (candidate, price) in candidates.iter_mut().zip(prices) {
             [candidate.price_in, candidate.price_out] = price;
         }
-        for decision in route(&request, &candidates).expect("every value is in range") {
+        for decision in route_request(&request, &candidates).expect("every value is in range") {
             let exact = route_model::cost(&request, &candidates[decision.index as usize]);
             prop_assert_eq!(u128::from(decision.cost), exact.min(u128::from(u64::MAX)));
             if let (true, Some(budget)) = (decision.accepted, request.budget) {
@@ -113,11 +113,11 @@ proptest! {
     ) {
         request.require_local |= is_private;
         request.offline |= !is_private;
-        for decision in route(&request, &candidates).expect("every value is in range") {
+        for decision in route_request(&request, &candidates).expect("every value is in range") {
             let candidate = &candidates[decision.index as usize];
             if decision.accepted {
                 prop_assert_eq!(candidate.provider_class, ProviderClass::Local);
-                prop_assert_ne!(candidate.platform, Platform::CloudApi);
+                prop_assert_ne!(candidate.platform, KernelPlatform::CloudApi);
                 prop_assert!(route_model::is_local(candidate));
             }
         }
@@ -126,25 +126,26 @@ proptest! {
 
 #[test]
 fn no_candidates_no_decisions() {
-    assert_eq!(route(&Request::default(), &[]), Ok(vec![]));
+    assert_eq!(route_request(&RouteRequest::default(), &[]), Ok(vec![]));
 }
 
 #[test]
 fn a_pin_on_nothing_is_refused() {
     for pinned in [0, u32::MAX] {
-        let request = Request { pinned: Some(pinned), ..Request::default() };
-        assert_eq!(route(&request, &[]), Err(KernelError::BadArgument));
+        let request = RouteRequest { pinned: Some(pinned), ..RouteRequest::default() };
+        assert_eq!(route_request(&request, &[]), Err(KernelError::BadArgument));
     }
 }
 
 #[test]
 fn complexity_grows_with_what_is_asked() {
-    assert_eq!(complexity(&Features::default()), 0);
-    let chat = Features { input_tokens: 600, max_output_tokens: 512, ..Features::default() };
-    assert_eq!(complexity(&chat), 2 * 40 + 30);
-    let agent = Features { tools: 4, schema_properties: 7, turns: 3, code: true, ..chat };
-    assert_eq!(complexity(&agent), 110 + 4 * 25 + 7 * 5 + 3 * 5 + 150);
-    let everything = Features {
+    assert_eq!(request_complexity(&RequestFeatures::default()), 0);
+    let chat =
+        RequestFeatures { input_tokens: 600, max_output_tokens: 512, ..RequestFeatures::default() };
+    assert_eq!(request_complexity(&chat), 2 * 40 + 30);
+    let agent = RequestFeatures { tools: 4, schema_properties: 7, turns: 3, code: true, ..chat };
+    assert_eq!(request_complexity(&agent), 110 + 4 * 25 + 7 * 5 + 3 * 5 + 150);
+    let everything = RequestFeatures {
         input_tokens: u64::MAX,
         max_output_tokens: u64::MAX,
         tools: u32::MAX,
@@ -153,5 +154,5 @@ fn complexity_grows_with_what_is_asked() {
         reasoning: true,
         code: true,
     };
-    assert_eq!(complexity(&everything), 1000);
+    assert_eq!(request_complexity(&everything), 1000);
 }

@@ -3,29 +3,30 @@
 use std::cmp::Reverse;
 
 use convergio_kernel_c::{
-    Candidate, Decision, PRICE_UNKNOWN, Platform, ProviderClass, Reason, Request,
+    KernelPlatform, PRICE_UNKNOWN, ProviderClass, RouteCandidate, RouteDecision, RouteReason,
+    RouteRequest,
 };
 
-pub(crate) fn is_local(candidate: &Candidate) -> bool {
+pub(crate) fn is_local(candidate: &RouteCandidate) -> bool {
     candidate.provider_class == ProviderClass::Local
         && match candidate.platform {
-            Platform::Mlx | Platform::Ollama | Platform::LlamaCpp => true,
-            Platform::OpenAiCompatible => candidate.declared_local,
-            Platform::CloudApi => false,
+            KernelPlatform::Mlx | KernelPlatform::Ollama | KernelPlatform::LlamaCpp => true,
+            KernelPlatform::OpenAiCompatible => candidate.declared_local,
+            KernelPlatform::CloudApi => false,
         }
 }
 
-fn is_unpriced(candidate: &Candidate) -> bool {
+fn is_unpriced(candidate: &RouteCandidate) -> bool {
     candidate.price_in == PRICE_UNKNOWN || candidate.price_out == PRICE_UNKNOWN
 }
 
 /// Whether price counts before ability.
-fn is_downgraded(request: &Request) -> bool {
+fn is_downgraded(request: &RouteRequest) -> bool {
     request.budget.is_some_and(|budget| budget < request.downgrade_line)
 }
 
 /// Worst-case cost: exact wherever it fits, and far beyond any budget where it does not.
-pub(crate) fn cost(request: &Request, candidate: &Candidate) -> u128 {
+pub(crate) fn cost(request: &RouteRequest, candidate: &RouteCandidate) -> u128 {
     if is_unpriced(candidate) {
         return u128::MAX;
     }
@@ -34,7 +35,11 @@ pub(crate) fn cost(request: &Request, candidate: &Candidate) -> u128 {
     input.saturating_add(output)
 }
 
-fn objection(request: &Request, candidate: &Candidate, index: u32) -> Option<Reason> {
+fn objection(
+    request: &RouteRequest,
+    candidate: &RouteCandidate,
+    index: u32,
+) -> Option<RouteReason> {
     let tokens = u128::from(request.input_tokens) + u128::from(request.max_output_tokens);
     let (needs, has) = (request.capabilities, candidate.capabilities);
     let lacks = [
@@ -44,20 +49,20 @@ fn objection(request: &Request, candidate: &Candidate, index: u32) -> Option<Rea
         needs.audio && !has.audio,
     ];
     let objections = [
-        (request.pinned.is_some_and(|pinned| pinned != index), Reason::NotRequested),
-        (request.require_local && !is_local(candidate), Reason::NotLocal),
-        (request.offline && !is_local(candidate), Reason::Offline),
-        (lacks.contains(&true), Reason::MissingCapability),
-        (tokens > u128::from(candidate.context_tokens), Reason::ContextTooSmall),
-        (!candidate.healthy, Reason::Unhealthy),
+        (request.pinned.is_some_and(|pinned| pinned != index), RouteReason::NotRequested),
+        (request.require_local && !is_local(candidate), RouteReason::NotLocal),
+        (request.offline && !is_local(candidate), RouteReason::Offline),
+        (lacks.contains(&true), RouteReason::MissingCapability),
+        (tokens > u128::from(candidate.context_tokens), RouteReason::ContextTooSmall),
+        (!candidate.healthy, RouteReason::Unhealthy),
         (
             matches!((candidate.latency_ms, request.max_latency_ms), (Some(a), Some(b)) if a > b),
-            Reason::TooSlow,
+            RouteReason::TooSlow,
         ),
-        (request.budget.is_some() && is_unpriced(candidate), Reason::PriceUnknown),
+        (request.budget.is_some() && is_unpriced(candidate), RouteReason::PriceUnknown),
         (
             request.budget.is_some_and(|budget| cost(request, candidate) > u128::from(budget)),
-            Reason::OverBudget,
+            RouteReason::OverBudget,
         ),
     ];
     objections.into_iter().find(|(holds, _)| *holds).map(|(_, reason)| reason)
@@ -65,25 +70,25 @@ fn objection(request: &Request, candidate: &Candidate, index: u32) -> Option<Rea
 
 /// Why an accepted candidate is accepted; `cheapest` is the least cost of those that are able and
 /// not on the preferred platform.
-fn approval(request: &Request, candidate: &Candidate, cheapest: u128) -> Reason {
+fn approval(request: &RouteRequest, candidate: &RouteCandidate, cheapest: u128) -> RouteReason {
     if request.pinned.is_some() {
-        Reason::Pinned
+        RouteReason::Pinned
     } else if is_unpriced(candidate) {
-        Reason::Unpriced
+        RouteReason::Unpriced
     } else if candidate.quality < request.complexity {
-        if is_downgraded(request) { Reason::Downgraded } else { Reason::Fallback }
+        if is_downgraded(request) { RouteReason::Downgraded } else { RouteReason::Fallback }
     } else if request.preferred_platform == Some(candidate.platform) {
-        Reason::PreferredPlatform
+        RouteReason::PreferredPlatform
     } else if cost(request, candidate) == cheapest {
-        Reason::Cheapest
+        RouteReason::Cheapest
     } else {
-        Reason::Quality
+        RouteReason::Quality
     }
 }
 
-pub(crate) fn route(request: &Request, candidates: &[Candidate]) -> Vec<Decision> {
-    let preferred = |c: &Candidate| request.preferred_platform == Some(c.platform);
-    let able = |c: &Candidate| c.quality >= request.complexity;
+pub(crate) fn route(request: &RouteRequest, candidates: &[RouteCandidate]) -> Vec<RouteDecision> {
+    let preferred = |c: &RouteCandidate| request.preferred_platform == Some(c.platform);
+    let able = |c: &RouteCandidate| c.quality >= request.complexity;
     let (mut accepted, rejected): (Vec<_>, Vec<_>) = (0u32..)
         .zip(candidates)
         .map(|(index, candidate)| (index, candidate, objection(request, candidate, index)))
@@ -97,11 +102,13 @@ pub(crate) fn route(request: &Request, candidates: &[Candidate]) -> Vec<Decision
     });
     let able_elsewhere = accepted.iter().filter(|(_, c, _)| able(c) && !preferred(c));
     let cheapest = able_elsewhere.map(|(_, c, _)| cost(request, c)).min().unwrap_or(0);
-    let decide = |(index, candidate, objection): (u32, &Candidate, Option<Reason>)| Decision {
-        index,
-        accepted: objection.is_none(),
-        reason: objection.unwrap_or_else(|| approval(request, candidate, cheapest)),
-        cost: u64::try_from(cost(request, candidate)).unwrap_or(u64::MAX),
+    let decide = |(index, candidate, objection): (u32, &RouteCandidate, Option<RouteReason>)| {
+        RouteDecision {
+            index,
+            accepted: objection.is_none(),
+            reason: objection.unwrap_or_else(|| approval(request, candidate, cheapest)),
+            cost: u64::try_from(cost(request, candidate)).unwrap_or(u64::MAX),
+        }
     };
     accepted.into_iter().chain(rejected).map(decide).collect()
 }

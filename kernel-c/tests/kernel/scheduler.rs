@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use convergio_kernel_c::{
-    Delta, Graph, ItemState, KernelError, NodeState, Outcome, Ready, RunResult, Scheduler,
+    ItemState, KernelError, KernelGraph, NodeOutcome, NodeState, ReadyNode, RunResult,
+    ScheduleDelta, Scheduler,
 };
 use proptest::prelude::*;
 
 use crate::graphs::{Source, acyclic};
 use crate::scheduler_model::{Action, Model};
 
-const DONE: Outcome = Outcome::Done { choice: None };
+const DONE: NodeOutcome = NodeOutcome::Done { choice: None };
 
 /// Numbers that choose what happens next.
 pub(crate) type Dice = (u32, u32, u32);
@@ -23,7 +24,7 @@ pub(crate) fn dice() -> impl Strategy<Value = Vec<Dice>> {
 /// Something that may happen to what is in flight, if anything is.
 pub(crate) fn pick(model: &Model, (which, what, how): Dice) -> Option<Action> {
     let units = model.in_flight();
-    let Ready { node, item } = *units.get(which as usize % units.len().max(1))?;
+    let ReadyNode { node, item } = *units.get(which as usize % units.len().max(1))?;
     Some(match (item, what % 10) {
         (None, 0..7) => Action::Done { node, choice: (how % 5).checked_sub(2) },
         (None, 7..9) if !model.has_failed() => {
@@ -36,18 +37,28 @@ pub(crate) fn pick(model: &Model, (which, what, how): Dice) -> Option<Action> {
     })
 }
 
-pub(crate) fn perform(scheduler: &mut Scheduler, action: Action) -> Result<Delta, KernelError> {
+pub(crate) fn perform(
+    scheduler: &mut Scheduler,
+    action: Action,
+) -> Result<ScheduleDelta, KernelError> {
     match action {
-        Action::Done { node, choice } => scheduler.complete(node, Outcome::Done { choice }),
-        Action::Failed { node } => scheduler.complete(node, Outcome::Failed),
-        Action::Expand { node, width, max_parallel } => scheduler.expand(node, width, max_parallel),
+        Action::Done { node, choice } => {
+            scheduler.complete_node(node, NodeOutcome::Done { choice })
+        }
+        Action::Failed { node } => scheduler.complete_node(node, NodeOutcome::Failed),
+        Action::Expand { node, width, max_parallel } => {
+            scheduler.expand_node(node, width, max_parallel)
+        }
         Action::ItemDone { node, item } => scheduler.complete_item(node, item, DONE),
-        Action::ItemFailed { node, item } => scheduler.complete_item(node, item, Outcome::Failed),
+        Action::ItemFailed { node, item } => {
+            scheduler.complete_item(node, item, NodeOutcome::Failed)
+        }
     }
 }
 
-pub(crate) fn start(source: &Source) -> (Arc<Graph>, Scheduler, Delta) {
-    let graph = Graph::compile(&source.nodes, &source.edges).expect("the graph is right");
+pub(crate) fn start(source: &Source) -> (Arc<KernelGraph>, Scheduler, ScheduleDelta) {
+    let graph =
+        KernelGraph::compile_graph(&source.nodes, &source.edges).expect("the graph is right");
     let graph = Arc::new(graph);
     let (scheduler, delta) = Scheduler::start(&graph).expect("memory for a small run");
     (graph, scheduler, delta)
@@ -55,7 +66,7 @@ pub(crate) fn start(source: &Source) -> (Arc<Graph>, Scheduler, Delta) {
 
 /// Calls that make no sense now; each must be refused, and must leave no trace.
 fn misuse(scheduler: &mut Scheduler, model: &Model, (which, item, _): Dice) {
-    let node_count = scheduler.graph().node_count();
+    let node_count = scheduler.compiled_graph().node_count();
     let (node, item) = (which % node_count, item % 8);
     let mut item_refused = |error| {
         assert_eq!(scheduler.complete_item(node, item, DONE), Err(error));
@@ -66,16 +77,16 @@ fn misuse(scheduler: &mut Scheduler, model: &Model, (which, item, _): Dice) {
             if items.get(item as usize) != Some(&ItemState::Ready) {
                 item_refused(KernelError::ItemNotReady);
             }
-            assert_eq!(scheduler.complete(node, DONE), Err(KernelError::AlreadyExpanded));
-            assert_eq!(scheduler.expand(node, 1, 1), Err(KernelError::AlreadyExpanded));
+            assert_eq!(scheduler.complete_node(node, DONE), Err(KernelError::AlreadyExpanded));
+            assert_eq!(scheduler.expand_node(node, 1, 1), Err(KernelError::AlreadyExpanded));
         }
         _ => {
             item_refused(KernelError::NotReady);
-            assert_eq!(scheduler.complete(node, DONE), Err(KernelError::NotReady));
-            assert_eq!(scheduler.expand(node, 1, 1), Err(KernelError::NotReady));
+            assert_eq!(scheduler.complete_node(node, DONE), Err(KernelError::NotReady));
+            assert_eq!(scheduler.expand_node(node, 1, 1), Err(KernelError::NotReady));
         }
     }
-    assert_eq!(scheduler.complete(node_count, DONE), Err(KernelError::BadNode));
+    assert_eq!(scheduler.complete_node(node_count, DONE), Err(KernelError::BadNode));
 }
 
 proptest! {
@@ -94,7 +105,7 @@ proptest! {
             // An answer that is computed and thrown away leaves the original as it was.
             prop_assert_eq!(perform(&mut scheduler.clone(), action), Ok(wanted.clone()));
             prop_assert_eq!(perform(&mut scheduler, action), Ok(wanted), "after {:?}", action);
-            prop_assert_eq!(scheduler.result(), model.result());
+            prop_assert_eq!(scheduler.run_result(), model.result());
         }
         // Nothing in flight, nothing failed: then nothing is left waiting either.
         let stuck = model.in_flight().is_empty() && model.result() == RunResult::Running;

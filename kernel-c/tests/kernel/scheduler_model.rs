@@ -2,7 +2,7 @@
 //! again from the states of all nodes.
 
 use convergio_kernel_c::{
-    Delta, EdgeSpec, ItemState, NodeSpec, NodeState, OnError, Ready, RunResult,
+    EdgeSpec, ItemState, NodeSpec, NodeState, OnErrorSpec, ReadyNode, RunResult, ScheduleDelta,
 };
 
 /// Something that happens to a run.
@@ -56,30 +56,30 @@ impl Model {
     }
 
     /// Derives all that follows, and says what changed.
-    pub(crate) fn advance(&mut self) -> Delta {
+    pub(crate) fn advance(&mut self) -> ScheduleDelta {
         let (mut ready, mut skipped) = (Vec::new(), Vec::new());
         self.advance_maps(&mut ready);
         while let Some((node, state)) = self.next_decided() {
             match state {
-                NodeState::Ready => ready.push(Ready { node, item: None }),
+                NodeState::Ready => ready.push(ReadyNode { node, item: None }),
                 _ => skipped.push(node),
             }
             self.set(node, state);
         }
         ready.sort();
         skipped.sort_unstable();
-        Delta { ready, skipped, cancelled: vec![], asking: None, result: self.result() }
+        ScheduleDelta { ready, skipped, cancelled: vec![], asking: None, result: self.result() }
     }
 
     /// All that is in flight.
-    pub(crate) fn in_flight(&self) -> Vec<Ready> {
+    pub(crate) fn in_flight(&self) -> Vec<ReadyNode> {
         let mut units = Vec::new();
         for (node, state) in (0u32..).zip(&self.states) {
             match state {
-                NodeState::Ready => units.push(Ready { node, item: None }),
+                NodeState::Ready => units.push(ReadyNode { node, item: None }),
                 NodeState::Map { items, .. } => {
                     let started = (0u32..).zip(items).filter(|(_, s)| **s == ItemState::Ready);
-                    units.extend(started.map(|(item, _)| Ready { node, item: Some(item) }));
+                    units.extend(started.map(|(item, _)| ReadyNode { node, item: Some(item) }));
                 }
                 _ => {}
             }
@@ -102,7 +102,7 @@ impl Model {
 
     pub(crate) fn has_failed(&self) -> bool {
         let fatal = |(state, spec): (&NodeState, &NodeSpec)| {
-            *state == NodeState::Failed && spec.on_error == OnError::Fail
+            *state == NodeState::Failed && spec.on_error == OnErrorSpec::Fail
         };
         self.states.iter().zip(&self.nodes).any(fatal)
     }
@@ -111,7 +111,7 @@ impl Model {
         self.states[node as usize] = state;
     }
 
-    fn advance_maps(&mut self, ready: &mut Vec<Ready>) {
+    fn advance_maps(&mut self, ready: &mut Vec<ReadyNode>) {
         let failed = self.has_failed();
         for (node, state) in (0u32..).zip(&mut self.states) {
             let NodeState::Map { max_parallel, items } = state else { continue };
@@ -121,7 +121,7 @@ impl Model {
                 let Some(item) = items.iter().position(|s| *s == ItemState::Waiting) else { break };
                 items[item] = ItemState::Ready;
                 let item = u32::try_from(item).expect("maps are small");
-                ready.push(Ready { node, item: Some(item) });
+                ready.push(ReadyNode { node, item: Some(item) });
             }
             if count(items, ItemState::Done) == items.len() {
                 *state = NodeState::Done { choice: None };
@@ -159,7 +159,7 @@ impl Model {
         let edges = self.edges.iter().filter(|edge| edge.to == node).map(|edge| self.fate(edge));
         let owners = (0usize..)
             .zip(&self.nodes)
-            .filter(|(_, spec)| spec.on_error == OnError::Fallback(node))
+            .filter(|(_, spec)| spec.on_error == OnErrorSpec::Fallback(node))
             .map(|(owner, _)| self.fate_to_fallback(owner));
         edges.chain(owners).collect()
     }
@@ -189,9 +189,9 @@ impl Model {
             NodeState::Done { .. } => Fate::Live,
             NodeState::Skipped => Fate::Dead,
             NodeState::Failed => match self.nodes[node as usize].on_error {
-                OnError::Fail | OnError::Ask => Fate::Unresolved,
-                OnError::Skip => Fate::Dead,
-                OnError::Fallback(fallback) => self.delivery(fallback),
+                OnErrorSpec::Fail | OnErrorSpec::Ask => Fate::Unresolved,
+                OnErrorSpec::Skip => Fate::Dead,
+                OnErrorSpec::Fallback(fallback) => self.delivery(fallback),
             },
             _ => Fate::Unresolved,
         }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use convergio_kernel_c::{
-    Answer, Delta, EdgeSpec, Graph, NodeSpec, NodeStatus, OnError, Outcome, Ready, RunResult,
-    Scheduler, Scope,
+    EdgeSpec, KernelGraph, NodeAnswer, NodeOutcome, NodeSpec, NodeStatus, OnErrorSpec, ReadyNode,
+    RunResult, ScheduleDelta, Scheduler, ScopeSpec,
 };
 use proptest::prelude::*;
 
@@ -23,7 +23,7 @@ impl Dice {
 
 /// The nodes of one scope, or of the run itself.
 struct Level {
-    graph: Arc<Graph>,
+    graph: Arc<KernelGraph>,
     nodes: Vec<NodeSpec>,
     edges: Vec<EdgeSpec>,
     /// Of each node its place in the whole graph.
@@ -49,19 +49,19 @@ fn level(dice: &mut Dice, depth: u32, next: &mut u32) -> Level {
             }
         }
         nodes[node as usize].on_error = match dice.below(5) {
-            0 | 1 => OnError::Skip,
-            2 => OnError::Ask,
-            3 if node + 1 < count => OnError::Fallback(node + 1),
-            _ => OnError::Fail,
+            0 | 1 => OnErrorSpec::Skip,
+            2 => OnErrorSpec::Ask,
+            3 if node + 1 < count => OnErrorSpec::Fallback(node + 1),
+            _ => OnErrorSpec::Fail,
         };
     }
-    let graph = match Graph::compile(&nodes, &edges) {
+    let graph = match KernelGraph::compile_graph(&nodes, &edges) {
         Ok(graph) => graph,
         // A node that waits for its own fallback.
         Err(_) => {
-            let falls = |node: &mut NodeSpec| node.on_error = OnError::Skip;
+            let falls = |node: &mut NodeSpec| node.on_error = OnErrorSpec::Skip;
             nodes.iter_mut().for_each(falls);
-            Graph::compile(&nodes, &edges).expect("edges lead forward")
+            KernelGraph::compile_graph(&nodes, &edges).expect("edges lead forward")
         }
     };
     Level { graph: Arc::new(graph), nodes, edges, places, bodies }
@@ -69,11 +69,16 @@ fn level(dice: &mut Dice, depth: u32, next: &mut u32) -> Level {
 
 impl Level {
     /// The whole graph in one piece.
-    fn flatten(&self, nodes: &mut Vec<NodeSpec>, edges: &mut Vec<EdgeSpec>, out: &mut Vec<Scope>) {
+    fn flatten(
+        &self,
+        nodes: &mut Vec<NodeSpec>,
+        edges: &mut Vec<EdgeSpec>,
+        out: &mut Vec<ScopeSpec>,
+    ) {
         let place = |node: u32| self.places[node as usize];
         for (node, spec) in (0_u32..).zip(&self.nodes) {
             let on_error = match spec.on_error {
-                OnError::Fallback(to) => OnError::Fallback(place(to)),
+                OnErrorSpec::Fallback(to) => OnErrorSpec::Fallback(place(to)),
                 other => other,
             };
             assert_eq!(nodes.len(), place(node) as usize);
@@ -81,7 +86,7 @@ impl Level {
             if let Some((body, max_iterations)) = self.bodies.get(&node) {
                 body.flatten(nodes, edges, out);
                 let body = u32::try_from(nodes.len()).expect("small") - place(node) - 1;
-                out.push(Scope { node: place(node), body, max_iterations: *max_iterations });
+                out.push(ScopeSpec { node: place(node), body, max_iterations: *max_iterations });
             }
         }
         let moved = |edge: &EdgeSpec| EdgeSpec {
@@ -104,13 +109,13 @@ struct Nested {
 /// What happens to a node.
 #[derive(Debug, Clone, Copy)]
 enum Action {
-    End(Outcome),
+    End(NodeOutcome),
     Iterate,
-    Answer(Answer),
+    Answer(NodeAnswer),
 }
 
 impl Nested {
-    fn start(level: &Arc<Level>) -> (Self, Delta) {
+    fn start(level: &Arc<Level>) -> (Self, ScheduleDelta) {
         let (scheduler, delta) = Scheduler::start(&level.graph).expect("memory");
         let nested = Self {
             level: Arc::clone(level),
@@ -126,9 +131,9 @@ impl Nested {
         self.level.places[node as usize]
     }
 
-    fn placed(&self, delta: Delta) -> Delta {
-        let ready = |ready: Ready| Ready { node: self.place(ready.node), item: ready.item };
-        Delta {
+    fn placed(&self, delta: ScheduleDelta) -> ScheduleDelta {
+        let ready = |ready: ReadyNode| ReadyNode { node: self.place(ready.node), item: ready.item };
+        ScheduleDelta {
             ready: delta.ready.into_iter().map(ready).collect(),
             skipped: delta.skipped.into_iter().map(|node| self.place(node)).collect(),
             cancelled: vec![],
@@ -139,15 +144,15 @@ impl Nested {
 
     /// All nodes in flight, by place, and what can happen to each.
     fn in_flight(&self, found: &mut Vec<(u32, Vec<Action>)>) {
-        let done = |choice| Action::End(Outcome::Done { choice });
-        let failed = Action::End(Outcome::Failed);
-        for node in 0..self.scheduler.graph().node_count() {
+        let done = |choice| Action::End(NodeOutcome::Done { choice });
+        let failed = Action::End(NodeOutcome::Failed);
+        for node in 0..self.scheduler.compiled_graph().node_count() {
             let body = self.level.bodies.get(&node);
             let iterations = self.iterations.get(&node).copied().unwrap_or(0);
-            let actions = match self.scheduler.status(node).expect("a node") {
-                NodeStatus::Asking => {
-                    [Answer::Retry, Answer::Skip, Answer::Fail].map(Action::Answer).to_vec()
-                }
+            let actions = match self.scheduler.node_status(node).expect("a node") {
+                NodeStatus::Asking => [NodeAnswer::Retry, NodeAnswer::Skip, NodeAnswer::Fail]
+                    .map(Action::Answer)
+                    .to_vec(),
                 NodeStatus::Ready if self.bodies.contains_key(&node) => vec![failed],
                 NodeStatus::Ready => match body {
                     Some((_, limit)) if iterations < *limit => {
@@ -164,7 +169,7 @@ impl Nested {
         }
     }
 
-    fn act(&mut self, place: u32, action: Action) -> Delta {
+    fn act(&mut self, place: u32, action: Action) -> ScheduleDelta {
         if let Some(node) = (0_u32..).zip(&self.level.places).find(|(_, p)| **p == place) {
             return self.act_here(node.0, action);
         }
@@ -172,17 +177,18 @@ impl Nested {
         let node = u32::try_from(below).expect("small");
         let delta = self.bodies.get_mut(&node).expect("an iteration").act(place, action);
         match delta.result {
-            RunResult::Running => Delta { result: self.scheduler.result(), ..delta },
+            RunResult::Running => ScheduleDelta { result: self.scheduler.run_result(), ..delta },
             RunResult::Succeeded => {
                 self.bodies.remove(&node);
-                let over = Ready { node: self.place(node), item: Some(self.iterations[&node] - 1) };
+                let over =
+                    ReadyNode { node: self.place(node), item: Some(self.iterations[&node] - 1) };
                 let mut ready = delta.ready;
                 ready.push(over);
                 ready.sort();
-                Delta { ready, result: self.scheduler.result(), ..delta }
+                ScheduleDelta { ready, result: self.scheduler.run_result(), ..delta }
             }
             _ => {
-                let mut above = self.act_here(node, Action::End(Outcome::Failed));
+                let mut above = self.act_here(node, Action::End(NodeOutcome::Failed));
                 above.cancelled.extend(delta.cancelled);
                 above.cancelled.sort_unstable();
                 above
@@ -190,7 +196,7 @@ impl Nested {
         }
     }
 
-    fn act_here(&mut self, node: u32, action: Action) -> Delta {
+    fn act_here(&mut self, node: u32, action: Action) -> ScheduleDelta {
         let mut cancelled = Vec::new();
         let delta = match action {
             Action::End(outcome) => {
@@ -199,28 +205,28 @@ impl Nested {
                     body.in_flight(&mut found);
                     cancelled.extend(found.into_iter().map(|(place, _)| place));
                 }
-                self.scheduler.complete(node, outcome).expect("in flight")
+                self.scheduler.complete_node(node, outcome).expect("in flight")
             }
             Action::Answer(answer) => {
                 self.iterations.remove(&node);
-                self.scheduler.answer(node, answer).expect("it asks")
+                self.scheduler.answer_node(node, answer).expect("it asks")
             }
             Action::Iterate => {
                 *self.iterations.entry(node).or_default() += 1;
                 let (body, started) = Self::start(&self.level.bodies[&node].0);
                 self.bodies.insert(node, body);
-                return Delta { result: RunResult::Running, ..started };
+                return ScheduleDelta { result: RunResult::Running, ..started };
             }
         };
-        Delta { cancelled, ..self.placed(delta) }
+        ScheduleDelta { cancelled, ..self.placed(delta) }
     }
 }
 
-fn perform(scheduler: &mut Scheduler, node: u32, action: Action) -> Delta {
+fn perform(scheduler: &mut Scheduler, node: u32, action: Action) -> ScheduleDelta {
     let delta = match action {
-        Action::End(outcome) => scheduler.complete(node, outcome),
-        Action::Iterate => scheduler.iterate(node),
-        Action::Answer(answer) => scheduler.answer(node, answer),
+        Action::End(outcome) => scheduler.complete_node(node, outcome),
+        Action::Iterate => scheduler.iterate_scope(node),
+        Action::Answer(answer) => scheduler.answer_node(node, answer),
     };
     delta.expect("the action fits the node")
 }
@@ -234,13 +240,13 @@ proptest! {
         let top = Arc::new(level(&mut dice, 3, &mut 0));
         let (mut nodes, mut edges, mut scopes) = (Vec::new(), Vec::new(), Vec::new());
         top.flatten(&mut nodes, &mut edges, &mut scopes);
-        let graph = Graph::compile_scoped(&nodes, &edges, &scopes).expect("each level compiles");
+        let graph = KernelGraph::compile_scoped(&nodes, &edges, &scopes).expect("each level compiles");
         let graph = Arc::new(graph);
         let (mut nested, wanted) = Nested::start(&top);
         let (mut scheduler, started) = Scheduler::start(&graph).expect("memory");
         prop_assert_eq!(started, wanted);
         for _ in 0..200 {
-            if scheduler.result() != RunResult::Running {
+            if scheduler.run_result() != RunResult::Running {
                 return Ok(());
             }
             let mut found = Vec::new();
@@ -248,7 +254,7 @@ proptest! {
             prop_assert!(!found.is_empty(), "a run that goes on has something in flight");
             if dice.below(50) == 0 {
                 let places: Vec<u32> = found.into_iter().map(|(place, _)| place).collect();
-                let delta = scheduler.cancel().expect("it runs");
+                let delta = scheduler.cancel_run().expect("it runs");
                 prop_assert_eq!((delta.cancelled, delta.result), (places, RunResult::Cancelled));
                 let bytes = scheduler.save().expect("saved");
                 prop_assert!(Scheduler::load(&graph, &bytes).is_ok());

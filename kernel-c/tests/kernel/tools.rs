@@ -1,13 +1,13 @@
 //! Schemas, permissions and built-in tools through the wrapper, and against other implementations.
 
 use convergio_kernel_c::{
-    Effects, KernelError, Permission, Schema, SchemaError, ToolError, Verdict, ViolationKind,
-    call_tool, permit, tools,
+    CompiledSchema, Effects, KernelError, KernelToolError, Permission, PermitVerdict, SchemaError,
+    ViolationKind, call_tool, kernel_tools, permit_call,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-fn call(name: &str, arguments: &Value) -> Result<Value, ToolError> {
+fn call(name: &str, arguments: &Value) -> Result<Value, KernelToolError> {
     let answer = call_tool(name, &arguments.to_string(), 0)?;
     Ok(serde_json::from_str(&answer).expect("answers are JSON"))
 }
@@ -15,13 +15,14 @@ fn call(name: &str, arguments: &Value) -> Result<Value, ToolError> {
 #[test]
 fn a_mistake_is_told_with_its_place() {
     let schema = r#"{"properties": {"to": {"type": "array", "items": {"minLength": 3}}}}"#;
-    let schema = Schema::compile(schema).expect("of the subset");
-    assert_eq!(schema.check(r#"{"to": ["abc"]}"#), Ok(()));
-    let error = schema.check(r#"{"to": ["abc", "ä"]}"#).expect_err("too short");
+    let schema = CompiledSchema::compile_schema(schema).expect("of the subset");
+    assert_eq!(schema.check_value(r#"{"to": ["abc"]}"#), Ok(()));
+    let error = schema.check_value(r#"{"to": ["abc", "ä"]}"#).expect_err("too short");
     assert_eq!(error.to_string(), "/to/1: outside its limits");
-    let error = schema.check("{").expect_err("not JSON");
+    let error = schema.check_value("{").expect_err("not JSON");
     assert_eq!(error.to_string(), "not JSON at byte 1");
-    let error = Schema::compile(r#"{"items": {"pattern": "a"}}"#).expect_err("not of the subset");
+    let error = CompiledSchema::compile_schema(r#"{"items": {"pattern": "a"}}"#)
+        .expect_err("not of the subset");
     let SchemaError::Violation(violation) = error else { panic!("a violation") };
     assert_eq!((violation.kind, &*violation.path), (ViolationKind::Keyword, "/items/pattern"));
 }
@@ -30,28 +31,28 @@ fn a_mistake_is_told_with_its_place() {
 fn the_strictest_rule_decides() {
     let network = Effects { network: true, ..Effects::default() };
     let rules = [
-        Permission { tools: "web.*", effects: network, verdict: Verdict::Allow },
-        Permission { tools: "web.post", effects: network, verdict: Verdict::Ask },
+        Permission { tools: "web.*", effects: network, verdict: PermitVerdict::Allow },
+        Permission { tools: "web.post", effects: network, verdict: PermitVerdict::Ask },
     ];
-    assert_eq!(permit(&rules, "web.get", network), Ok((Verdict::Allow, Some(0))));
-    assert_eq!(permit(&rules, "web.post", network), Ok((Verdict::Ask, Some(1))));
-    assert_eq!(permit(&rules, "mail", network), Ok((Verdict::Deny, None)));
+    assert_eq!(permit_call(&rules, "web.get", network), Ok((PermitVerdict::Allow, Some(0))));
+    assert_eq!(permit_call(&rules, "web.post", network), Ok((PermitVerdict::Ask, Some(1))));
+    assert_eq!(permit_call(&rules, "mail", network), Ok((PermitVerdict::Deny, None)));
 }
 
 #[test]
 fn tools_answer_or_say_why_not() {
-    let names: Vec<&str> = tools().iter().map(|tool| tool.name).collect();
+    let names: Vec<&str> = kernel_tools().iter().map(|tool| tool.name).collect();
     assert!(names.contains(&"json.get"));
     let now = call_tool("date.now", "{}", 1_000);
     assert_eq!(now.as_deref(), Ok(r#""1970-01-01T00:00:01Z""#));
     let zero = call("math.divide", &json!({"a": 1, "b": 0, "places": 2}));
-    assert_eq!(zero, Err(ToolError::Failed("nothing can be divided by zero")));
-    assert_eq!(call("math.power", &json!({})), Err(ToolError::Unknown));
+    assert_eq!(zero, Err(KernelToolError::Failed("nothing can be divided by zero")));
+    assert_eq!(call("math.power", &json!({})), Err(KernelToolError::Unknown));
     let missing = call("math.add", &json!({"a": 1})).expect_err("b is missing");
     assert_eq!(missing.to_string(), "the whole: a required property is missing");
     let large = "a".repeat(17 << 20);
     let large = call("text.length", &json!({ "text": large }));
-    assert_eq!(large, Err(ToolError::Kernel(KernelError::TooLarge)));
+    assert_eq!(large, Err(KernelToolError::Kernel(KernelError::TooLarge)));
 }
 
 fn json_value() -> impl Strategy<Value = Value> {
@@ -112,15 +113,15 @@ proptest! {
     #[test]
     fn schemas_judge_as_they_should(schema in schema(), value in json_value()) {
         let wanted = jsonschema::is_valid(&schema, &value);
-        let compiled = Schema::compile(&schema.to_string()).expect("of the subset");
-        prop_assert_eq!(compiled.check(&value.to_string()).is_ok(), wanted);
+        let compiled = CompiledSchema::compile_schema(&schema.to_string()).expect("of the subset");
+        prop_assert_eq!(compiled.check_value(&value.to_string()).is_ok(), wanted);
     }
 
     /// What one reader takes the other takes too, but for duplicate keys and great depth.
     #[test]
     fn json_is_json(text in r#"[\[\]{}:,"a\\u0-9eE+.nulltrfas \-]{0,12}"#) {
-        let anything = Schema::compile("true").expect("of the subset");
-        let taken = anything.check(&text).is_ok();
+        let anything = CompiledSchema::compile_schema("true").expect("of the subset");
+        let taken = anything.check_value(&text).is_ok();
         match serde_json::from_str::<Value>(&text) {
             Ok(_) if !taken => prop_assert!(text.matches(':').count() > 1),
             // The other reader refuses numbers that no float can hold.
@@ -132,7 +133,7 @@ proptest! {
     #[test]
     fn pointers_lead_where_they_should(value in json_value(), pointer in "(/[a-c0-2~]{0,3}){0,3}") {
         let found = call("json.get", &json!({"value": value, "pointer": pointer}));
-        let bad_escape = matches!(&found, Err(ToolError::Failed(why)) if why.contains("written"));
+        let bad_escape = matches!(&found, Err(KernelToolError::Failed(why)) if why.contains("written"));
         prop_assert!(bad_escape || found.ok().as_ref() == value.pointer(&pointer));
     }
 

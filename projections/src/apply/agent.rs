@@ -1,25 +1,37 @@
 //! The directory of agents.
 
 use convergio_domain::event::Event;
-use convergio_domain::event::agent::Defined;
+use convergio_domain::event::agent::AgentDefined;
 use sqlx::AnyConnection;
 
-use super::{Applied, storable};
+use super::{AppliedEvent, replace_nul};
 
-pub(super) async fn apply(to: &mut AnyConnection, a: &Applied<'_>) -> sqlx::Result<()> {
-    match a.event {
-        Event::AgentCreated(defined) | Event::AgentUpdated(defined) => define(to, a, defined).await,
+pub(super) async fn apply(
+    connection: &mut AnyConnection,
+    applied: &AppliedEvent<'_>,
+) -> sqlx::Result<()> {
+    match applied.event {
+        Event::AgentCreated(defined) | Event::AgentUpdated(defined) => {
+            upsert_agent(connection, applied, defined).await
+        }
         Event::AgentTerminated(_) => {
             let sql = "UPDATE agent_directory SET status = 'terminated', updated_ms = $1 \
                 WHERE tenant = $2 AND agent = $3";
-            let row = sqlx::query(sql).bind(a.at().0).bind(a.tenant()).bind(a.id());
-            row.execute(to).await.map(drop)
+            let row = sqlx::query(sql)
+                .bind(applied.recorded_at().0)
+                .bind(applied.tenant_id())
+                .bind(applied.stream_id());
+            row.execute(connection).await.map(drop)
         }
         _ => Ok(()),
     }
 }
 
-async fn define(to: &mut AnyConnection, a: &Applied<'_>, defined: &Defined) -> sqlx::Result<()> {
+async fn upsert_agent(
+    connection: &mut AnyConnection,
+    applied: &AppliedEvent<'_>,
+    defined: &AgentDefined,
+) -> sqlx::Result<()> {
     // The conflict clause covers an update and an agent that is defined again after its end.
     let sql = "INSERT INTO agent_directory (tenant, agent, name, status, graph, version, \
         definition, runs, created_ms, updated_ms, pos) \
@@ -27,24 +39,30 @@ async fn define(to: &mut AnyConnection, a: &Applied<'_>, defined: &Defined) -> s
         ON CONFLICT (tenant, agent) DO UPDATE SET status = 'active', version = excluded.version, \
         definition = excluded.definition, updated_ms = excluded.updated_ms, pos = excluded.pos";
     sqlx::query(sql)
-        .bind(a.tenant())
-        .bind(a.id())
-        .bind(storable(&defined.name))
+        .bind(applied.tenant_id())
+        .bind(applied.stream_id())
+        .bind(replace_nul(&defined.name))
         .bind(defined.graph.to_string())
         .bind(defined.version.as_str())
         .bind(defined.definition.to_string())
-        .bind(a.at().0)
-        .bind(a.pos())
-        .execute(to)
+        .bind(applied.recorded_at().0)
+        .bind(applied.log_position())
+        .execute(connection)
         .await?;
     Ok(())
 }
 
 /// Counts a run of an agent. The event is in the run's own stream, not in the agent's.
-pub(super) async fn ran(to: &mut AnyConnection, a: &Applied<'_>) -> sqlx::Result<()> {
-    let Event::AgentSpawned(spawned) = a.event else { return Ok(()) };
+pub(super) async fn count_agent_run(
+    connection: &mut AnyConnection,
+    applied: &AppliedEvent<'_>,
+) -> sqlx::Result<()> {
+    let Event::AgentSpawned(spawned) = applied.event else { return Ok(()) };
     let sql = "UPDATE agent_directory SET runs = runs + 1, last_run = $1 \
         WHERE tenant = $2 AND agent = $3";
-    let row = sqlx::query(sql).bind(a.id()).bind(a.tenant()).bind(spawned.agent.to_string());
-    row.execute(to).await.map(drop)
+    let row = sqlx::query(sql)
+        .bind(applied.stream_id())
+        .bind(applied.tenant_id())
+        .bind(spawned.agent.to_string());
+    row.execute(connection).await.map(drop)
 }

@@ -5,11 +5,11 @@ use convergio_domain::id::{ActorId, TenantId};
 use serde_json::{Value, json};
 use sqlx::AnyConnection;
 
-use super::bulk::Bulk;
-use super::{Applied, Held, signed};
+use super::bulk_insert::BulkInsert;
+use super::{AppliedEvent, RowCache, to_column};
 
 /// A row of the audit trail that waits to be written.
-pub(super) struct AuditLine {
+pub(super) struct AuditRowInsert {
     tenant: TenantId,
     pos: i64,
     index: i64,
@@ -23,32 +23,35 @@ pub(super) struct AuditLine {
     hash: String,
 }
 
-pub(super) fn apply(held: &mut Held, a: &Applied<'_>) {
-    let Some(summary) = summary(a.event) else { return };
-    held.audit.push(AuditLine {
-        tenant: a.record.stream.tenant.clone(),
-        pos: a.pos(),
-        index: signed(a.index as u64),
-        event: a.event_id(),
-        stream: a.record.stream.name(),
-        seq: signed(a.seq.0),
-        at_ms: a.at().0,
-        actor: a.record.body.actor.clone(),
-        type_name: a.event.type_name(),
-        summary: summary.to_string(),
-        hash: hex(&a.record.hash),
+pub(super) fn apply(row_cache: &mut RowCache, applied: &AppliedEvent<'_>) {
+    let Some(summary_json) = audit_summary(applied.event) else { return };
+    row_cache.audit.push(AuditRowInsert {
+        tenant: applied.record.stream.tenant.clone(),
+        pos: applied.log_position(),
+        index: to_column(applied.index as u64),
+        event: applied.event_id(),
+        stream: applied.record.stream.stream_name(),
+        seq: to_column(applied.seq.0),
+        at_ms: applied.recorded_at().0,
+        actor: applied.record.body.actor.clone(),
+        type_name: applied.event.type_name(),
+        summary: summary_json.to_string(),
+        hash: hex_digits(&applied.record.hash),
     });
 }
 
-static LINES: Bulk = Bulk::new(
+static AUDIT_INSERT: BulkInsert = BulkInsert::new(
     "INSERT INTO audit (tenant, pos, idx, event, stream, seq, at_ms, actor, type, summary, hash)",
     11,
     "",
 );
 
-pub(super) async fn write(to: &mut AnyConnection, lines: &[AuditLine]) -> sqlx::Result<()> {
-    LINES
-        .write(to, lines, |query, line| {
+pub(super) async fn write(
+    connection: &mut AnyConnection,
+    lines: &[AuditRowInsert],
+) -> sqlx::Result<()> {
+    AUDIT_INSERT
+        .write(connection, lines, |query, line| {
             query
                 .bind(line.tenant.as_str())
                 .bind(line.pos)
@@ -65,7 +68,7 @@ pub(super) async fn write(to: &mut AnyConnection, lines: &[AuditLine]) -> sqlx::
         .await
 }
 
-fn hex(hash: &[u8]) -> String {
+fn hex_digits(hash: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digits = hash.iter().flat_map(|byte| [byte >> 4, byte & 15]);
     digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
@@ -74,24 +77,32 @@ fn hex(hash: &[u8]) -> String {
 /// Summary of an event of an agent's tool call.
 fn tool_call_summary(event: &Event) -> Option<Value> {
     Some(match event {
-        Event::ToolCallQueued(e) => json!({"step": e.step, "turn": e.at.turn, "call": e.at.call,
-            "tool": e.name}),
-        Event::ToolCallIntended(e) => json!({"step": e.step, "turn": e.at.turn, "call": e.at.call,
-            "tool": e.name}),
-        Event::ToolCallCompleted(e) => {
-            json!({"step": e.step, "turn": e.at.turn, "call": e.at.call})
+        Event::ToolCallQueued(e) => {
+            json!({"step": e.step, "turn": e.tool_call.turn, "call": e.tool_call.call,
+            "tool": e.name})
         }
-        Event::ToolCallFailed(e) => json!({"step": e.step, "turn": e.at.turn, "call": e.at.call,
-            "error": e.error.code}),
-        Event::ToolCallDenied(e) => json!({"step": e.step, "turn": e.at.turn, "call": e.at.call,
-            "tool": e.name}),
+        Event::ToolCallIntended(e) => {
+            json!({"step": e.step, "turn": e.tool_call.turn, "call": e.tool_call.call,
+            "tool": e.name})
+        }
+        Event::ToolCallCompleted(e) => {
+            json!({"step": e.step, "turn": e.tool_call.turn, "call": e.tool_call.call})
+        }
+        Event::ToolCallFailed(e) => {
+            json!({"step": e.step, "turn": e.tool_call.turn, "call": e.tool_call.call,
+            "error": e.error.code})
+        }
+        Event::ToolCallDenied(e) => {
+            json!({"step": e.step, "turn": e.tool_call.turn, "call": e.tool_call.call,
+            "tool": e.name})
+        }
         _ => return None,
     })
 }
 
 /// Summary for an auditor to read at a glance; `None` for bookkeeping, which is not an act of a
 /// person or a program.
-fn summary(event: &Event) -> Option<Value> {
+fn audit_summary(event: &Event) -> Option<Value> {
     use Event::{RequestAccepted, RequestAnswered, RequestApplied};
     Some(match event {
         Event::StepScheduled(_) | Event::StepStarted(_) => return None,
@@ -142,12 +153,12 @@ fn summary(event: &Event) -> Option<Value> {
             "tokens_in": e.usage.tokens_in(), "tokens_out": e.usage.tokens_out(),
             "confirmed": e.confirmed, "cost": e.charge.as_ref().map(|charge| charge.amount)}),
         Event::BudgetExhausted(e) => json!({"step": e.step, "limit": e.limit}),
-        _ => return steering_summary(event),
+        _ => return control_summary(event),
     })
 }
 
 /// Summary of what people and programs did to a run from outside, and of its end.
-fn steering_summary(event: &Event) -> Option<Value> {
+fn control_summary(event: &Event) -> Option<Value> {
     Some(match event {
         Event::RunPaused(_)
         | Event::RunResumed(_)

@@ -9,9 +9,9 @@
 mod agent;
 mod audit;
 mod billing;
-mod bulk;
-mod held;
+mod bulk_insert;
 mod imported;
+mod row_cache;
 mod run;
 mod status;
 mod step;
@@ -22,38 +22,38 @@ use convergio_domain::time::Timestamp;
 use convergio_eventstore::Record;
 use sqlx::AnyConnection;
 
-pub(crate) use held::Held;
+pub(crate) use row_cache::RowCache;
 
 /// A batch being applied: its transaction, and the cache of rows that are written at its end.
-pub(crate) struct Page<'a> {
-    pub(crate) to: &'a mut AnyConnection,
-    pub(crate) held: &'a mut Held,
+pub(crate) struct ApplyBatch<'a> {
+    pub(crate) transaction: &'a mut AnyConnection,
+    pub(crate) row_cache: &'a mut RowCache,
 }
 
 /// An event with its record and its place within it.
-pub(crate) struct Applied<'a> {
+pub(crate) struct AppliedEvent<'a> {
     pub(crate) record: &'a Record,
     pub(crate) event: &'a Event,
     pub(crate) index: usize,
     pub(crate) seq: Seq,
 }
 
-impl Applied<'_> {
-    fn tenant(&self) -> &str {
+impl AppliedEvent<'_> {
+    fn tenant_id(&self) -> &str {
         self.record.stream.tenant.as_str()
     }
 
     /// Id of the stream's subject: a run, a graph or an agent.
-    fn id(&self) -> String {
+    fn stream_id(&self) -> String {
         self.record.stream.id.to_string()
     }
 
-    fn at(&self) -> Timestamp {
+    fn recorded_at(&self) -> Timestamp {
         self.record.body.time
     }
 
-    fn pos(&self) -> i64 {
-        signed(self.record.position.0)
+    fn log_position(&self) -> i64 {
+        to_column(self.record.position.0)
     }
 
     fn event_id(&self) -> String {
@@ -62,42 +62,42 @@ impl Applied<'_> {
 }
 
 /// Converts a number of the log to a column's signed type. Real numbers stay far below 2^63.
-pub(crate) fn signed(number: u64) -> i64 {
+pub(crate) fn to_column(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// Replaces NUL characters, which PostgreSQL's text type refuses.
-pub(crate) fn storable(text: &str) -> String {
+pub(crate) fn replace_nul(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
 /// Applies all events of a record within the caller's transaction. Changes to cached rows stay in
 /// the cache until the caller flushes it.
-pub(crate) async fn apply(page: &mut Page<'_>, record: &Record) -> sqlx::Result<()> {
+pub(crate) async fn apply_record(batch: &mut ApplyBatch<'_>, record: &Record) -> sqlx::Result<()> {
     let numbers = record.first_seq().0..;
     for (index, (seq, event)) in numbers.zip(&record.body.events).enumerate() {
-        let applied = Applied { record, event, index, seq: Seq(seq) };
+        let applied = AppliedEvent { record, event, index, seq: Seq(seq) };
         // The audit trail takes events of every kind of stream, so it comes before the match.
-        audit::apply(page.held, &applied);
+        audit::apply(batch.row_cache, &applied);
         match record.stream.kind {
-            StreamKind::Run => apply_run(page, &applied).await?,
-            StreamKind::Graph => run::register(page.to, &applied).await?,
-            StreamKind::Agent => agent::apply(page.to, &applied).await?,
+            StreamKind::Run => apply_run(batch, &applied).await?,
+            StreamKind::Graph => run::insert_graph_version(batch.transaction, &applied).await?,
+            StreamKind::Agent => agent::apply(batch.transaction, &applied).await?,
             StreamKind::Request | StreamKind::Memory | StreamKind::Token => {}
         }
     }
     if record.stream.kind == StreamKind::Run {
-        run::touch(page, record).await?;
+        run::update_last_event(batch, record).await?;
     }
     Ok(())
 }
 
-async fn apply_run(page: &mut Page<'_>, applied: &Applied<'_>) -> sqlx::Result<()> {
-    run::apply(page, applied).await?;
-    step::apply(page, applied).await?;
-    agent::ran(page.to, applied).await?;
+async fn apply_run(batch: &mut ApplyBatch<'_>, applied: &AppliedEvent<'_>) -> sqlx::Result<()> {
+    run::apply(batch, applied).await?;
+    step::apply(batch, applied).await?;
+    agent::count_agent_run(batch.transaction, applied).await?;
     if let Event::UsageRecorded(usage) = applied.event {
-        billing::apply(page, applied, usage).await?;
+        billing::apply(batch, applied, usage).await?;
     }
     Ok(())
 }

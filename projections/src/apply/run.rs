@@ -1,101 +1,124 @@
 //! Graph versions, runs and approvals.
 
-use convergio_domain::event::{Event, lifecycle, run};
+use convergio_domain::event::{Event, control, run};
 use convergio_domain::id::{GraphId, GraphVersion, RunId, StepId};
 use convergio_domain::money::Money;
 use convergio_domain::payload::PayloadRef;
-use convergio_domain::run::Origin;
+use convergio_domain::run::RunOrigin;
 use convergio_domain::stream::Seq;
 use convergio_domain::time::Span;
 use convergio_eventstore::Record;
 use sqlx::AnyConnection;
 
-use super::{Applied, Page, imported, signed, storable};
+use super::{AppliedEvent, ApplyBatch, imported, replace_nul, to_column};
 use crate::rows::RunRow;
 
-pub(super) async fn register(to: &mut AnyConnection, a: &Applied<'_>) -> sqlx::Result<()> {
-    let Event::GraphRegistered(graph) = a.event else { return Ok(()) };
+pub(super) async fn insert_graph_version(
+    connection: &mut AnyConnection,
+    applied: &AppliedEvent<'_>,
+) -> sqlx::Result<()> {
+    let Event::GraphRegistered(graph) = applied.event else { return Ok(()) };
     // The same version may be registered again; only its position moves, and with it the order of
     // lists.
     let sql = "INSERT INTO graph_version (tenant, graph, version, name, nodes, manifest, \
         registered_ms, pos, derived) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
         ON CONFLICT (tenant, graph, version) DO UPDATE SET pos = excluded.pos";
     sqlx::query(sql)
-        .bind(a.tenant())
-        .bind(a.id())
+        .bind(applied.tenant_id())
+        .bind(applied.stream_id())
         .bind(graph.version.as_str())
         .bind(&graph.name)
         .bind(i64::from(graph.nodes))
         .bind(graph.manifest.to_string())
-        .bind(a.at().0)
-        .bind(a.pos())
+        .bind(applied.recorded_at().0)
+        .bind(applied.log_position())
         .bind(i64::from(graph.is_derived))
-        .execute(to)
+        .execute(connection)
         .await?;
     Ok(())
 }
 
-pub(super) async fn apply(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<()> {
-    match a.event {
-        Event::RunCreated(created) => create(page, a, New::created(created)),
-        Event::RunForked(forked) => create(page, a, New::forked(forked)),
-        Event::RunPaused(_) => status(page, a, "paused").await?,
+pub(super) async fn apply(
+    batch: &mut ApplyBatch<'_>,
+    applied: &AppliedEvent<'_>,
+) -> sqlx::Result<()> {
+    match applied.event {
+        Event::RunCreated(created) => insert_run(batch, applied, NewRunRow::from_created(created)),
+        Event::RunForked(forked) => insert_run(batch, applied, NewRunRow::from_forked(forked)),
+        Event::RunPaused(_) => set_run_status(batch, applied, "paused").await?,
         // Resumed while something else still pauses it: nothing changes for readers.
         Event::RunResumed(resumed) if resumed.stays_paused => {}
         Event::RunResumed(resumed) => {
-            status(page, a, "running").await?;
-            shift_questions(page, a, resumed.stood).await?;
+            set_run_status(batch, applied, "running").await?;
+            extend_approval_deadlines(batch, applied, resumed.stood).await?;
         }
         Event::RunReopened(reopened) => {
-            reopen(page, a).await?;
-            shift_questions(page, a, reopened.stood).await?;
+            reopen_run(batch, applied).await?;
+            extend_approval_deadlines(batch, applied, reopened.stood).await?;
         }
-        Event::UsageRecorded(usage) => spend(page, a, usage).await?,
-        Event::RunImported(mark) => imported::apply(page, a, mark).await?,
+        Event::UsageRecorded(usage) => add_run_usage(batch, applied, usage).await?,
+        Event::RunImported(mark) => imported::apply(batch, applied, mark).await?,
         Event::RunMigrated(migrated) => {
-            change(page, a, |row| row.version = migrated.to.to_string()).await?;
+            change_run(batch, applied, |row| row.version = migrated.to.to_string()).await?;
         }
-        Event::RunCompleted(done) => end(page, a, End::completed(done)).await?,
-        Event::RunFailed(failed) => end(page, a, End::failed(failed)).await?,
-        Event::RunCancelled(_) => end(page, a, End::of("cancelled")).await?,
+        Event::RunCompleted(done) => {
+            end_run(batch, applied, RunEndUpdate::from_completed(done)).await?
+        }
+        Event::RunFailed(failed) => {
+            end_run(batch, applied, RunEndUpdate::from_failed(failed)).await?
+        }
+        Event::RunCancelled(_) => {
+            end_run(batch, applied, RunEndUpdate::from_status("cancelled")).await?
+        }
         Event::ApprovalRequested(asked) => {
-            page.held.run(page.to, &a.record.stream).await?.has_asked = true;
-            ask(page.to, a, asked).await?;
+            batch
+                .row_cache
+                .load_run(batch.transaction, &applied.record.stream)
+                .await?
+                .has_approvals = true;
+            insert_approval(batch.transaction, applied, asked).await?;
         }
-        Event::ApprovalGranted(answer) => answered(page.to, a, answer, "granted").await?,
-        Event::ApprovalDenied(answer) => answered(page.to, a, answer, "denied").await?,
+        Event::ApprovalGranted(answer) => {
+            update_approval(batch.transaction, applied, answer, "granted").await?
+        }
+        Event::ApprovalDenied(answer) => {
+            update_approval(batch.transaction, applied, answer, "denied").await?
+        }
         _ => {}
     }
     Ok(())
 }
 
 /// Sets the run's last sequence number and time of change. Called once a record, not once an event.
-pub(super) async fn touch(page: &mut Page<'_>, record: &Record) -> sqlx::Result<()> {
-    let run = page.held.run(page.to, &record.stream).await?;
-    run.change(|row| {
-        row.seq = signed(record.last_seq().0);
+pub(super) async fn update_last_event(
+    batch: &mut ApplyBatch<'_>,
+    record: &Record,
+) -> sqlx::Result<()> {
+    let run = batch.row_cache.load_run(batch.transaction, &record.stream).await?;
+    run.change_row(|row| {
+        row.seq = to_column(record.last_seq().0);
         row.updated_ms = record.body.time.0;
     });
     Ok(())
 }
 
 /// The start of a run, whether it was created or forked.
-struct New<'a> {
+struct NewRunRow<'a> {
     graph: GraphId,
     version: &'a GraphVersion,
     input: String,
     forked_from: Option<(RunId, Seq)>,
-    origin: Option<&'a Origin>,
+    origin: Option<&'a RunOrigin>,
 }
 
-impl<'a> New<'a> {
-    fn created(created: &'a run::Created) -> Self {
+impl<'a> NewRunRow<'a> {
+    fn from_created(created: &'a run::RunCreated) -> Self {
         let input = created.input.to_string();
         let (graph, version, origin) = (created.graph, &created.version, created.origin.as_ref());
         Self { graph, version, input, forked_from: None, origin }
     }
 
-    fn forked(forked: &'a lifecycle::Forked) -> Self {
+    fn from_forked(forked: &'a control::RunForked) -> Self {
         let input = forked.input.map(|input| input.to_string()).unwrap_or_default();
         let forked_from = Some((forked.parent, forked.seq));
         Self { graph: forked.graph, version: &forked.version, input, forked_from, origin: None }
@@ -103,22 +126,26 @@ impl<'a> New<'a> {
 }
 
 /// Changes the run's row in the cache.
-pub(super) async fn change(
-    page: &mut Page<'_>,
-    a: &Applied<'_>,
+pub(super) async fn change_run(
+    batch: &mut ApplyBatch<'_>,
+    applied: &AppliedEvent<'_>,
     change: impl FnOnce(&mut RunRow),
 ) -> sqlx::Result<()> {
-    page.held.run(page.to, &a.record.stream).await?.change(change);
+    batch.row_cache.load_run(batch.transaction, &applied.record.stream).await?.change_row(change);
     Ok(())
 }
 
-async fn status(page: &mut Page<'_>, a: &Applied<'_>, status: &str) -> sqlx::Result<()> {
-    change(page, a, |row| status.clone_into(&mut row.status)).await
+async fn set_run_status(
+    batch: &mut ApplyBatch<'_>,
+    applied: &AppliedEvent<'_>,
+    status: &str,
+) -> sqlx::Result<()> {
+    change_run(batch, applied, |row| status.clone_into(&mut row.status)).await
 }
 
 /// Reopens a failed run: its error is cleared and its void approvals are open again.
-async fn reopen(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<()> {
-    change(page, a, |row| {
+async fn reopen_run(batch: &mut ApplyBatch<'_>, applied: &AppliedEvent<'_>) -> sqlx::Result<()> {
+    change_run(batch, applied, |row| {
         "running".clone_into(&mut row.status);
         (row.ended_ms, row.error_code) = (None, None);
         (row.error_message, row.error_detail, row.error_step) = (None, None, None);
@@ -127,37 +154,46 @@ async fn reopen(page: &mut Page<'_>, a: &Applied<'_>) -> sqlx::Result<()> {
     // `void` approvals were open when the run failed.
     let sql = "UPDATE approval SET state = 'open' WHERE tenant = $1 AND run = $2 \
         AND state = 'void'";
-    sqlx::query(sql).bind(a.tenant()).bind(a.id()).execute(&mut *page.to).await?;
+    sqlx::query(sql)
+        .bind(applied.tenant_id())
+        .bind(applied.stream_id())
+        .execute(&mut *batch.transaction)
+        .await?;
     Ok(())
 }
 
 /// Extends the deadlines of open approvals by the time that the run was paused.
-async fn shift_questions(
-    page: &mut Page<'_>,
-    a: &Applied<'_>,
-    stood: Option<Span>,
+async fn extend_approval_deadlines(
+    batch: &mut ApplyBatch<'_>,
+    applied: &AppliedEvent<'_>,
+    paused_for: Option<Span>,
 ) -> sqlx::Result<()> {
     // A run that never asked anything costs no statement.
-    let run = page.held.run(page.to, &a.record.stream).await?;
-    let has_questions = !run.is_whole || run.has_asked;
-    let Some(stood) = stood.filter(|stood| stood.0 > 0 && has_questions) else { return Ok(()) };
+    let run = batch.row_cache.load_run(batch.transaction, &applied.record.stream).await?;
+    let may_have_approvals = !run.is_complete || run.has_approvals;
+    let Some(paused_for) = paused_for.filter(|stood| stood.0 > 0 && may_have_approvals) else {
+        return Ok(());
+    };
     let sql = "UPDATE approval SET expires_ms = expires_ms + $1 WHERE tenant = $2 AND run = $3 \
         AND state = 'open' AND expires_ms IS NOT NULL";
-    let query = sqlx::query(sql).bind(signed(stood.0)).bind(a.tenant()).bind(a.id());
-    query.execute(&mut *page.to).await?;
+    let query = sqlx::query(sql)
+        .bind(to_column(paused_for.0))
+        .bind(applied.tenant_id())
+        .bind(applied.stream_id());
+    query.execute(&mut *batch.transaction).await?;
     Ok(())
 }
 
-fn create(page: &mut Page<'_>, a: &Applied<'_>, new: New<'_>) {
+fn insert_run(batch: &mut ApplyBatch<'_>, applied: &AppliedEvent<'_>, new: NewRunRow<'_>) {
     let row = RunRow {
-        run: a.id(),
+        run: applied.stream_id(),
         graph: new.graph.to_string(),
         version: new.version.to_string(),
         name: None,
         status: "running".to_owned(),
-        actor: a.record.body.actor.to_string(),
-        created_ms: a.at().0,
-        updated_ms: a.at().0,
+        actor: applied.record.body.actor.to_string(),
+        created_ms: applied.recorded_at().0,
+        updated_ms: applied.recorded_at().0,
         ended_ms: None,
         steps_done: 0,
         steps_abandoned: 0,
@@ -172,10 +208,10 @@ fn create(page: &mut Page<'_>, a: &Applied<'_>, new: New<'_>) {
         error_step: None,
         input: new.input,
         output: None,
-        seq: signed(a.seq.0),
-        created_pos: a.pos(),
+        seq: to_column(applied.seq.0),
+        created_pos: applied.log_position(),
         forked_from: new.forked_from.map(|(run, _)| run.to_string()),
-        forked_seq: new.forked_from.map(|(_, seq)| signed(seq.0)),
+        forked_seq: new.forked_from.map(|(_, seq)| to_column(seq.0)),
         parent: new.origin.map(|origin| origin.run.to_string()),
         parent_step: new.origin.map(|origin| origin.step.to_string()),
         imported_by: None,
@@ -183,101 +219,109 @@ fn create(page: &mut Page<'_>, a: &Applied<'_>, new: New<'_>) {
         imported_file: None,
         imported_signer: None,
     };
-    page.held.begin(&a.record.stream, row);
+    batch.row_cache.insert_new_run(&applied.record.stream, row);
 }
 
-async fn spend(
-    page: &mut Page<'_>,
-    a: &Applied<'_>,
+async fn add_run_usage(
+    batch: &mut ApplyBatch<'_>,
+    applied: &AppliedEvent<'_>,
     usage: &run::UsageRecorded,
 ) -> sqlx::Result<()> {
-    change(page, a, |row| {
-        row.tokens_in += signed(usage.usage.tokens_in());
-        row.tokens_out += signed(usage.usage.tokens_out());
-        row.cost = sum(&row.cost, usage);
+    change_run(batch, applied, |row| {
+        row.tokens_in += to_column(usage.usage.tokens_in());
+        row.tokens_out += to_column(usage.usage.tokens_out());
+        row.cost = add_cost(&row.cost, usage);
         row.unpriced += i64::from(usage.charge.is_none());
     })
     .await
 }
 
 /// Adds the charge of a usage record to a cost column, in units of 1e-15 as text.
-pub(super) fn sum(before: &str, usage: &run::UsageRecorded) -> String {
+pub(super) fn add_cost(before: &str, usage: &run::UsageRecorded) -> String {
     let before: i128 = before.parse().unwrap_or(0);
     let amount = usage.charge.as_ref().map_or(Money::ZERO, |charge| charge.amount);
-    (before + amount.scaled()).to_string()
+    (before + amount.as_scaled()).to_string()
 }
 
 /// The end of a run as its row shows it.
-struct End<'a> {
+struct RunEndUpdate<'a> {
     status: &'static str,
     output: Option<PayloadRef>,
-    failed: Option<&'a run::Failed>,
+    failure: Option<&'a run::RunFailed>,
 }
 
-impl<'a> End<'a> {
-    fn of(status: &'static str) -> Self {
-        Self { status, output: None, failed: None }
+impl<'a> RunEndUpdate<'a> {
+    fn from_status(status: &'static str) -> Self {
+        Self { status, output: None, failure: None }
     }
 
-    fn completed(completed: &run::Completed) -> Self {
-        Self { output: completed.output, ..Self::of("completed") }
+    fn from_completed(completed: &run::RunCompleted) -> Self {
+        Self { output: completed.output, ..Self::from_status("completed") }
     }
 
-    fn failed(failed: &'a run::Failed) -> Self {
-        Self { failed: Some(failed), ..Self::of("failed") }
+    fn from_failed(failed: &'a run::RunFailed) -> Self {
+        Self { failure: Some(failed), ..Self::from_status("failed") }
     }
 }
 
-async fn end(page: &mut Page<'_>, a: &Applied<'_>, end: End<'_>) -> sqlx::Result<()> {
-    let run = page.held.run(page.to, &a.record.stream).await?;
-    run.change(|row| {
+async fn end_run(
+    batch: &mut ApplyBatch<'_>,
+    applied: &AppliedEvent<'_>,
+    end: RunEndUpdate<'_>,
+) -> sqlx::Result<()> {
+    let run = batch.row_cache.load_run(batch.transaction, &applied.record.stream).await?;
+    run.change_row(|row| {
         end.status.clone_into(&mut row.status);
-        row.ended_ms = Some(a.at().0);
+        row.ended_ms = Some(applied.recorded_at().0);
         row.output = end.output.map(|output| output.to_string());
-        row.error_code = end.failed.map(|failed| failed.error.code.to_string());
-        row.error_message = end.failed.map(|failed| storable(&failed.error.message));
-        row.error_detail = end.failed.and_then(|failed| Some(failed.error.detail?.to_string()));
-        row.error_step = end.failed.and_then(|failed| failed.step.as_ref()).map(StepId::to_string);
+        row.error_code = end.failure.map(|failed| failed.error.code.to_string());
+        row.error_message = end.failure.map(|failed| replace_nul(&failed.error.message));
+        row.error_detail = end.failure.and_then(|failed| Some(failed.error.detail?.to_string()));
+        row.error_step = end.failure.and_then(|failed| failed.step.as_ref()).map(StepId::to_string);
     });
     // A run that is cached since its start is known to have requested approvals or not: without
     // any, the statement would match nothing.
-    if run.is_whole && !run.has_asked {
+    if run.is_complete && !run.has_approvals {
         return Ok(());
     }
     let sql = "UPDATE approval SET state = 'void' WHERE tenant = $1 AND run = $2 \
         AND state = 'open'";
-    sqlx::query(sql).bind(a.tenant()).bind(a.id()).execute(&mut *page.to).await?;
+    sqlx::query(sql)
+        .bind(applied.tenant_id())
+        .bind(applied.stream_id())
+        .execute(&mut *batch.transaction)
+        .await?;
     Ok(())
 }
 
 /// Inserts an approval. An imported file may hold anything, also the same approval twice.
-async fn ask(
-    to: &mut AnyConnection,
-    a: &Applied<'_>,
-    asked: &run::ApprovalRequested,
+async fn insert_approval(
+    connection: &mut AnyConnection,
+    applied: &AppliedEvent<'_>,
+    requested: &run::ApprovalRequested,
 ) -> sqlx::Result<()> {
     let sql = "INSERT INTO approval (tenant, approval, run, step, role, content, content_hash, \
         state, asked_ms, expires_ms, pos) VALUES ($1, $2, $3, $4, $5, $6, $7, 'open', $8, $9, $10) \
         ON CONFLICT (tenant, approval, run) DO NOTHING";
     sqlx::query(sql)
-        .bind(a.tenant())
-        .bind(asked.approval.to_string())
-        .bind(a.id())
-        .bind(asked.step.to_string())
-        .bind(&asked.role)
-        .bind(asked.content.to_string())
-        .bind(&asked.content_hash)
-        .bind(a.at().0)
-        .bind(asked.expires.map(|expires| expires.0))
-        .bind(a.pos())
-        .execute(to)
+        .bind(applied.tenant_id())
+        .bind(requested.approval.to_string())
+        .bind(applied.stream_id())
+        .bind(requested.step.to_string())
+        .bind(&requested.role)
+        .bind(requested.content.to_string())
+        .bind(&requested.content_hash)
+        .bind(applied.recorded_at().0)
+        .bind(requested.expires.map(|expires| expires.0))
+        .bind(applied.log_position())
+        .execute(connection)
         .await?;
     Ok(())
 }
 
-async fn answered(
-    to: &mut AnyConnection,
-    a: &Applied<'_>,
+async fn update_approval(
+    connection: &mut AnyConnection,
+    applied: &AppliedEvent<'_>,
     answer: &run::ApprovalAnswered,
     state: &str,
 ) -> sqlx::Result<()> {
@@ -286,13 +330,13 @@ async fn answered(
     sqlx::query(sql)
         .bind(state)
         .bind(answer.by.as_str())
-        .bind(a.at().0)
-        .bind(answer.reason.as_deref().map(storable))
+        .bind(applied.recorded_at().0)
+        .bind(answer.reason.as_deref().map(replace_nul))
         .bind(answer.reason_at.map(|reference| reference.to_string()))
-        .bind(a.tenant())
+        .bind(applied.tenant_id())
         .bind(answer.approval.to_string())
-        .bind(a.id())
-        .execute(to)
+        .bind(applied.stream_id())
+        .execute(connection)
         .await?;
     Ok(())
 }

@@ -7,26 +7,26 @@ use convergio_domain::id::StepId;
 use convergio_domain::stream::StreamKey;
 use sqlx::AnyConnection;
 
-use super::held::{HeldRun, HeldStep};
+use super::row_cache::{CachedRun, CachedStep};
 use crate::rows::{RunRow, StepRow};
 
 /// The status of a step that had not ended when its run did.
 const ABANDONED: &str = "abandoned";
 
-impl HeldRun {
+impl CachedRun {
     /// Sets the status of a step; its first event inserts its row.
     pub(super) async fn set_status(
         &mut self,
-        to: &mut AnyConnection,
+        connection: &mut AnyConnection,
         (stream, step): (&StreamKey, &StepId),
         first_seq: i64,
         status: &str,
     ) -> sqlx::Result<()> {
-        let held = self.step(to, stream, step).await?;
-        let is_new = held.row.is_none();
+        let cached_step = self.load_step(connection, stream, step).await?;
+        let is_new = cached_step.row.is_none();
         if is_new {
-            *held = HeldStep { row: Some(new_row(step)), first_seq, is_changed: true };
-            self.change(|run| run.steps_total += 1);
+            *cached_step = CachedStep { row: Some(new_row(step)), first_seq, is_changed: true };
+            self.change_row(|run| run.steps_total += 1);
         }
         let name = step.to_string();
         self.move_steps(std::iter::once(name), |_| Some(status.to_owned()));
@@ -36,10 +36,10 @@ impl HeldRun {
     /// Marks every open step as abandoned, after the run has ended.
     pub(super) async fn abandon_steps(
         &mut self,
-        to: &mut AnyConnection,
+        connection: &mut AnyConnection,
         stream: &StreamKey,
     ) -> sqlx::Result<()> {
-        self.load_unfinished_steps(to, stream).await?;
+        self.load_unfinished_steps(connection, stream).await?;
         // Names are copied because moving steps borrows the map mutably.
         let names: Vec<String> = self.steps.keys().cloned().collect();
         // `move_step` turns an open status in an ended run into `abandoned`.
@@ -50,10 +50,10 @@ impl HeldRun {
     /// Returns abandoned steps to their earlier status, after the run was reopened.
     pub(super) async fn resume_steps(
         &mut self,
-        to: &mut AnyConnection,
+        connection: &mut AnyConnection,
         stream: &StreamKey,
     ) -> sqlx::Result<()> {
-        self.load_unfinished_steps(to, stream).await?;
+        self.load_unfinished_steps(connection, stream).await?;
         let names: Vec<String> = self.steps.keys().cloned().collect();
         self.move_steps(names, |row| row.resume_status.clone());
         Ok(())
@@ -63,12 +63,12 @@ impl HeldRun {
     fn move_steps(
         &mut self,
         names: impl IntoIterator<Item = String>,
-        next: impl Fn(&StepRow) -> Option<String>,
+        next_status: impl Fn(&StepRow) -> Option<String>,
     ) {
         for name in names {
             let Some(step) = self.steps.get_mut(&name) else { continue };
             let Some(row) = &mut step.row else { continue };
-            let Some(status) = next(row) else { continue };
+            let Some(status) = next_status(row) else { continue };
             move_step(self.row.as_mut(), row, &status);
             (step.is_changed, self.is_changed) = (true, true);
         }
@@ -81,15 +81,15 @@ fn move_step(mut run: Option<&mut RunRow>, step: &mut StepRow, status: &str) {
     let is_abandoned = has_ended && is_open(status);
     let new = if is_abandoned { ABANDONED } else { status };
     if let Some(run) = &mut run {
-        count(run, &step.status, -1);
-        count(run, new, 1);
+        adjust_step_count(run, &step.status, -1);
+        adjust_step_count(run, new, 1);
     }
     step.resume_status = is_abandoned.then(|| status.to_owned());
     new.clone_into(&mut step.status);
 }
 
 /// Adds `by` to the run's count of steps in this status, if it is counted.
-fn count(run: &mut RunRow, status: &str, by: i64) {
+fn adjust_step_count(run: &mut RunRow, status: &str, by: i64) {
     match status {
         "completed" | "skipped" => run.steps_done += by,
         ABANDONED => run.steps_abandoned += by,

@@ -6,25 +6,25 @@
 //! kernel's SQL functions that rank it; this file keeps the indexes and folds records into them.
 
 mod functions;
-mod subject;
+mod subject_index;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use convergio_domain::event::Event;
 use convergio_domain::id::TenantId;
-use convergio_domain::memory::{self, Item, MemoryId, Subject};
+use convergio_domain::memory::{self, MemoryId, RecalledMemory, Subject};
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::{EventLog, LogError, Record};
 
-use subject::{Index, Remembered};
+use subject_index::{IndexedMemory, SubjectIndex};
 
 /// Records read from the log at once.
-const PAGE: usize = 256;
+const READ_LIMIT: usize = 256;
 /// Maximum indexes kept; the least recently used one is evicted.
-const INDICES: usize = 256;
+const INDEXES_LIMIT: usize = 256;
 /// Maximum memories in one answer.
 pub const ITEMS_LIMIT: usize = 1000;
 
@@ -43,33 +43,33 @@ pub enum MemoryError {
 }
 
 /// A subject's index and the sequence number up to which it is folded.
-struct Folded {
-    index: Index,
+struct FoldedIndex {
+    index: SubjectIndex,
     seq: Seq,
     /// Payloads that hold the memories' texts.
     texts: HashMap<MemoryId, PayloadRef>,
 }
 
 /// One subject's index behind a lock of its own, so that subjects do not wait for each other.
-struct Slot {
-    folded: Arc<tokio::sync::Mutex<Option<Folded>>>,
-    used: u64,
+struct IndexSlot {
+    folded_index: Arc<tokio::sync::Mutex<Option<FoldedIndex>>>,
+    last_used: u64,
 }
 
 /// The indexes in memory. `clock` counts uses, and orders the slots for eviction.
 #[derive(Default)]
-struct Slots {
-    slots: HashMap<StreamKey, Slot>,
+struct IndexSlots {
+    slots: HashMap<StreamKey, IndexSlot>,
     clock: u64,
 }
 
 /// All memories of a log, indexed on demand.
-pub struct Memories {
+pub struct MemoryIndexes {
     log: Arc<dyn EventLog>,
-    slots: Mutex<Slots>,
+    slots: Mutex<IndexSlots>,
 }
 
-impl Memories {
+impl MemoryIndexes {
     /// Creates indexes over a log; none is folded before it is queried.
     pub fn new(log: Arc<dyn EventLog>) -> Self {
         Self { log, slots: Mutex::default() }
@@ -79,69 +79,70 @@ impl Memories {
     ///
     /// # Errors
     /// The log cannot be read.
-    pub async fn list(
+    pub async fn list_memories(
         &self,
         tenant: &TenantId,
         subject: &Subject,
         limit: usize,
-    ) -> Result<Vec<Item>, MemoryError> {
+    ) -> Result<Vec<RecalledMemory>, MemoryError> {
         let limit = limit.min(ITEMS_LIMIT);
-        self.ask(tenant, subject, |index| index.newest(limit)).await
+        self.query_index(tenant, subject, |index| index.newest_memories(limit)).await
     }
 
     /// Recalls the memories that fit a question best, best first, together at most `budget_tokens`.
     ///
     /// # Errors
     /// The log cannot be read.
-    pub async fn recall(
+    pub async fn recall_memories(
         &self,
         tenant: &TenantId,
         subject: &Subject,
         question: &str,
         now: Timestamp,
         budget_tokens: u32,
-    ) -> Result<Vec<Item>, MemoryError> {
-        let ask = |index: &Index| index.best(question, now, ITEMS_LIMIT);
-        let ranked = self.ask(tenant, subject, ask).await?;
-        Ok(subject::packed(ranked, budget_tokens))
+    ) -> Result<Vec<RecalledMemory>, MemoryError> {
+        let query = |index: &SubjectIndex| index.best_matches(question, now, ITEMS_LIMIT);
+        let ranked = self.query_index(tenant, subject, query).await?;
+        Ok(subject_index::pack_memories(ranked, budget_tokens))
     }
 
     /// Returns whether a subject has this memory.
     ///
     /// # Errors
     /// The log cannot be read.
-    pub async fn has(
+    pub async fn has_memory(
         &self,
         tenant: &TenantId,
         subject: &Subject,
         memory: MemoryId,
     ) -> Result<bool, MemoryError> {
-        let slot = self.slot(&memory::stream(tenant, subject));
+        let slot = self.slot_for_subject(&memory::memory_stream(tenant, subject));
         // The lock is held while the index is folded: two recalls of a subject would fold it twice.
         let mut folded = slot.lock().await;
-        let folded = self.fold(&mut folded, &memory::stream(tenant, subject)).await?;
+        let folded =
+            self.catch_up_index(&mut folded, &memory::memory_stream(tenant, subject)).await?;
         Ok(folded.texts.contains_key(&memory))
     }
 
     /// Brings the index up to date and queries it. A text that was erased without an event in the
     /// stream is removed from the index when it would be returned.
-    async fn ask(
+    async fn query_index(
         &self,
         tenant: &TenantId,
         subject: &Subject,
-        ask: impl Fn(&Index) -> Result<Vec<Item>, MemoryError>,
-    ) -> Result<Vec<Item>, MemoryError> {
-        let stream = memory::stream(tenant, subject);
-        let slot = self.slot(&stream);
+        query: impl Fn(&SubjectIndex) -> Result<Vec<RecalledMemory>, MemoryError>,
+    ) -> Result<Vec<RecalledMemory>, MemoryError> {
+        let stream = memory::memory_stream(tenant, subject);
+        let slot = self.slot_for_subject(&stream);
         let mut folded = slot.lock().await;
-        let folded = self.fold(&mut folded, &stream).await?;
+        let folded = self.catch_up_index(&mut folded, &stream).await?;
         // Each round removes what was found erased, and asks again to fill the places.
         loop {
-            let items = ask(&folded.index)?;
+            let items = query(&folded.index)?;
             let mut erased = Vec::new();
             for item in &items {
                 let Some(place) = folded.texts.get(&item.id) else { continue };
-                if self.log.payload(&stream, *place).await?.is_none() {
+                if self.log.read_payload(&stream, *place).await?.is_none() {
                     erased.push(item.id);
                 }
             }
@@ -149,7 +150,7 @@ impl Memories {
                 return Ok(items);
             }
             for memory in erased {
-                folded.index.forget(memory)?;
+                folded.index.delete_memory(memory)?;
                 folded.texts.remove(&memory);
             }
         }
@@ -157,67 +158,69 @@ impl Memories {
 
     /// The slot of a subject, made if there is none; evicts the least recently used one at the
     /// limit. A query that still holds an evicted index finishes on it.
-    fn slot(&self, stream: &StreamKey) -> Arc<tokio::sync::Mutex<Option<Folded>>> {
+    fn slot_for_subject(&self, stream: &StreamKey) -> Arc<tokio::sync::Mutex<Option<FoldedIndex>>> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.clock += 1;
         let used = slots.clock;
         // The map is small: a scan for the oldest costs less than a list to maintain.
-        if slots.slots.len() >= INDICES && !slots.slots.contains_key(stream) {
-            let oldest = slots.slots.iter().min_by_key(|(_, slot)| slot.used);
+        if slots.slots.len() >= INDEXES_LIMIT && !slots.slots.contains_key(stream) {
+            let oldest = slots.slots.iter().min_by_key(|(_, slot)| slot.last_used);
             if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
                 slots.slots.remove(&oldest);
             }
         }
-        let fresh = || Slot { folded: Arc::default(), used };
-        let slot = slots.slots.entry(stream.clone()).or_insert_with(fresh);
-        slot.used = used;
-        Arc::clone(&slot.folded)
+        let new_slot = || IndexSlot { folded_index: Arc::default(), last_used: used };
+        let slot = slots.slots.entry(stream.clone()).or_insert_with(new_slot);
+        slot.last_used = used;
+        Arc::clone(&slot.folded_index)
     }
 
     /// Reads the stream from where the index was left and applies it.
-    async fn fold<'a>(
+    async fn catch_up_index<'a>(
         &self,
-        folded: &'a mut Option<Folded>,
+        folded: &'a mut Option<FoldedIndex>,
         stream: &StreamKey,
-    ) -> Result<&'a mut Folded, MemoryError> {
+    ) -> Result<&'a mut FoldedIndex, MemoryError> {
         if folded.is_none() {
             let (seq, texts) = (Seq(0), HashMap::new());
-            *folded = Some(Folded { index: Index::new()?, seq, texts });
+            *folded = Some(FoldedIndex { index: SubjectIndex::new()?, seq, texts });
         }
-        let Some(known) = folded else { unreachable!("it was made just now") };
+        let Some(folded_index) = folded else { unreachable!("it was made just now") };
         loop {
-            let records = self.log.read_stream(stream, known.seq, PAGE).await?;
+            let records = self.log.read_stream(stream, folded_index.seq, READ_LIMIT).await?;
             for record in &records {
-                self.take(known, stream, record).await?;
+                self.apply_record(folded_index, stream, record).await?;
             }
-            if records.len() < PAGE {
-                return Ok(known);
+            if records.len() < READ_LIMIT {
+                return Ok(folded_index);
             }
         }
     }
 
-    async fn take(
+    async fn apply_record(
         &self,
-        folded: &mut Folded,
+        folded: &mut FoldedIndex,
         stream: &StreamKey,
         record: &Record,
     ) -> Result<(), MemoryError> {
-        for recorded in record.events() {
+        for recorded in record.recorded_events() {
             match recorded.event {
                 Event::MemoryStored(stored) => {
                     // An erased payload has no text any more: nothing to index.
-                    let Some(text) = self.log.payload(stream, stored.text).await? else { continue };
-                    folded.index.remember(&Remembered {
+                    let Some(text) = self.log.read_payload(stream, stored.text).await? else {
+                        continue;
+                    };
+                    folded.index.insert_memory(&IndexedMemory {
                         id: stored.memory,
                         text: &String::from_utf8_lossy(&text),
                         tokens: stored.tokens,
                         importance: stored.importance,
-                        stored: recorded.time,
+                        stored_at: recorded.time,
                     })?;
                     folded.texts.insert(stored.memory, stored.text);
                 }
                 Event::MemoryForgotten(forgotten) => {
-                    folded.index.forget(forgotten.memory)?;
+                    folded.index.delete_memory(forgotten.memory)?;
                     folded.texts.remove(&forgotten.memory);
                 }
                 _ => {}

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use convergio_eventstore::Position;
-use convergio_projections::{Projections, rebuild};
+use convergio_projections::{Projections, rebuild_read_models};
 use sqlx::{AnyConnection, Connection, Executor};
 
 use crate::support::filled;
@@ -38,13 +38,13 @@ async fn read_models_of_an_earlier_program_come_up_by_themselves() {
     let (file, fresh) = (folder.path().join("read.db"), folder.path().join("fresh.db"));
     make_earlier(&file, tail).await;
     let models = Projections::open(&file).await.expect("brings them up");
-    let queries = models.queries();
+    let queries = models.query_handle();
     assert_eq!(queries.read_position().await.expect("a position"), Position::START);
     models.catch_up(&*log, |_, _| {}).await.expect("folds");
-    rebuild(&fresh, &*log, |_, _| {}).await.expect("rebuilds");
+    rebuild_read_models(&fresh, &*log, |_, _| {}).await.expect("rebuilds");
     let fresh = Projections::open(&fresh).await.expect("opens");
-    let rebuilt = fresh.queries().dump().await.expect("rows");
-    assert_eq!(queries.dump().await.expect("rows"), rebuilt);
+    let rebuilt = fresh.query_handle().dump_tables().await.expect("rows");
+    assert_eq!(queries.dump_tables().await.expect("rows"), rebuilt);
 }
 
 #[tokio::test]

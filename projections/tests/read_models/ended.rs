@@ -5,19 +5,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use convergio_domain::chat::Privacy;
-use convergio_domain::decider::Context;
+use convergio_domain::decider::DecisionContext;
 use convergio_domain::failure::FailureReport;
 use convergio_domain::id::{ApprovalId, ExecutorId, GraphId, GraphVersion, RunId, StepId};
-use convergio_domain::payload::{PayloadSlot, Purpose};
+use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::platform_text;
 use convergio_domain::run::{
-    Advance, Budget, CreateRun, End, Intent, Lineage, Origin, Outcome, Phase, Resolution, Resolve,
-    Run, RunCommand, RunState, Start, StepResult, StepStatus,
+    AdvanceRun, Budget, CreateRun, Provenance, Resolution, ResolveStep, Run, RunCommand, RunOrigin,
+    RunOutcome, RunPhase, RunState, StepIntent, StepOutcome, StepResult, StepStart, StepStatus,
 };
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Timestamp;
-use convergio_eventstore::{Clock, EventLog, MemoryLog, Payload, Repository, SystemClock};
-use convergio_projections::{Projections, RunFamily, RunFilter, RunRow, StepRow, rebuild};
+use convergio_eventstore::{EventLog, MemoryLog, Payload, Repository, SystemClock, WallClock};
+use convergio_projections::{
+    Projections, RunFamily, RunFilter, RunRow, StepRow, rebuild_read_models,
+};
 use uuid::Uuid;
 
 const TENANT: &str = "one";
@@ -42,11 +44,12 @@ impl Stage {
     /// Gives a command to a run, which may refuse it, and folds what it did.
     async fn tell(&self, run: RunId, command: RunCommand) -> bool {
         let stream = stream_of(run);
-        let context = Context { now: SystemClock.now(), actor: "tester".parse().expect("a name") };
+        let context =
+            DecisionContext { now: SystemClock.now(), actor: "tester".parse().expect("a name") };
         let payload = Payload {
             bytes: Bytes::from_static(b"{}"),
             media_type: "application/json".into(),
-            purpose: Purpose::Input,
+            purpose: PayloadPurpose::Input,
             subject: None,
         };
         let commands = |_: &_, _| (command.clone(), vec![payload.clone()]);
@@ -55,16 +58,16 @@ impl Stage {
         done.is_ok()
     }
 
-    async fn create(&self, origin: Option<Origin>) -> RunId {
+    async fn create(&self, origin: Option<RunOrigin>) -> RunId {
         let run = RunId(Uuid::now_v7());
         let create = CreateRun {
             privacy: Privacy::Any,
             graph: GraphId(Uuid::from_u128(1)),
-            version: GraphVersion::of(b"{}"),
+            version: GraphVersion::from_manifest(b"{}"),
             input: PayloadSlot(0),
             budget: Budget::default(),
             request_hash: "r".into(),
-            lineage: Lineage { origin, ..Lineage::default() },
+            provenance: Provenance { origin, ..Provenance::default() },
         };
         assert!(self.tell(run, RunCommand::Create(create)).await);
         run
@@ -75,9 +78,9 @@ impl Stage {
     }
 
     async fn rows(&self, run: RunId) -> (RunRow, Vec<StepRow>) {
-        let (queries, id) = (self.models.queries(), run.to_string());
-        let row = queries.run(TENANT, &id).await.expect("rows").expect("it is there");
-        (row, queries.steps(TENANT, &id).await.expect("rows"))
+        let (queries, id) = (self.models.query_handle(), run.to_string());
+        let row = queries.find_run(TENANT, &id).await.expect("rows").expect("it is there");
+        (row, queries.list_steps(TENANT, &id).await.expect("rows"))
     }
 
     /// The status of each step, by name.
@@ -116,16 +119,16 @@ impl Stage {
 
     async fn check_rebuild(&self) {
         let fresh = self.folder.path().join("fresh.db");
-        rebuild(&fresh, &*self.log, |_, _| {}).await.expect("rebuilds");
+        rebuild_read_models(&fresh, &*self.log, |_, _| {}).await.expect("rebuilds");
         let fresh = Projections::open(&fresh).await.expect("opens");
-        let rebuilt = fresh.queries().dump().await.expect("rows");
-        assert_eq!(self.models.queries().dump().await.expect("rows"), rebuilt);
+        let rebuilt = fresh.query_handle().dump_tables().await.expect("rows");
+        assert_eq!(self.models.query_handle().dump_tables().await.expect("rows"), rebuilt);
         fresh.close().await;
     }
 }
 
 fn stream_of(run: RunId) -> StreamKey {
-    StreamKey::run(TENANT.parse().expect("a name"), run)
+    StreamKey::for_run(TENANT.parse().expect("a name"), run)
 }
 
 /// The word of the read models for a status.
@@ -148,11 +151,19 @@ fn step(id: &str) -> StepId {
     id.parse().expect("a step")
 }
 
-fn advance() -> Advance {
+fn advance() -> AdvanceRun {
     let executor = ExecutorId(Uuid::nil());
     let (outcomes, instant, ready) = (Vec::new(), Vec::new(), Vec::new());
     let (moves, starts) = (Vec::new(), Vec::new());
-    Advance { executor, moves, outcomes, instant, ready, starts, end: None }
+    AdvanceRun {
+        executor,
+        turn_updates: moves,
+        outcomes,
+        instant_outcomes: instant,
+        ready_steps: ready,
+        starts,
+        end: None,
+    }
 }
 
 fn failure() -> FailureReport {
@@ -162,36 +173,38 @@ fn failure() -> FailureReport {
 /// Starts a step; what it does goes by its name.
 fn start(id: &str) -> RunCommand {
     let intent = match id {
-        "map" => Intent::Expand { width: 3, max_parallel: 2 },
-        "sleep" => Intent::Sleep { due: Timestamp(i64::MAX / 2) },
-        "signal" => Intent::Await { signal: "paid".parse().expect("a name"), expires: None },
-        "ask" => Intent::Ask {
+        "map" => StepIntent::ExpandMap { width: 3, max_parallel: 2 },
+        "sleep" => StepIntent::Sleep { due: Timestamp(i64::MAX / 2) },
+        "signal" => {
+            StepIntent::AwaitSignal { signal: "paid".parse().expect("a name"), expires: None }
+        }
+        "ask" => StepIntent::RequestApproval {
             approval: ApprovalId(Uuid::now_v7()),
             role: "owner".into(),
             content: PayloadSlot(0),
             content_hash: "h".into(),
             expires: None,
         },
-        _ => Intent::Compute,
+        _ => StepIntent::Compute,
     };
     let is_map = id == "map";
     let ready = if is_map { vec![step("map[0]"), step("map[1]")] } else { Vec::new() };
-    let starts = vec![Start { step: step(id), intent }];
-    RunCommand::Advance(Advance { starts, ready, ..advance() })
+    let starts = vec![StepStart { step: step(id), intent }];
+    RunCommand::Advance(AdvanceRun { starts, ready_steps: ready, ..advance() })
 }
 
 fn outcome(id: &StepId, attempt: u32, result: StepResult) -> RunCommand {
     let skipped = Vec::new();
-    let outcomes = vec![Outcome { step: id.clone(), attempt, result, call: None, skipped }];
-    RunCommand::Advance(Advance { outcomes, ..advance() })
+    let outcomes = vec![StepOutcome { step: id.clone(), attempt, result, call: None, skipped }];
+    RunCommand::Advance(AdvanceRun { outcomes, ..advance() })
 }
 
-fn end(end: End) -> RunCommand {
-    RunCommand::Advance(Advance { end: Some(end), ..advance() })
+fn end(end: RunOutcome) -> RunCommand {
+    RunCommand::Advance(AdvanceRun { end: Some(end), ..advance() })
 }
 
 fn failed_by(id: &str) -> RunCommand {
-    end(End::Failed { step: Some(step(id)), error: failure() })
+    end(RunOutcome::Failed { step: Some(step(id)), error: failure() })
 }
 
 fn named(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -248,7 +261,7 @@ async fn what_an_ended_run_left_is_abandoned_and_stands_where_it_stood_when_the_
 #[tokio::test]
 async fn items_that_a_completed_run_left_are_abandoned() {
     let stage = Stage::open().await;
-    for last in [end(End::Completed { output: None }), RunCommand::Cancel { reason: None }] {
+    for last in [end(RunOutcome::Completed { output: None }), RunCommand::Cancel { reason: None }] {
         let run = stage.create(None).await;
         for id in ["map", "map[0]", "map[1]"] {
             assert!(stage.tell(run, start(id)).await, "{id}");
@@ -268,16 +281,16 @@ async fn runs_within_runs_are_listed_under_their_parent() {
     let parent = stage.create(None).await;
     let mut children = Vec::new();
     for number in 0..3 {
-        let origin = Origin { run: parent, step: step(&format!("map[{number}]")), depth: 1 };
+        let origin = RunOrigin { run: parent, step: step(&format!("map[{number}]")), depth: 1 };
         children.insert(0, stage.create(Some(origin)).await.to_string());
     }
-    let queries = stage.models.queries();
+    let queries = stage.models.query_handle();
     let list = async |family: RunFamily, limit| {
         let filter = RunFilter { family, ..RunFilter::default() };
-        queries.runs(TENANT, &filter, None, limit).await.expect("rows")
+        queries.list_runs(TENANT, &filter, None, limit).await.expect("rows")
     };
     let ids = |rows: &[RunRow]| rows.iter().map(|row| row.run.clone()).collect::<Vec<_>>();
-    assert_eq!(ids(&list(RunFamily::Top, 9).await.items), [parent.to_string()]);
+    assert_eq!(ids(&list(RunFamily::TopLevel, 9).await.items), [parent.to_string()]);
     let within = list(RunFamily::ChildrenOf(parent.to_string()), 9).await.items;
     assert_eq!(ids(&within), children);
     assert_eq!(within[0].parent_step.as_deref(), Some("map[2]"));
@@ -315,20 +328,20 @@ fn any_command(state: &RunState, chance: &mut Chance) -> RunCommand {
     if state.paused && chance.below(2) == 0 {
         return RunCommand::Resume;
     }
-    if state.phase == Phase::Failed && chance.below(3) > 0 {
+    if state.phase == RunPhase::Failed && chance.below(3) > 0 {
         let failed = with(|status| *status == StepStatus::Failed);
         return RunCommand::Retry { steps: failed.into_iter().map(|(id, _)| id).collect() };
     }
     match chance.below(40) {
         0 => return RunCommand::Cancel { reason: None },
-        1 => return end(End::Completed { output: None }),
+        1 => return end(RunOutcome::Completed { output: None }),
         2 => return failed_by("a"),
         3 => return RunCommand::Pause { reason: None },
         4..=6 => {
             let undecided = with(|status| matches!(status, StepStatus::Undecided { .. }));
             let Some((step, _)) = chance.of(&undecided).cloned() else { return start("a") };
             let (resolution, output, reason) = (Resolution::Retry, None, None);
-            return RunCommand::Resolve(Resolve { step, resolution, output, reason });
+            return RunCommand::Resolve(ResolveStep { step, resolution, output, reason });
         }
         7..=22 => {
             if let Some((id, attempt)) = chance.of(&under_way).cloned() {

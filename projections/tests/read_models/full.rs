@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use convergio_eventstore::{EventLog, HealthRegistry, Position};
-use convergio_projections::{Projections, Queries, rebuild};
+use convergio_projections::{Projections, Queries, rebuild_read_models};
 use tokio::sync::oneshot;
 
 use crate::support::{filled, more};
@@ -67,17 +67,17 @@ async fn survive_rounds(
     for _ in 0..ROUNDS {
         eventually("it reports that it fails", async || {
             more(log).await;
-            !registry.failures().is_empty()
+            !registry.current_failures().is_empty()
         })
         .await;
-        let failure = registry.failures().remove(0);
+        let failure = registry.current_failures().remove(0);
         assert_eq!(failure.component, "read models");
         disk.free();
         let tail = tail(&**log).await;
         // As a reader sees it, not by the projector's word.
         let reached = async || queries.read_position().await.expect("readable") >= tail;
         eventually("it catches up", reached).await;
-        eventually("it reports success", async || registry.failures().is_empty()).await;
+        eventually("it reports success", async || registry.current_failures().is_empty()).await;
         disk.fill();
     }
     disk.free();
@@ -92,16 +92,20 @@ async fn read_models_without_room_wait_for_it() {
     let log = filled().await;
     let registry = HealthRegistry::default();
     let live = Projections::open(&disk.0.path().join("read.db")).await.expect("opens");
-    let live = live.reporting_to(registry.component("read models"));
+    let live = live.with_health(registry.component_health("read models"));
     disk.fill();
-    let (queries, (_stop, stopped)) = (live.queries(), oneshot::channel());
+    let (queries, (_stop, stopped)) = (live.query_handle(), oneshot::channel());
     tokio::select! {
         ended = live.run(Arc::clone(&log), stopped) => panic!("it ended: {ended:?}"),
         () = survive_rounds(&disk, &log, &queries, &registry) => {}
     }
     let folder = tempfile::tempdir().expect("a folder");
-    rebuild(&folder.path().join("fresh.db"), &*log, |_, _| {}).await.expect("rebuilds");
+    rebuild_read_models(&folder.path().join("fresh.db"), &*log, |_, _| {}).await.expect("rebuilds");
     let fresh = Projections::open(&folder.path().join("fresh.db")).await.expect("opens");
-    let rows = queries.dump().await.expect("rows");
-    assert_eq!(rows, fresh.queries().dump().await.expect("rows"), "nothing is counted twice");
+    let rows = queries.dump_tables().await.expect("rows");
+    assert_eq!(
+        rows,
+        fresh.query_handle().dump_tables().await.expect("rows"),
+        "nothing is counted twice"
+    );
 }

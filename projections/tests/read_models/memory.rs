@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use convergio_domain::decider::Context;
+use convergio_domain::decider::DecisionContext;
 use convergio_domain::id::TenantId;
-use convergio_domain::memory::{self, Memory, MemoryId, Subject};
+use convergio_domain::memory::{self, MemoryId, MemoryNoun, Subject};
 use convergio_domain::time::Timestamp;
-use convergio_eventstore::{EventLog, MemoryLog, Remember, Repository, SystemClock};
-use convergio_projections::Memories;
+use convergio_eventstore::{EventLog, MemoryLog, MemoryWrite, Repository, SystemClock};
+use convergio_projections::MemoryIndexes;
 
 const DAY_MS: i64 = 24 * 3600 * 1000;
 const NOW: Timestamp = Timestamp(100 * DAY_MS);
@@ -15,7 +15,7 @@ const NOW: Timestamp = Timestamp(100 * DAY_MS);
 struct Mind {
     log: Arc<dyn EventLog>,
     repository: Repository,
-    memories: Memories,
+    memories: MemoryIndexes,
 }
 
 fn tenant(name: &str) -> TenantId {
@@ -26,15 +26,15 @@ fn subject(name: &str) -> Subject {
     name.parse().expect("a subject")
 }
 
-fn context(day: i64) -> Context {
-    Context { now: Timestamp(day * DAY_MS), actor: "tester".parse().expect("a name") }
+fn context(day: i64) -> DecisionContext {
+    DecisionContext { now: Timestamp(day * DAY_MS), actor: "tester".parse().expect("a name") }
 }
 
 impl Mind {
     fn new() -> Self {
         let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
         let repository = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
-        let memories = Memories::new(Arc::clone(&log));
+        let memories = MemoryIndexes::new(Arc::clone(&log));
         Self { log, repository, memories }
     }
 
@@ -47,31 +47,32 @@ impl Mind {
         importance: u16,
     ) -> MemoryId {
         let (tenant, subject) = (tenant(of), subject(about));
-        let memory = MemoryId::of_call(&tenant, &format!("{about} {text}"));
-        let what = Remember { tenant: &tenant, subject: &subject, memory, text, importance };
-        self.repository.remember(&context(day), what).await.expect("remembered");
+        let memory = MemoryId::from_call(&tenant, &format!("{about} {text}"));
+        let what = MemoryWrite { tenant: &tenant, subject: &subject, memory, text, importance };
+        self.repository.store_memory(&context(day), what).await.expect("remembered");
         memory
     }
 
     async fn recalled(&self, of: &str, about: &str, question: &str, tokens: u32) -> Vec<String> {
         let (tenant, subject) = (tenant(of), subject(about));
-        let found = self.memories.recall(&tenant, &subject, question, NOW, tokens).await;
+        let found = self.memories.recall_memories(&tenant, &subject, question, NOW, tokens).await;
         found.expect("recalled").into_iter().map(|item| item.text).collect()
     }
 
     /// Everything that can be asked, of the index as it is and of one made anew.
     async fn same_anew(&self, of: &str, about: &str) -> usize {
         let (tenant, subject) = (tenant(of), subject(about));
-        let anew = Memories::new(Arc::clone(&self.log));
+        let anew = MemoryIndexes::new(Arc::clone(&self.log));
         for question in ["maps", "", "fraction homework", "\"quoted\" AND (odd"] {
-            let ask = async |memories: &Memories| {
-                let found = memories.recall(&tenant, &subject, question, NOW, 10_000).await;
+            let ask = async |memories: &MemoryIndexes| {
+                let found =
+                    memories.recall_memories(&tenant, &subject, question, NOW, 10_000).await;
                 found.expect("recalled")
             };
             assert_eq!(ask(&self.memories).await, ask(&anew).await, "{question}");
         }
-        let live = self.memories.list(&tenant, &subject, 1000).await.expect("listed");
-        assert_eq!(live, anew.list(&tenant, &subject, 1000).await.expect("listed"));
+        let live = self.memories.list_memories(&tenant, &subject, 1000).await.expect("listed");
+        assert_eq!(live, anew.list_memories(&tenant, &subject, 1000).await.expect("listed"));
         live.len()
     }
 }
@@ -96,10 +97,10 @@ async fn what_fits_best_comes_first_and_within_the_budget() {
     assert_eq!(found[0], texts[1].0);
     let found = mind.recalled("school", "student:42", "", 1000).await;
     assert_eq!(found[0], texts[2].0, "without a question importance and newness decide");
-    let budget = memory::tokens(texts[3].0);
+    let budget = memory::estimate_tokens(texts[3].0);
     assert_eq!(mind.recalled("school", "student:42", "fractions", budget).await, [texts[3].0]);
     let (school, anna) = (tenant("school"), subject("student:42"));
-    let listed = mind.memories.list(&school, &anna, 2).await.expect("listed");
+    let listed = mind.memories.list_memories(&school, &anna, 2).await.expect("listed");
     let listed: Vec<&str> = listed.iter().map(|item| item.text.as_str()).collect();
     assert_eq!(listed, [texts[3].0, texts[2].0]);
 }
@@ -137,7 +138,7 @@ async fn an_index_made_anew_answers_as_the_one_that_followed() {
     }
     let (school, about) = (tenant("school"), subject("s"));
     for id in ids.iter().step_by(3) {
-        let forgotten = mind.repository.forget(&context(99), &school, &about, *id).await;
+        let forgotten = mind.repository.forget_memory(&context(99), &school, &about, *id).await;
         assert_eq!(forgotten.expect("forgotten"), Some(true));
     }
     assert_eq!(mind.same_anew("school", "s").await, 200);
@@ -147,19 +148,20 @@ async fn an_index_made_anew_answers_as_the_one_that_followed() {
 async fn what_is_forgotten_is_erased_and_what_is_erased_is_forgotten() {
     let mind = Mind::new();
     let (school, about) = (tenant("school"), subject("s"));
-    let stream = memory::stream(&school, &about);
+    let stream = memory::memory_stream(&school, &about);
     let gone = mind.store("school", "s", "a secret about maps", 1, 500).await;
     let erased = mind.store("school", "s", "another secret about maps", 2, 500).await;
     mind.store("school", "s", "a note about maps", 3, 500).await;
     assert_eq!(mind.recalled("school", "s", "maps", 1000).await.len(), 3);
-    let kept = mind.repository.load::<Memory>(&stream).await.expect("readable").state.memories;
+    let kept = mind.repository.load::<MemoryNoun>(&stream).await.expect("readable").state.memories;
 
-    let forget =
-        async |id| mind.repository.forget(&context(4), &school, &about, id).await.expect("done");
+    let forget = async |id| {
+        mind.repository.forget_memory(&context(4), &school, &about, id).await.expect("done")
+    };
     assert_eq!(forget(gone).await, Some(true));
     assert_eq!(forget(gone).await, Some(false), "again is no mistake");
-    assert_eq!(forget(MemoryId::of_call(&school, "never")).await, None);
-    assert_eq!(mind.log.payload(&stream, kept[&gone].text).await.expect("readable"), None);
+    assert_eq!(forget(MemoryId::from_call(&school, "never")).await, None);
+    assert_eq!(mind.log.read_payload(&stream, kept[&gone].text).await.expect("readable"), None);
     // Erased by somebody who knows nothing of memories.
     assert!(mind.log.erase_payload(&stream, kept[&erased].text).await.expect("erased"));
     assert_eq!(mind.recalled("school", "s", "maps", 1000).await, ["a note about maps"]);
@@ -175,9 +177,9 @@ async fn a_store_that_is_repeated_is_one_memory_and_limits_hold() {
     let (school, about) = (tenant("school"), subject("s"));
     let large = "x".repeat(memory::TEXT_LIMIT + 1);
     for (text, importance) in [("", 1), (large.as_str(), 1), ("x", 1001)] {
-        let memory = MemoryId::of_call(&school, text);
-        let what = Remember { tenant: &school, subject: &about, memory, text, importance };
-        let refused = mind.repository.remember(&context(1), what).await;
+        let memory = MemoryId::from_call(&school, text);
+        let what = MemoryWrite { tenant: &school, subject: &about, memory, text, importance };
+        let refused = mind.repository.store_memory(&context(1), what).await;
         assert!(refused.is_err(), "{} {importance}", text.len());
     }
     for name in ["", "a b", "ä", &"x".repeat(129)] {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use convergio_eventstore::{EventLog, HealthRegistry, Position};
-use convergio_projections::{Projections, RunFilter, Store, rebuild};
+use convergio_projections::{Projections, ReadModelStore, RunFilter, rebuild_read_models};
 use sqlx::{AnyConnection, Connection, Executor};
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -14,7 +14,7 @@ use crate::support::filled;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A database of its own on the server that `make test` starts; `None` without one.
-async fn database() -> Option<Store> {
+async fn database() -> Option<ReadModelStore> {
     let Ok(server) = std::env::var("CONVERGIO_TEST_DATABASE_URL") else {
         eprintln!("skipped: CONVERGIO_TEST_DATABASE_URL names no PostgreSQL server");
         return None;
@@ -25,7 +25,7 @@ async fn database() -> Option<Store> {
     let sql = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
     connection.execute(sql).await.expect("a database");
     let (base, _) = server.rsplit_once('/').expect("a URL");
-    Some(Store::Server(format!("{base}/{name}")))
+    Some(ReadModelStore::Server(format!("{base}/{name}")))
 }
 
 async fn tail(log: &dyn EventLog) -> Position {
@@ -40,11 +40,15 @@ async fn both_databases_hold_the_same_rows() {
     file.catch_up(&*log, |_, _| {}).await.expect("applies");
     let server = Projections::open(store.clone()).await.expect("opens");
     server.catch_up(&*log, |_, _| {}).await.expect("applies");
-    let rows = server.queries().dump().await.expect("rows");
+    let rows = server.query_handle().dump_tables().await.expect("rows");
     assert!(rows.lines().count() > 500);
-    assert_eq!(file.queries().dump().await.expect("rows"), rows);
-    rebuild(store, &*log, |_, _| {}).await.expect("rebuilds");
-    assert_eq!(server.queries().dump().await.expect("rows"), rows, "a rebuild changes nothing");
+    assert_eq!(file.query_handle().dump_tables().await.expect("rows"), rows);
+    rebuild_read_models(store, &*log, |_, _| {}).await.expect("rebuilds");
+    assert_eq!(
+        server.query_handle().dump_tables().await.expect("rows"),
+        rows,
+        "a rebuild changes nothing"
+    );
 }
 
 #[tokio::test]
@@ -52,24 +56,32 @@ async fn every_query_answers_alike() {
     let Some(store) = database().await else { return };
     let (log, folder) = (filled().await, tempfile::tempdir().expect("a folder"));
     let mut answers = Vec::new();
-    for store in [Store::File(folder.path().join("read.db")), store] {
+    for store in [ReadModelStore::File(folder.path().join("read.db")), store] {
         let projections = Projections::open(store).await.expect("opens");
         projections.catch_up(&*log, |_, _| {}).await.expect("applies");
-        let queries = projections.queries();
+        let queries = projections.query_handle();
         let filter = RunFilter { status: Some("running".into()), ..RunFilter::default() };
-        let runs = queries.runs("two", &filter, None, 7).await.expect("runs");
+        let runs = queries.list_runs("two", &filter, None, 7).await.expect("runs");
         let run = runs.items[0].run.clone();
         answers.push(serde_json::json!([
             runs,
-            queries.run("two", &run).await.expect("a run"),
-            queries.steps("two", &run).await.expect("steps"),
-            queries.usage("two", Some(&run), None, 5).await.expect("usage"),
-            queries.ledger("two", None, None, 1000).await.expect("entries").items.len(),
-            queries.balances("two").await.expect("balances"),
-            queries.unpriced("two").await.expect("a count"),
-            queries.audit("two", [None, Some("tester"), None], None, 9).await.expect("audit"),
-            queries.approvals("two", [None, Some("open")], None, 3).await.expect("approvals"),
-            queries.graphs("two", None, 9).await.expect("graphs"),
+            queries.find_run("two", &run).await.expect("a run"),
+            queries.list_steps("two", &run).await.expect("steps"),
+            queries.list_usage_lines("two", Some(&run), None, 5).await.expect("usage"),
+            queries
+                .list_ledger_entries("two", None, None, 1000)
+                .await
+                .expect("entries")
+                .items
+                .len(),
+            queries.list_balances("two").await.expect("balances"),
+            queries.count_unpriced_usage("two").await.expect("a count"),
+            queries
+                .list_audit_events("two", [None, Some("tester"), None], None, 9)
+                .await
+                .expect("audit"),
+            queries.list_approvals("two", [None, Some("open")], None, 3).await.expect("approvals"),
+            queries.list_graphs("two", None, 9).await.expect("graphs"),
         ]));
     }
     assert_eq!(answers[0], answers[1]);
@@ -83,15 +95,15 @@ async fn a_projector_that_stands_by_takes_over() {
     let (one, two) = (one.expect("opens"), two.expect("opens"));
     let (stop_one, stopped_one) = oneshot::channel();
     let (stop_two, stopped_two) = oneshot::channel();
-    let queries = two.queries();
+    let queries = two.query_handle();
     let (first, second) = (Arc::clone(&log), Arc::clone(&log));
     let one = tokio::spawn(async move { one.run(first, stopped_one).await });
     let two = tokio::spawn(async move { two.run(second, stopped_two).await });
-    assert!(queries.wait_for(tail(&*log).await, PATIENCE).await);
+    assert!(queries.wait_for_position(tail(&*log).await, PATIENCE).await);
     stop_one.send(()).expect("it runs");
     one.await.expect("ends").expect("in order");
     crate::support::more(&log).await;
-    assert!(queries.wait_for(tail(&*log).await, PATIENCE).await, "the other one goes on");
+    assert!(queries.wait_for_position(tail(&*log).await, PATIENCE).await, "the other one goes on");
     stop_two.send(()).expect("it runs");
     two.await.expect("ends").expect("in order");
 }
@@ -114,12 +126,12 @@ async fn a_projector_whose_connection_is_lost_within_a_transaction_goes_on() {
     let Some(store) = database().await else { return };
     let (log, registry) = (filled().await, HealthRegistry::default());
     let models = Projections::open(store.clone()).await.expect("opens");
-    let models = models.reporting_to(registry.component("read models"));
-    let (queries, (stop, stopped)) = (models.queries(), oneshot::channel());
+    let models = models.with_health(registry.component_health("read models"));
+    let (queries, (stop, stopped)) = (models.query_handle(), oneshot::channel());
     let followed = Arc::clone(&log);
     let running = tokio::spawn(async move { models.run(followed, stopped).await });
-    assert!(queries.wait_for(tail(&*log).await, PATIENCE).await);
-    let Store::Server(url) = &store else { panic!("a server") };
+    assert!(queries.wait_for_position(tail(&*log).await, PATIENCE).await);
+    let ReadModelStore::Server(url) = &store else { panic!("a server") };
     let mut admin = AnyConnection::connect(url).await.expect("the server answers");
     for _ in 0..3 {
         // The page is written as far as its rows, then its connection ends.
@@ -128,13 +140,20 @@ async fn a_projector_whose_connection_is_lost_within_a_transaction_goes_on() {
         crate::support::more(&log).await;
         end_waiting(&mut lock).await;
         lock.commit().await.expect("frees");
-        assert!(queries.wait_for(tail(&*log).await, PATIENCE).await, "it goes on by itself");
+        assert!(
+            queries.wait_for_position(tail(&*log).await, PATIENCE).await,
+            "it goes on by itself"
+        );
     }
     stop.send(()).expect("it runs");
     running.await.expect("ends").expect("in order");
-    assert_eq!(registry.failures(), []);
-    let rows = queries.dump().await.expect("rows");
-    rebuild(store.clone(), &*log, |_, _| {}).await.expect("rebuilds");
+    assert_eq!(registry.current_failures(), []);
+    let rows = queries.dump_tables().await.expect("rows");
+    rebuild_read_models(store.clone(), &*log, |_, _| {}).await.expect("rebuilds");
     let fresh = Projections::open(store).await.expect("opens");
-    assert_eq!(rows, fresh.queries().dump().await.expect("rows"), "nothing is lost or doubled");
+    assert_eq!(
+        rows,
+        fresh.query_handle().dump_tables().await.expect("rows"),
+        "nothing is lost or doubled"
+    );
 }

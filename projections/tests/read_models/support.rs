@@ -5,17 +5,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use convergio_domain::agent::{AgentCommand, AgentNoun, AgentState, agent_id};
 use convergio_domain::chat::Privacy;
-use convergio_domain::decider::Context;
+use convergio_domain::decider::DecisionContext;
 use convergio_domain::id::{ApprovalId, ExecutorId, GraphId, GraphVersion, RunId, TenantId};
 use convergio_domain::metering::{Meter, PriceBook, PriceQuery, Usage};
-use convergio_domain::payload::{PayloadSlot, Purpose};
+use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::run::{
-    Advance, Budget, CallReport, CreateRun, End, Intent, Lineage, Outcome, Run, RunCommand, Start,
-    StepResult,
+    AdvanceRun, Budget, CallReport, CreateRun, Provenance, Run, RunCommand, RunOutcome, StepIntent,
+    StepOutcome, StepResult, StepStart,
 };
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Timestamp;
-use convergio_eventstore::{Clock, EventLog, MemoryLog, Payload, Repository, SystemClock};
+use convergio_eventstore::{EventLog, MemoryLog, Payload, Repository, SystemClock, WallClock};
 use uuid::Uuid;
 
 const PRICES: &str = r#"[{"provider": "local", "model": "*", "from_ms": 0, "currency": "USD",
@@ -43,25 +43,26 @@ pub(crate) async fn filled() -> Arc<dyn EventLog> {
 async fn agent(repository: &Repository, name: &str) {
     let tenant = tenant("one");
     let id = agent_id(&tenant, name);
-    let context = Context { now: SystemClock.now(), actor: "tester".parse().expect("a name") };
+    let context =
+        DecisionContext { now: SystemClock.now(), actor: "tester".parse().expect("a name") };
     let payload = Payload {
         bytes: Bytes::from_static(b"{}"),
         media_type: "application/json".into(),
-        purpose: Purpose::Manifest,
+        purpose: PayloadPurpose::Manifest,
         subject: None,
     };
-    let (graph, version) = (GraphId(Uuid::from_u128(1)), GraphVersion::of(b"{}"));
+    let (graph, version) = (GraphId(Uuid::from_u128(1)), GraphVersion::from_manifest(b"{}"));
     let define = AgentCommand::Define {
         name: name.into(),
         graph,
         version: version.clone(),
         definition: PayloadSlot(0),
     };
-    let command = |state: &AgentState, _| match state.runnable() {
+    let command = |state: &AgentState, _| match state.runnable_graph() {
         Some(_) => (AgentCommand::Terminate, Vec::new()),
         None => (define.clone(), vec![payload.clone()]),
     };
-    let stream = StreamKey::agent(tenant.clone(), id);
+    let stream = StreamKey::for_agent(tenant.clone(), id);
     repository.execute::<AgentNoun>(&stream, &context, command).await.expect("it is taken");
     let create = CreateRun {
         privacy: Privacy::Any,
@@ -70,10 +71,10 @@ async fn agent(repository: &Repository, name: &str) {
         input: PayloadSlot(0),
         budget: Budget::default(),
         request_hash: "r".into(),
-        lineage: Lineage { agent: Some(id), ..Lineage::default() },
+        provenance: Provenance { agent: Some(id), ..Provenance::default() },
     };
     let command = |_: &_, _| (RunCommand::Create(create.clone()), vec![payload.clone()]);
-    let stream = StreamKey::run(tenant, RunId(Uuid::now_v7()));
+    let stream = StreamKey::for_run(tenant, RunId(Uuid::now_v7()));
     repository.execute::<Run>(&stream, &context, command).await.expect("it is taken");
 }
 
@@ -86,12 +87,13 @@ pub(crate) async fn more(log: &Arc<dyn EventLog>) {
 }
 
 async fn run(repository: &Repository, tenant: &TenantId, number: u32) {
-    let stream = StreamKey::run(tenant.clone(), RunId(Uuid::now_v7()));
-    let context = Context { now: SystemClock.now(), actor: "tester".parse().expect("a name") };
+    let stream = StreamKey::for_run(tenant.clone(), RunId(Uuid::now_v7()));
+    let context =
+        DecisionContext { now: SystemClock.now(), actor: "tester".parse().expect("a name") };
     let payload = Payload {
         bytes: Bytes::from_static(b"{}"),
         media_type: "application/json".into(),
-        purpose: Purpose::Input,
+        purpose: PayloadPurpose::Input,
         subject: None,
     };
     let tell = async |command: RunCommand, payloads: usize| {
@@ -102,38 +104,47 @@ async fn run(repository: &Repository, tenant: &TenantId, number: u32) {
     let create = CreateRun {
         privacy: Privacy::Any,
         graph: GraphId(Uuid::from_u128(u128::from(number % 5))),
-        version: GraphVersion::of(b"{}"),
+        version: GraphVersion::from_manifest(b"{}"),
         input: PayloadSlot(0),
         budget: Budget::default(),
         request_hash: "r".into(),
-        lineage: Lineage::default(),
+        provenance: Provenance::default(),
     };
     tell(RunCommand::Create(create), 1).await;
-    tell(RunCommand::Advance(Advance { starts: starts(number), ..advance() }), 2).await;
+    tell(RunCommand::Advance(AdvanceRun { starts: starts(number), ..advance() }), 2).await;
     if number % 4 == 3 {
         return tell(RunCommand::Cancel { reason: None }, 0).await;
     }
     let mut outcomes = vec![answered(number)];
-    outcomes.push(Outcome {
+    outcomes.push(StepOutcome {
         step: "tool".parse().expect("a step"),
         attempt: 1,
         call: None,
         result: StepResult::Completed { output: Some(PayloadSlot(0)), case: None },
         skipped: vec!["other".parse().expect("a node")],
     });
-    let end = (number.is_multiple_of(2)).then_some(End::Completed { output: Some(PayloadSlot(1)) });
-    tell(RunCommand::Advance(Advance { outcomes, end, ..advance() }), 2).await;
+    let end = (number.is_multiple_of(2))
+        .then_some(RunOutcome::Completed { output: Some(PayloadSlot(1)) });
+    tell(RunCommand::Advance(AdvanceRun { outcomes, end, ..advance() }), 2).await;
 }
 
-fn advance() -> Advance {
+fn advance() -> AdvanceRun {
     let executor = ExecutorId(Uuid::nil());
     let (outcomes, instant, ready) = (Vec::new(), Vec::new(), Vec::new());
     let (moves, starts) = (Vec::new(), Vec::new());
-    Advance { executor, moves, outcomes, instant, ready, starts, end: None }
+    AdvanceRun {
+        executor,
+        turn_updates: moves,
+        outcomes,
+        instant_outcomes: instant,
+        ready_steps: ready,
+        starts,
+        end: None,
+    }
 }
 
-fn starts(number: u32) -> Vec<Start> {
-    let call = Intent::CallModel {
+fn starts(number: u32) -> Vec<StepStart> {
+    let call = StepIntent::CallModel {
         key: None,
         left_out: Vec::new(),
         turn: 0,
@@ -149,19 +160,19 @@ fn starts(number: u32) -> Vec<Start> {
         output_limit: None,
         idempotency_key: None,
     };
-    let ask = Intent::Ask {
+    let ask = StepIntent::RequestApproval {
         approval: ApprovalId(Uuid::now_v7()),
         role: "teacher".into(),
         content: PayloadSlot(1),
         content_hash: "h".into(),
         expires: Some(Timestamp(i64::from(number))),
     };
-    let start = |id: &str, intent| Start { step: id.parse().expect("a step"), intent };
-    vec![start("agent", call), start("tool", Intent::Compute), start("ask", ask)]
+    let start = |id: &str, intent| StepStart { step: id.parse().expect("a step"), intent };
+    vec![start("agent", call), start("tool", StepIntent::Compute), start("ask", ask)]
 }
 
-fn answered(number: u32) -> Outcome {
-    let prices = PriceBook::parse(PRICES).expect("a book");
+fn answered(number: u32) -> StepOutcome {
+    let prices = PriceBook::parse_book(PRICES).expect("a book");
     let usage = Usage([(Meter::InFresh, 10), (Meter::OutText, u64::from(number))].into());
     let model = if number.is_multiple_of(5) { "unknown" } else { "local" };
     let query = PriceQuery {
@@ -171,7 +182,7 @@ fn answered(number: u32) -> Outcome {
         service_tier: None,
         at: Timestamp(1),
     };
-    let charge = prices.charge(query, &usage);
+    let charge = prices.charge_call(query, &usage);
     let call = CallReport {
         fallback: None,
         retry_after: None,
@@ -188,5 +199,5 @@ fn answered(number: u32) -> Outcome {
     };
     let result = StepResult::Completed { output: Some(PayloadSlot(0)), case: None };
     let step = "agent".parse().expect("a step");
-    Outcome { step, attempt: 1, result, call: Some(call), skipped: Vec::new() }
+    StepOutcome { step, attempt: 1, result, call: Some(call), skipped: Vec::new() }
 }

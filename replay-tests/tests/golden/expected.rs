@@ -4,30 +4,30 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use convergio_domain::event::{Event, run};
-use convergio_domain::graph::manifest::{Graph, MapWork, Work};
+use convergio_domain::graph::manifest::{Graph, MapWork, NodeWork};
 use convergio_domain::id::StepId;
 use convergio_domain::run::RunState;
 use convergio_eventstore::Record;
 use convergio_eventstore::run_file::RunFile;
 use convergio_executor::replay::{Divergence, Replay};
-use convergio_projections::recompute;
+use convergio_projections::recompute_run_rows;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 /// Replays a file; the first difference is an error.
 pub(crate) fn replayed(file: &RunFile) -> Result<Replay, Box<Divergence>> {
     let mut replay = Replay::new(first_graph(file).clone()).expect("the kernel takes it");
-    if let Some(state) = file.inherited() {
-        replay.inherit(state);
+    if let Some(state) = file.inherited_state() {
+        replay.inherit_state(state);
     }
     for record in &file.records {
-        if let Some(version) = replay.wants(record) {
-            replay.offer(version.clone(), file.graphs[version].clone());
+        if let Some(version) = replay.migration_target(record) {
+            replay.offer_graph(version.clone(), file.graphs[version].clone());
         }
-        for at in replay.lacks(record) {
-            replay.provide(at, file.payloads.get(&at).map(|bytes| bytes.to_vec()));
+        for at in replay.missing_payloads(record) {
+            replay.provide_payload(at, file.payloads.get(&at).map(|bytes| bytes.to_vec()));
         }
-        replay.commit(record, None)?;
+        replay.replay_commit(record, None)?;
     }
     Ok(replay)
 }
@@ -43,11 +43,11 @@ fn first_graph(file: &RunFile) -> &Graph {
 /// All that is expected of a file, computed from it.
 pub(crate) async fn of(file: &RunFile, scratch: &Path) -> Value {
     let mut replay = replayed(file).unwrap_or_else(|found| panic!("{found:?}"));
-    assert_eq!(replay.unknown, 0, "every route is decided again");
-    let rows = recompute(scratch, &file.stream, &file.records).await.expect("read models");
+    assert_eq!(replay.skipped_decisions, 0, "every route is decided again");
+    let rows = recompute_run_rows(scratch, &file.stream, &file.records).await.expect("read models");
     json!({
         "hash": file.header.hash,
-        "fingerprint": replay.state.fingerprint(),
+        "fingerprint": replay.state.refresh_fingerprint(),
         "commits": replay.commits,
         "events": replay.events,
         "decisions": replay.decisions,
@@ -76,7 +76,7 @@ fn effects(file: &RunFile) -> Vec<String> {
     let mut found = Vec::new();
     for record in &file.records {
         let mut began = BTreeSet::new();
-        for recorded in record.events() {
+        for recorded in record.recorded_events() {
             match recorded.event {
                 Event::RunMigrated(migrated) => graph = &file.graphs[&migrated.to],
                 Event::StepStarted(started) => {
@@ -110,9 +110,9 @@ fn does(file: &RunFile, record: &Record, graph: &Graph, step: &StepId) -> String
         });
         events.find(is_it).map(|map| format!("becomes {} items", map.width))
     };
-    let tool = || match &graph.node(&step.node).expect("a node").work {
-        Work::Tool(tool) => format!("calls {}", tool.name),
-        Work::Map(map) => match &map.work {
+    let tool = || match &graph.find_node(&step.node).expect("a node").work {
+        NodeWork::Tool(tool) => format!("calls {}", tool.name),
+        NodeWork::Map(map) => match &map.work {
             MapWork::Tool(tool) => format!("calls {}", tool.name),
             MapWork::Agent(_) => "asks nobody".to_owned(),
         },

@@ -10,27 +10,27 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use convergio_domain::agent::{AgentCommand, AgentNoun, agent_id};
 use convergio_domain::chat::Privacy;
-use convergio_domain::decider::Context;
+use convergio_domain::decider::DecisionContext;
 use convergio_domain::event::Event;
 use convergio_domain::failure::UnsealedFailure;
-use convergio_domain::graph::{self, GraphNoun, Register};
+use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
 use convergio_domain::id::{ExecutorId, GraphVersion, RunId, StepId, TenantId};
-use convergio_domain::memory::{Item, Subject};
+use convergio_domain::idempotency::{IdempotentNoun, RequestedCommand};
+use convergio_domain::memory::{RecalledMemory, Subject};
 use convergio_domain::metering::PriceBook;
-use convergio_domain::once::{Once, RequestedCommand};
-use convergio_domain::payload::{PayloadSlot, Purpose};
+use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::platform_text;
 use convergio_domain::run::{
-    Answer, CreateRun, ForkRun, Reason, Resolution, Resolve, Run, RunCommand, RunState, Signal,
-    StepStatus,
+    AnswerApproval, CommandReason, CreateRun, ForkRun, Resolution, ResolveStep, Run, RunCommand,
+    RunState, SendSignal, StepStatus,
 };
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::{EventLog, LiveHub, MemoryLog, Payload, Repository, SystemClock};
-use convergio_executor::memory::{MemoryPort, Recall};
+use convergio_executor::memory::{MemoryPort, MemorySearch};
 use convergio_executor::model::{ModelCatalog, ProviderConfig};
 use convergio_executor::{Executor, ExecutorConfig, tool};
-use convergio_projections::Memories;
+use convergio_projections::MemoryIndexes;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -72,19 +72,19 @@ impl Line {
 }
 
 /// The memories of a log, for an executor.
-struct Remembered(Memories);
+struct Remembered(MemoryIndexes);
 
 #[async_trait]
-impl Recall for Remembered {
-    async fn recall(
+impl MemorySearch for Remembered {
+    async fn recall_memories(
         &self,
         tenant: &TenantId,
         subject: &Subject,
         question: &str,
         now: Timestamp,
         budget_tokens: u32,
-    ) -> Result<Vec<Item>, UnsealedFailure> {
-        let found = self.0.recall(tenant, subject, question, now, budget_tokens).await;
+    ) -> Result<Vec<RecalledMemory>, UnsealedFailure> {
+        let found = self.0.recall_memories(tenant, subject, question, now, budget_tokens).await;
         Ok(found.expect("readable"))
     }
 }
@@ -127,7 +127,7 @@ pub(crate) fn tenant() -> TenantId {
     "default".parse().expect("a name")
 }
 
-fn payload(bytes: Vec<u8>, purpose: Purpose) -> Payload {
+fn payload(bytes: Vec<u8>, purpose: PayloadPurpose) -> Payload {
     let media_type = "application/json".into();
     Payload { bytes: bytes.into(), media_type, purpose, subject: None }
 }
@@ -137,10 +137,10 @@ impl Platform {
     pub(crate) async fn new(manifest: &str, inputs: &Value) -> Self {
         let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
         let repository = Repository::new(log, Arc::new(SystemClock));
-        let run = StreamKey::run(tenant(), RunId(Uuid::now_v7()));
+        let run = StreamKey::for_run(tenant(), RunId(Uuid::now_v7()));
         let platform = Self { repository, run };
         let version = platform.register(manifest).await;
-        let graph = graph::parse(manifest, &tool::catalog()).expect("valid").graph;
+        let graph = graph::parse_manifest(manifest, &tool::builtin_catalog()).expect("valid").graph;
         let create = CreateRun {
             graph: graph::graph_id(&tenant(), &graph.name),
             version,
@@ -148,53 +148,53 @@ impl Platform {
             budget: graph.budget,
             request_hash: "golden".into(),
             privacy: Privacy::Any,
-            lineage: convergio_domain::run::Lineage::default(),
+            provenance: convergio_domain::run::Provenance::default(),
         };
-        let input = payload(inputs.to_string().into_bytes(), Purpose::Input);
+        let input = payload(inputs.to_string().into_bytes(), PayloadPurpose::Input);
         platform.tell_with(RunCommand::Create(create), vec![input]).await;
         platform
     }
 
     /// Registers a further version.
     pub(crate) async fn register(&self, manifest: &str) -> GraphVersion {
-        let graph = graph::parse(manifest, &tool::catalog()).expect("valid").graph;
-        let register = Register {
+        let graph = graph::parse_manifest(manifest, &tool::builtin_catalog()).expect("valid").graph;
+        let register = RegisterGraph {
             name: graph.name.clone(),
-            version: graph.version(),
+            version: graph.compute_version(),
             nodes: u32::try_from(graph.nodes.len()).expect("few"),
             manifest: PayloadSlot(0),
             is_derived: false,
         };
-        let payloads = vec![payload(graph.canonical(), Purpose::Manifest)];
+        let payloads = vec![payload(graph.canonical_manifest(), PayloadPurpose::Manifest)];
         let command = |_: &_, _| (register.clone(), payloads.clone());
-        let stream = StreamKey::graph(tenant(), graph::graph_id(&tenant(), &graph.name));
+        let stream = StreamKey::for_graph(tenant(), graph::graph_id(&tenant(), &graph.name));
         let context = self.context();
         self.repository.execute::<GraphNoun>(&stream, &context, command).await.expect("new");
         register.version
     }
 
-    fn context(&self) -> Context {
+    fn context(&self) -> DecisionContext {
         let now = self.repository.clock().now();
-        Context { now, actor: "owner".parse().expect("a name") }
+        DecisionContext { now, actor: "owner".parse().expect("a name") }
     }
 
     /// Defines an agent whose runs are runs of a manifest.
     pub(crate) async fn define(&self, name: &str, manifest: &str) {
         let version = self.register(manifest).await;
-        let graph = graph::parse(manifest, &tool::catalog()).expect("valid").graph;
+        let graph = graph::parse_manifest(manifest, &tool::builtin_catalog()).expect("valid").graph;
         let graph = graph::graph_id(&tenant(), &graph.name);
         let definition = PayloadSlot(0);
         let define = AgentCommand::Define { name: name.into(), graph, version, definition };
-        let payloads = vec![payload(b"{}".to_vec(), Purpose::Manifest)];
+        let payloads = vec![payload(b"{}".to_vec(), PayloadPurpose::Manifest)];
         let command = |_: &_, _| (define.clone(), payloads.clone());
-        let stream = StreamKey::agent(tenant(), agent_id(&tenant(), name));
+        let stream = StreamKey::for_agent(tenant(), agent_id(&tenant(), name));
         let context = self.context();
         self.repository.execute::<AgentNoun>(&stream, &context, command).await.expect("new");
     }
 
     /// The end of the commit that completes a step.
     async fn after(&self, step: &str) -> Seq {
-        let records = self.repository.log().read_stream(&self.run, Seq(0), 1000).await;
+        let records = self.repository.event_log().read_stream(&self.run, Seq(0), 1000).await;
         let completes = |event: &Event| match event {
             Event::StepCompleted(done) => done.step.to_string() == step,
             _ => false,
@@ -215,17 +215,17 @@ impl Platform {
             parent: RunId(self.run.id),
             seq: head.seq,
             hash: head.hash.iter().map(|byte| format!("{byte:02x}")).collect(),
-            fold: loaded.state.fingerprint(),
+            fingerprint: loaded.state.refresh_fingerprint(),
             graph,
             version,
             input: Some(PayloadSlot(0)),
             budget: loaded.state.budget,
             changes: vec!["inputs.end".into()],
             request_hash: "golden".into(),
-            of_import: false,
+            is_parent_imported: false,
         };
-        self.run = StreamKey::run(tenant(), RunId(Uuid::now_v7()));
-        let input = payload(inputs.to_string().into_bytes(), Purpose::Input);
+        self.run = StreamKey::for_run(tenant(), RunId(Uuid::now_v7()));
+        let input = payload(inputs.to_string().into_bytes(), PayloadPurpose::Input);
         self.tell_with(RunCommand::Fork(fork), vec![input]).await;
     }
 
@@ -233,15 +233,15 @@ impl Platform {
     pub(crate) async fn enter_child(&mut self) {
         let state = self.until(|state| state.phase.is_ended()).await;
         let child = *state.children.keys().next().expect("one");
-        self.run = StreamKey::run(tenant(), child);
+        self.run = StreamKey::for_run(tenant(), child);
         self.until(|state| state.told).await;
     }
 
     /// Something that happens outside.
     pub(crate) async fn signal(&self, name: &str, carried: &Value) {
         let signal = name.parse().expect("a name");
-        let signal = Signal { id: Uuid::now_v7(), signal, payload: PayloadSlot(0) };
-        let carried = payload(carried.to_string().into_bytes(), Purpose::Signal);
+        let signal = SendSignal { id: Uuid::now_v7(), name: signal, payload: PayloadSlot(0) };
+        let carried = payload(carried.to_string().into_bytes(), PayloadPurpose::Signal);
         self.tell_with(RunCommand::Signal(signal), vec![carried]).await;
     }
 
@@ -255,9 +255,9 @@ impl Platform {
         self.until(waits).await;
         let output = yields.map(|_| PayloadSlot(0));
         let outputs =
-            yields.map(|yields| payload(yields.to_string().into_bytes(), Purpose::Output));
-        let reason = Some(Reason::Platform(platform_text!("looked up")));
-        let resolve = Resolve { step, resolution, output, reason };
+            yields.map(|yields| payload(yields.to_string().into_bytes(), PayloadPurpose::Output));
+        let reason = Some(CommandReason::Platform(platform_text!("looked up")));
+        let resolve = ResolveStep { step, resolution, output, reason };
         self.tell_with(RunCommand::Resolve(resolve), outputs.into_iter().collect()).await;
     }
 
@@ -270,7 +270,10 @@ impl Platform {
     pub(crate) async fn ask(&self, request: Uuid, command: RunCommand) {
         let command = RequestedCommand { request: Some(request), command };
         let commands = |_: &_, _| (command.clone(), Vec::new());
-        let done = self.repository.execute::<Once<Run>>(&self.run, &self.context(), commands).await;
+        let done = self
+            .repository
+            .execute::<IdempotentNoun<Run>>(&self.run, &self.context(), commands)
+            .await;
         done.expect("the run takes it");
     }
 
@@ -292,14 +295,14 @@ impl Platform {
         tokio::spawn(async move { axum::serve(listener, app).await });
         let prices = json!([{"provider": "local", "model": "*", "from_ms": 0, "currency": "USD",
             "per_token": {"in_fresh": "0.000001", "out_text": "0.000002"}}]);
-        let prices = Arc::new(PriceBook::parse(&prices.to_string()).expect("a book"));
-        let mut providers = vec![ProviderConfig::local("local", &url, "tiny")];
+        let prices = Arc::new(PriceBook::parse_book(&prices.to_string()).expect("a book"));
+        let mut providers = vec![ProviderConfig::for_local_model("local", &url, "tiny")];
         if model == Model::Pair {
-            providers.push(ProviderConfig::local("spare", &url, "tiny"));
+            providers.push(ProviderConfig::for_local_model("spare", &url, "tiny"));
         }
         let models = ModelCatalog::new(providers, Arc::clone(&prices)).expect("valid");
         let mut config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
-        let memories = Remembered(Memories::new(self.repository.log()));
+        let memories = Remembered(MemoryIndexes::new(self.repository.event_log()));
         config.memory = MemoryPort(Some(Arc::new(memories)));
         config.child_runs_per_run = 1;
         let repository = self.repository.clone();
@@ -308,7 +311,7 @@ impl Platform {
 
     /// Waits until the run is as described.
     pub(crate) async fn until(&self, is: impl Fn(&RunState) -> bool) -> RunState {
-        let mut tail = self.repository.log().tail(convergio_eventstore::Position::START);
+        let mut tail = self.repository.event_log().tail_all(convergio_eventstore::Position::START);
         loop {
             let state = self.repository.load::<Run>(&self.run).await.expect("readable").state;
             if is(&state) {
@@ -323,9 +326,9 @@ impl Platform {
         let state = self.until(|state| !state.approvals.is_empty()).await;
         let (id, asked) = state.approvals.iter().next().expect("one question");
         let content_hash = asked.content_hash.clone();
-        let reason = Some(Reason::Platform(platform_text!("as agreed")));
+        let reason = Some(CommandReason::Platform(platform_text!("as agreed")));
         let roles = vec!["owner".into()];
-        let answer = Answer { approval: *id, content_hash, granted, reason, roles };
+        let answer = AnswerApproval { approval: *id, content_hash, granted, reason, roles };
         self.tell(RunCommand::Answer(answer)).await;
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use convergio_domain::failure::PlatformText;
 use convergio_domain::platform_text;
-use convergio_domain::run::{AmendRun, NewLimits, Phase, Reason, Resolution, RunCommand};
+use convergio_domain::run::{AmendRun, CommandReason, NewLimits, Resolution, RunCommand, RunPhase};
 use convergio_eventstore::run_file;
 use futures_util::TryStreamExt;
 use serde_json::json;
@@ -150,13 +150,13 @@ async fn play(plot: Plot, manifest: &str) -> Platform {
     let executor = platform.executor(model(plot), &asked).await;
     act(plot, manifest, &mut platform).await;
     platform.until(|state| state.phase.is_ended()).await;
-    executor.shutdown().await.expect("the log works");
+    executor.shut_down().await.expect("the log works");
     platform
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "commands take a reason that may be absent")]
-fn because(text: PlatformText) -> Option<Reason> {
-    Some(Reason::Platform(text))
+fn because(text: PlatformText) -> Option<CommandReason> {
+    Some(CommandReason::Platform(text))
 }
 
 /// What happens while the executor works.
@@ -194,12 +194,12 @@ async fn act(plot: Plot, manifest: &str, platform: &mut Platform) {
             platform.signal("payment", &json!({"by": "Ann"})).await;
         }
         Plot::Reopened => {
-            platform.until(|state| state.phase == Phase::Failed).await;
+            platform.until(|state| state.phase == RunPhase::Failed).await;
             let steps = vec!["asks".parse().expect("a step")];
             platform.tell(RunCommand::Retry { steps }).await;
         }
         Plot::Repaired => {
-            platform.until(|state| state.phase == Phase::Failed).await;
+            platform.until(|state| state.phase == RunPhase::Failed).await;
             let limits = NewLimits { tokens: Some(2_000), ..NewLimits::default() };
             let (steps, reason) =
                 (vec!["sub".parse().expect("a step")], because(platform_text!("more")));
@@ -236,7 +236,8 @@ async fn scenarios_are_recorded_when_asked_for() {
             continue;
         }
         let platform = play(plot, &manifest).await;
-        let file = run_file::export(platform.repository.clone(), platform.run.clone(), true).await;
+        let file =
+            run_file::export_run(platform.repository.clone(), platform.run.clone(), true).await;
         let pieces: Vec<_> =
             file.expect("readable").expect("a run").try_collect().await.expect("readable");
         std::fs::write(&path, pieces.concat()).expect("writable");

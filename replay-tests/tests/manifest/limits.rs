@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use convergio_domain::graph::manifest::{Graph, MapWork, Retry, TurnLimits, Work};
-use convergio_domain::graph::parse;
+use convergio_domain::graph::manifest::{Graph, MapWork, NodeWork, RetryPolicy, TurnLimits};
+use convergio_domain::graph::parse_manifest;
 use convergio_domain::id::ExecutorId;
 use convergio_domain::run::Budget;
 use convergio_domain::time::Span;
@@ -181,7 +181,7 @@ const UNBOUNDED: [&str; 2] =
 
 /// What each row is when nothing is said.
 fn defaults() -> BTreeMap<&'static str, u64> {
-    let (budget, retry, turns) = (Budget::default(), Retry::default(), TurnLimits::default());
+    let (budget, retry, turns) = (Budget::default(), RetryPolicy::default(), TurnLimits::default());
     let executor = ExecutorConfig::new(ExecutorId(Uuid::nil()));
     let size = |size: usize| u64::try_from(size).expect("small");
     [
@@ -210,7 +210,7 @@ fn said_nothing() -> Vec<(&'static str, u64)> {
         - {id: m, map: {over: '{{ [1] }}', agent: {prompt: p}}}\n- {id: l, plan: {prompt: p}}",
     );
     let [agent, map, plan] = &graph.nodes[..] else { panic!("three nodes") };
-    let (Work::Agent(agent), Work::Map(map), Work::Plan(plan)) =
+    let (NodeWork::Agent(agent), NodeWork::Map(map), NodeWork::Plan(plan)) =
         (&agent.work, &map.work, &plan.work)
     else {
         panic!("an agent, a map, a plan")
@@ -226,7 +226,7 @@ fn said_nothing() -> Vec<(&'static str, u64)> {
 }
 
 fn graph(body: &str) -> Graph {
-    let parsed = parse(&format!("name: a\n{body}"), &tool::catalog());
+    let parsed = parse_manifest(&format!("name: a\n{body}"), &tool::builtin_catalog());
     parsed.unwrap_or_else(|mistakes| panic!("{body}: {mistakes:?}")).graph
 }
 
@@ -255,7 +255,7 @@ fn most_is_taken_and_one_more_is_refused() {
         let filled = |number: u64| body.replace('N', &number.to_string());
         graph(&filled(most));
         let more = format!("name: a\n{}", filled(most + 1));
-        assert!(parse(&more, &tool::catalog()).is_err(), "{name}: {more}");
+        assert!(parse_manifest(&more, &tool::builtin_catalog()).is_err(), "{name}: {more}");
     }
 }
 

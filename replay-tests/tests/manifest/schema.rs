@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use convergio_domain::graph::parse;
+use convergio_domain::graph::parse_manifest;
 use convergio_executor::tool;
 use jsonschema::Validator;
 use serde_json::{Value, json};
@@ -78,7 +78,8 @@ fn parser_and_schema_know_the_same_keys() {
     let (schema, validator) = (schema(), validator());
     for (manifest, place) in places() {
         assert!(!validator.is_valid(&manifest), "the schema refuses {manifest}");
-        let mistakes = parse(&manifest.to_string(), &tool::catalog()).expect_err("refused");
+        let mistakes =
+            parse_manifest(&manifest.to_string(), &tool::builtin_catalog()).expect_err("refused");
         let said = mistakes.iter().find(|m| m.message.contains("unknown key `strange`"));
         let said = &said.unwrap_or_else(|| panic!("{place}: {mistakes:?}")).message;
         let (_, list) = said.split_once("(known: ").expect("a list");
@@ -101,7 +102,7 @@ fn the_schema_accepts_every_example() {
             continue;
         }
         let text = std::fs::read_to_string(&path).expect("text");
-        let value = convergio_domain::graph::to_value(&text).expect("YAML");
+        let value = convergio_domain::graph::manifest_to_value(&text).expect("YAML");
         let mistakes: Vec<_> = validator.iter_errors(&value).map(|e| e.to_string()).collect();
         assert!(mistakes.is_empty(), "{}: {mistakes:?}", path.display());
         count += 1;
@@ -124,6 +125,9 @@ fn the_schema_refuses_wrong_shapes() {
     ];
     for manifest in wrong {
         assert!(!validator.is_valid(&manifest), "{manifest}");
-        assert!(parse(&manifest.to_string(), &tool::catalog()).is_err(), "{manifest}");
+        assert!(
+            parse_manifest(&manifest.to_string(), &tool::builtin_catalog()).is_err(),
+            "{manifest}"
+        );
     }
 }

@@ -10,8 +10,8 @@ use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::{Seq, StreamKey, StreamKind};
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::{
-    AppendError, Archived, Clock, Commit, Durability, EventLog, Head, LogError, MemoryLog, Opening,
-    Page, Position, RawRecord, Record, Scan,
+    AppendError, ArchivedRecord, Commit, Durability, EventLog, LogError, MemoryLog, Opening,
+    Position, RawRecord, RawScan, Record, RecordPage, StreamHead, WallClock,
 };
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
@@ -58,7 +58,7 @@ impl Fake {
     }
 }
 
-impl Clock for Fake {
+impl WallClock for Fake {
     fn now(&self) -> Timestamp {
         let life = *self.life.lock().unwrap_or_else(PoisonError::into_inner);
         let passed = life.map_or(0, |begun| begun.elapsed().as_millis());
@@ -126,7 +126,7 @@ impl EventLog for Faulty {
         self.log.durability()
     }
 
-    async fn append(&self, commit: Commit) -> Result<Head, AppendError> {
+    async fn append(&self, commit: Commit) -> Result<StreamHead, AppendError> {
         if commit.expected.is_none() {
             self.tell_early(commit.clone()).await?;
         }
@@ -143,9 +143,9 @@ impl EventLog for Faulty {
         appended
     }
 
-    async fn head(&self, stream: &StreamKey) -> Result<Option<Head>, LogError> {
+    async fn stream_head(&self, stream: &StreamKey) -> Result<Option<StreamHead>, LogError> {
         self.hesitate().await?;
-        self.log.head(stream).await
+        self.log.stream_head(stream).await
     }
 
     async fn read_stream(
@@ -158,20 +158,20 @@ impl EventLog for Faulty {
         self.log.read_stream(stream, after, limit).await
     }
 
-    async fn read_all(&self, after: Position, limit: usize) -> Result<Page, LogError> {
+    async fn read_all(&self, after: Position, limit: usize) -> Result<RecordPage, LogError> {
         self.log.read_all(after, limit).await
     }
 
-    fn tail(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
-        self.log.tail(after)
+    fn tail_all(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
+        self.log.tail_all(after)
     }
 
-    fn early(&self) -> BoxStream<'static, Arc<Record>> {
+    fn tail_pending(&self) -> BoxStream<'static, Arc<Record>> {
         let early = BroadcastStream::new(self.early.subscribe());
         early.filter_map(async |record| record.ok()).boxed()
     }
 
-    async fn read_raw(&self, scan: Scan<'_>, limit: usize) -> Result<Vec<RawRecord>, LogError> {
+    async fn read_raw(&self, scan: RawScan<'_>, limit: usize) -> Result<Vec<RawRecord>, LogError> {
         self.log.read_raw(scan, limit).await
     }
 
@@ -183,13 +183,13 @@ impl EventLog for Faulty {
         self.log.tail_stream(stream, after)
     }
 
-    async fn opening(
+    async fn open_payload(
         &self,
         stream: &StreamKey,
         reference: PayloadRef,
     ) -> Result<Option<Opening>, LogError> {
         self.hesitate().await?;
-        self.log.opening(stream, reference).await
+        self.log.open_payload(stream, reference).await
     }
 
     async fn erase_payload(
@@ -200,17 +200,17 @@ impl EventLog for Faulty {
         self.log.erase_payload(stream, reference).await
     }
 
-    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError> {
+    async fn due_streams(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError> {
         self.hesitate().await?;
-        self.log.due(now, limit).await
+        self.log.due_streams(now, limit).await
     }
 
-    async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, LogError> {
-        self.log.next_due(now).await
+    async fn next_due_time(&self, now: Timestamp) -> Result<Option<Timestamp>, LogError> {
+        self.log.next_due_time(now).await
     }
 
-    async fn restore(&self, archived: Archived) -> Result<Head, AppendError> {
-        self.log.restore(archived).await
+    async fn restore_record(&self, archived: ArchivedRecord) -> Result<StreamHead, AppendError> {
+        self.log.restore_record(archived).await
     }
 
     async fn close(&self) -> Result<(), LogError> {

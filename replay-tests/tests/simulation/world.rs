@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use convergio_domain::chat::Privacy;
-use convergio_domain::decider::Context;
+use convergio_domain::decider::DecisionContext;
 use convergio_domain::event::Event;
-use convergio_domain::graph::{self, GraphNoun, Register};
+use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
 use convergio_domain::id::{ExecutorId, GraphId, GraphVersion, RunId, TenantId};
 use convergio_domain::metering::PriceBook;
-use convergio_domain::payload::{PayloadSlot, Purpose};
-use convergio_domain::run::{Budget, CreateRun, Lineage, Run, RunCommand, Signal};
+use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
+use convergio_domain::run::{Budget, CreateRun, Provenance, Run, RunCommand, SendSignal};
 use convergio_domain::stream::{Seq, StreamKey};
-use convergio_eventstore::{CommitError, EventLog, LiveHub, Payload, Repository, SLOTS, Share};
+use convergio_eventstore::{
+    CommitError, EventLog, LiveHub, Payload, Repository, SLOT_COUNT, SlotSet,
+};
 use convergio_executor::model::ModelCatalog;
 use convergio_executor::replay::Replay;
 use convergio_executor::{Executor, ExecutorConfig, tool};
@@ -55,7 +57,7 @@ impl World {
         let runs = (1..=RUNS).map(|run| {
             // The end of the id is what slots and orders are made of.
             let id = RunId(Uuid::from_u128(run << 64 | u128::from(random.next())));
-            (StreamKey::run(tenant(), id), Shape::of(random.next()))
+            (StreamKey::for_run(tenant(), id), Shape::of(random.next()))
         });
         let runs = runs.collect();
         let places = (1 + random.below(20) as usize, 1 + random.below(4) as usize);
@@ -109,9 +111,9 @@ impl World {
                 input: PayloadSlot(0),
                 budget: Budget { wall: None, ..Budget::default() },
                 request_hash: String::new(),
-                lineage: Lineage::default(),
+                provenance: Provenance::default(),
             };
-            let input = payload(b"{}".to_vec(), Purpose::Input);
+            let input = payload(b"{}".to_vec(), PayloadPurpose::Input);
             let command = |_: &_, _| (RunCommand::Create(create.clone()), vec![input.clone()]);
             let context = context(&repository);
             repository.execute::<Run>(stream, &context, command).await.expect("created");
@@ -120,21 +122,22 @@ impl World {
 
     async fn register(&self, manifest: &str) -> (GraphId, GraphVersion) {
         let repository = self.repository();
-        let graph = graph::parse(manifest, &tool::catalog()).expect("a good graph").graph;
-        let register = Register {
+        let graph =
+            graph::parse_manifest(manifest, &tool::builtin_catalog()).expect("a good graph").graph;
+        let register = RegisterGraph {
             name: graph.name.clone(),
-            version: graph.version(),
+            version: graph.compute_version(),
             nodes: u32::try_from(graph.nodes.len()).expect("few"),
             manifest: PayloadSlot(0),
             is_derived: false,
         };
         let id = graph::graph_id(&tenant(), &graph.name);
-        let manifest = vec![payload(graph.canonical(), Purpose::Manifest)];
-        let stream = StreamKey::graph(tenant(), id);
+        let manifest = vec![payload(graph.canonical_manifest(), PayloadPurpose::Manifest)];
+        let stream = StreamKey::for_graph(tenant(), id);
         let context = context(&repository);
         let command = |_: &_, _| (register.clone(), manifest.clone());
         repository.execute::<GraphNoun>(&stream, &context, command).await.expect("registered");
-        (id, graph.version())
+        (id, graph.compute_version())
     }
 
     /// Executors at work until all runs have ended, while people write to the runs.
@@ -161,7 +164,7 @@ impl World {
     /// What executors hold changes; for a while a slot may be held by several, or by none.
     async fn execute(&self) {
         let shares: Vec<_> = (0..=self.random.below(EXECUTORS))
-            .map(|number| watch::channel(if number == 0 { Share::ALL } else { Share::NONE }).0)
+            .map(|number| watch::channel(if number == 0 { SlotSet::ALL } else { SlotSet::NONE }).0)
             .collect();
         let _executors: Vec<_> = shares.iter().map(|share| self.executor(share)).collect();
         let mut until_moved = self.random.below(LONGEST_SHARE_MS);
@@ -208,10 +211,10 @@ impl World {
             RunCommand::Signal(signal) => Some(signal.id),
             _ => None,
         };
-        let payloads = signal.map(|_| payload(b"{}".to_vec(), Purpose::Signal));
+        let payloads = signal.map(|_| payload(b"{}".to_vec(), PayloadPurpose::Signal));
         let payloads: Vec<Payload> = payloads.into_iter().collect();
         let commands = |_: &_, _| (command.clone(), payloads.clone());
-        match repository.submit::<Run>(run, &context(repository), commands).await {
+        match repository.submit_command::<Run>(run, &context(repository), commands).await {
             Ok(()) => {
                 let mut acknowledged = self.acknowledged.lock().expect("nobody panicked");
                 acknowledged.extend(signal);
@@ -232,12 +235,12 @@ impl World {
         }
     }
 
-    fn executor(&self, share: &watch::Sender<Share>) -> Executor {
-        let prices = Arc::new(PriceBook::parse("[]").expect("no prices"));
+    fn executor(&self, share: &watch::Sender<SlotSet>) -> Executor {
+        let prices = Arc::new(PriceBook::parse_book("[]").expect("no prices"));
         let models = ModelCatalog::new(Vec::new(), Arc::clone(&prices)).expect("no models");
         let mut config =
             ExecutorConfig::new(ExecutorId(Uuid::from_u128(u128::from(self.random.next()))));
-        config.share = share.subscribe();
+        config.slot_set = share.subscribe();
         (config.steps_per_run, config.child_runs_per_run) = self.places;
         config.active_runs = self.active_runs;
         let (repository, hub) = (self.repository(), LiveHub::new());
@@ -246,11 +249,11 @@ impl World {
 
     /// Every slot gets a holder. Some are told early, some late: in between rivals work on the
     /// same runs.
-    async fn move_shares(&self, shares: &[watch::Sender<Share>]) {
-        let mut next = vec![Share::NONE; shares.len()];
-        for slot in 0..SLOTS {
+    async fn move_shares(&self, shares: &[watch::Sender<SlotSet>]) {
+        let mut next = vec![SlotSet::NONE; shares.len()];
+        for slot in 0..SLOT_COUNT {
             let holder = self.random.below(shares.len() as u64) as usize;
-            next[holder] = next[holder].with(slot);
+            next[holder] = next[holder].with_slot(slot);
         }
         for (share, next) in shares.iter().zip(next) {
             share.send_replace(next);
@@ -290,13 +293,14 @@ impl World {
                     _ => {}
                 }
             }
-            let graph =
-                graph::parse(&shape.manifest, &tool::catalog()).expect("a good graph").graph;
+            let graph = graph::parse_manifest(&shape.manifest, &tool::builtin_catalog())
+                .expect("a good graph")
+                .graph;
             let mut replay = Replay::new(graph).map_err(|error| error.to_string())?;
             for record in &records {
-                let provided = replay.provide_from(&self.log.log, run, record).await;
+                let provided = replay.provide_missing_payloads(&self.log.log, run, record).await;
                 provided.map_err(|error| error.to_string())?;
-                replay.commit(record, None).map_err(|found| format!("{run}: {found:?}"))?;
+                replay.replay_commit(record, None).map_err(|found| format!("{run}: {found:?}"))?;
             }
             if within != shape.children {
                 return Err(format!("{run}: {within} ends of runs within it"));
@@ -316,9 +320,9 @@ impl World {
 
 /// One of the signals that are sent to a run: the same one, however often it is sent.
 fn signal_command(run: &StreamKey, number: u128) -> RunCommand {
-    RunCommand::Signal(Signal {
+    RunCommand::Signal(SendSignal {
         id: Uuid::from_u128(run.id.as_u128() ^ (number + 1)),
-        signal: "go".parse().expect("a name"),
+        name: "go".parse().expect("a name"),
         payload: PayloadSlot(0),
     })
 }
@@ -327,11 +331,11 @@ fn tenant() -> TenantId {
     "sim".parse().expect("a name")
 }
 
-fn context(repository: &Repository) -> Context {
-    Context { now: repository.clock().now(), actor: "sim".parse().expect("a name") }
+fn context(repository: &Repository) -> DecisionContext {
+    DecisionContext { now: repository.clock().now(), actor: "sim".parse().expect("a name") }
 }
 
-fn payload(bytes: Vec<u8>, purpose: Purpose) -> Payload {
+fn payload(bytes: Vec<u8>, purpose: PayloadPurpose) -> Payload {
     let media_type = "application/json".into();
     Payload { bytes: Bytes::from(bytes), media_type, purpose, subject: None }
 }

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use convergio_domain::decider::Context;
-use convergio_domain::graph::{GraphNoun, Register, graph_id};
+use convergio_domain::decider::DecisionContext;
+use convergio_domain::graph::{GraphNoun, RegisterGraph, graph_id};
 use convergio_domain::id::{GraphVersion, TenantId};
-use convergio_domain::payload::{PayloadSlot, Purpose};
+use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::stream::StreamKey;
-use convergio_eventstore::embedded::{Config, EmbeddedLog};
-use convergio_eventstore::{Clock, Payload, Repository, SystemClock};
+use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
+use convergio_eventstore::{Payload, Repository, SystemClock, WallClock};
 use serde_json::{Map, Value, json};
 
 use crate::harness::Server;
@@ -126,14 +126,14 @@ async fn a_schema_that_multiplies_is_refused_with_its_place() {
 
 /// Writes a graph into the log of a folder as an earlier version of this program took it.
 async fn register_unchecked(data: &Path, manifest: &Value) -> String {
-    let log = Arc::new(EmbeddedLog::open(&Config::new(data)).expect("opens"));
+    let log = Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(data)).expect("opens"));
     let repository = Repository::new(log.clone(), Arc::new(SystemClock));
     let tenant: TenantId = "default".parse().expect("a tenant");
     let id = graph_id(&tenant, "earlier");
     let bytes = serde_json::to_vec(manifest).expect("JSON");
-    let register = Register {
+    let register = RegisterGraph {
         name: "earlier".into(),
-        version: GraphVersion::of(&bytes),
+        version: GraphVersion::from_manifest(&bytes),
         nodes: 1,
         manifest: PayloadSlot(0),
         is_derived: false,
@@ -141,11 +141,12 @@ async fn register_unchecked(data: &Path, manifest: &Value) -> String {
     let payload = Payload {
         bytes: bytes.into(),
         media_type: "application/json".into(),
-        purpose: Purpose::Manifest,
+        purpose: PayloadPurpose::Manifest,
         subject: None,
     };
-    let context = Context { now: SystemClock.now(), actor: "owner".parse().expect("an actor") };
-    let stream = StreamKey::graph(tenant, id);
+    let context =
+        DecisionContext { now: SystemClock.now(), actor: "owner".parse().expect("an actor") };
+    let stream = StreamKey::for_graph(tenant, id);
     let command = |_: &_, _| (register.clone(), vec![payload.clone()]);
     repository.execute::<GraphNoun>(&stream, &context, command).await.expect("registered");
     convergio_eventstore::EventLog::close(&*log).await.expect("closes");
@@ -159,8 +160,10 @@ async fn a_graph_of_before_that_multiplies_opens_and_its_runs_are_refused() {
     let server = Server::start(folder.path());
     let small = server.register("small.yaml").await;
     server.kill();
-    let parsed =
-        convergio_domain::graph::parse(&trimming("x"), &convergio_executor::tool::catalog());
+    let parsed = convergio_domain::graph::parse_manifest(
+        &trimming("x"),
+        &convergio_executor::tool::builtin_catalog(),
+    );
     let mut manifest = serde_json::to_value(&parsed.expect("valid").graph).expect("JSON");
     manifest["inputs"] = ladder(40);
     let graph = register_unchecked(folder.path(), &manifest).await;

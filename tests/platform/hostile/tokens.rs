@@ -136,7 +136,7 @@ async fn a_rotated_token_opens_nothing_and_the_new_one_all() {
 #[test]
 fn tokens_of_an_earlier_program_open_what_they_did() {
     let folder = tempfile::tempdir().expect("a folder");
-    let hash = convergio_domain::token::TokenHash::of("cvg_ann");
+    let hash = convergio_domain::token::TokenHash::from_token("cvg_ann");
     let tokens = json!([{"actor": "ann", "roles": ["teacher"], "blake3": hash.to_string()}]);
     std::fs::write(folder.path().join("tokens.json"), tokens.to_string()).expect("written");
     let file = folder.path().join("ann.token");

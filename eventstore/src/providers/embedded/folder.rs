@@ -21,20 +21,20 @@ const DEAD_OWNER_WAIT: Duration = Duration::from_secs(2);
 const LOCK_RETRY: Duration = Duration::from_millis(2);
 
 /// A folder that is locked by this process.
-pub(super) struct Folder {
+pub(super) struct LogFolder {
     path: PathBuf,
     lock: File,
 }
 
-impl Folder {
+impl LogFolder {
     /// Locks the folder.
     ///
     /// # Errors
     /// [`LogError::InUse`] names the process that has it.
-    pub(super) fn lock(path: &Path) -> Result<Self, LogError> {
-        create_private_folder(path).map_err(|error| unusable(path, &error))?;
+    pub(super) fn lock_folder(path: &Path) -> Result<Self, LogError> {
+        create_private_folder(path).map_err(|error| unusable_path(path, &error))?;
         let file = path.join("lock");
-        let mut lock = open_private_file(&file).map_err(|error| unusable(&file, &error))?;
+        let mut lock = open_private_file(&file).map_err(|error| unusable_path(&file, &error))?;
         take_lock(&mut lock)?;
         // The id is for the error message of the next process that tries to lock the folder.
         let write = |lock: &mut File| {
@@ -42,18 +42,18 @@ impl Folder {
             lock.rewind()?;
             writeln!(lock, "{}", std::process::id())
         };
-        write(&mut lock).map_err(|error| unusable(&file, &error))?;
+        write(&mut lock).map_err(|error| unusable_path(&file, &error))?;
         Ok(Self { path: path.to_owned(), lock })
     }
 
     /// Releases the lock.
-    pub(super) fn unlock(&self) {
+    pub(super) fn unlock_folder(&self) {
         // The operating system releases the lock with the process at the latest.
         let _unlocked = FileExt::unlock(&self.lock);
     }
 
     /// Returns the path of the database.
-    pub(super) fn database(&self) -> PathBuf {
+    pub(super) fn database_path(&self) -> PathBuf {
         self.path.join("log.db")
     }
 
@@ -68,14 +68,14 @@ impl Folder {
                     reason: "the key must have 32 bytes: restore it from a backup".into(),
                 })
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.new_key(&path),
-            Err(error) => Err(unusable(&path, &error)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.create_key(&path),
+            Err(error) => Err(unusable_path(&path, &error)),
         }
     }
 
-    fn new_key(&self, path: &Path) -> Result<MasterKey, LogError> {
+    fn create_key(&self, path: &Path) -> Result<MasterKey, LogError> {
         // A new key would make every payload of the log unreadable without an error.
-        if self.database().exists() {
+        if self.database_path().exists() {
             return Err(LogError::Corrupt {
                 at: path.display().to_string(),
                 reason: "the log is here and its key is not: restore it from a backup".into(),
@@ -89,7 +89,7 @@ impl Folder {
             write_private_file(path, &*key)?;
             File::open(&self.path)?.sync_all()
         };
-        write().map_err(|error| unusable(path, &error))?;
+        write().map_err(|error| unusable_path(path, &error))?;
         Ok(MasterKey::new(*key))
     }
 }
@@ -120,7 +120,7 @@ fn is_dead(id: u32) -> bool {
     pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
 }
 
-fn unusable(path: &Path, error: &std::io::Error) -> LogError {
+fn unusable_path(path: &Path, error: &std::io::Error) -> LogError {
     LogError::Unavailable(format!("cannot use {}: {error}", path.display()))
 }
 
@@ -148,19 +148,19 @@ mod tests {
             std::thread::sleep(LOCK_RETRY * 10);
             drop(lock);
         });
-        Folder::lock(folder.path()).map(|_| ()).expect("it is free soon");
+        LogFolder::lock_folder(folder.path()).map(|_| ()).expect("it is free soon");
         release.join().expect("no panic");
     }
 
     #[test]
     fn a_lock_that_is_never_released_is_told_with_its_owner() {
         let folder = tempfile::tempdir().expect("a folder");
-        let first = Folder::lock(folder.path()).expect("free");
-        let second = Folder::lock(folder.path()).map(|_| ());
+        let first = LogFolder::lock_folder(folder.path()).expect("free");
+        let second = LogFolder::lock_folder(folder.path()).map(|_| ());
         assert!(matches!(second, Err(LogError::InUse(Some(id))) if id == std::process::id()));
         drop(first);
         let _lock = lock_for_dead_owner(folder.path());
-        let third = Folder::lock(folder.path()).map(|_| ());
+        let third = LogFolder::lock_folder(folder.path()).map(|_| ());
         assert!(matches!(third, Err(LogError::InUse(Some(_)))));
     }
 }

@@ -11,18 +11,18 @@
 //! form, `folder` is the lock and the key, `recent_payloads` a cache. Only `writer` and its parts
 //! may write to the database.
 
+mod ack_marker;
+mod atomic_batch;
 mod codec;
 mod folder;
-mod fresh;
-mod jobs;
+mod job_queue;
 mod reader;
+mod recent_payloads;
 mod recovery;
-mod rows;
 mod scan;
 mod schema;
 mod shape;
-mod whole;
-mod witness;
+mod sql_values;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -40,30 +40,30 @@ use tokio_stream::wrappers::BroadcastStream;
 
 use crate::commit::Commit;
 use crate::error::{AppendError, LogError};
-use crate::log::{Archived, Durability, EventLog, Page, Scan};
-use crate::prepare::{Prepared, prepare};
-use crate::record::{Head, Position, RawRecord, Record};
+use crate::log::{ArchivedRecord, Durability, EventLog, RawScan, RecordPage};
+use crate::prepare::{PreparedCommit, prepare_commit};
+use crate::record::{Position, RawRecord, Record, StreamHead};
 use crate::seal::{MasterKey, Opening};
 use crate::signature::ExportSigner;
 use crate::stream_tail::follow_stream;
 use crate::tail;
-use crate::verify::verify;
-use folder::Folder;
-use jobs::{Append, Job, Jobs};
-use reader::Readers;
-use writer::{Followers, Writer, payload_id};
+use crate::verify::verify_log;
+use folder::LogFolder;
+use job_queue::{AppendJob, JobQueue, WriteJob};
+use reader::ReaderPool;
+use writer::{EmbeddedWriter, LogSubscribers, payload_row_id};
 
 /// Capacity of the writer's queue. When it is full, callers wait for a place (back-pressure).
-const QUEUE: usize = 1024;
+const QUEUED_COMMITS: usize = 1024;
 
 /// Configuration of an [`EmbeddedLog`].
 #[derive(Debug, Clone)]
-pub struct Config {
+pub struct EmbeddedConfig {
     /// Folder of the log; created if it does not exist.
     pub folder: PathBuf,
 }
 
-impl Config {
+impl EmbeddedConfig {
     /// Configures a log in this folder.
     pub fn new(folder: impl AsRef<Path>) -> Self {
         Self { folder: folder.as_ref().to_owned() }
@@ -72,7 +72,7 @@ impl Config {
 
 /// Counters of the writer since the log was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stats {
+pub struct WriterStats {
     /// Number of commits acknowledged.
     pub commits: u64,
     /// Number of transactions, each with one fsync.
@@ -80,20 +80,20 @@ pub struct Stats {
 }
 
 #[derive(Default)]
-pub(crate) struct Counters {
+pub(crate) struct WriterCounters {
     pub(crate) commits: AtomicU64,
     pub(crate) syncs: AtomicU64,
 }
 
 /// A log in a folder, open in this process alone.
 pub struct EmbeddedLog {
-    jobs: Mutex<Option<mpsc::Sender<Job>>>,
-    ended: Mutex<Option<std::thread::JoinHandle<()>>>,
-    readers: Arc<Readers>,
+    jobs: Mutex<Option<mpsc::Sender<WriteJob>>>,
+    writer_thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    readers: Arc<ReaderPool>,
     keys: MasterKey,
-    followers: Followers,
-    counters: Arc<Counters>,
-    folder: Folder,
+    subscribers: LogSubscribers,
+    counters: Arc<WriterCounters>,
+    folder: LogFolder,
 }
 
 impl EmbeddedLog {
@@ -101,29 +101,41 @@ impl EmbeddedLog {
     ///
     /// # Errors
     /// Another process has it open, the folder cannot be used, or the file is not a log.
-    pub fn open(config: &Config) -> Result<Self, LogError> {
+    pub fn open(config: &EmbeddedConfig) -> Result<Self, LogError> {
         // The lock comes first, since opening may migrate the file; then the key, since a log
         // without its key must not be opened.
-        let folder = Folder::lock(&config.folder)?;
+        let folder = LogFolder::lock_folder(&config.folder)?;
         let keys = folder.master_key()?;
-        let connection = schema::open(&folder.database())?;
-        let readers = Arc::new(Readers::open(&folder.database(), Arc::new(keys.clone()))?);
-        let counters = Arc::new(Counters::default());
-        let (jobs, queue) = mpsc::channel(QUEUE);
-        let followers = Followers::new();
-        let writer =
-            Writer::new(connection, followers.clone(), Arc::clone(&counters), &folder.database())?;
+        let connection = schema::open_writer(&folder.database_path())?;
+        let readers = Arc::new(ReaderPool::open(&folder.database_path(), Arc::new(keys.clone()))?);
+        let counters = Arc::new(WriterCounters::default());
+        let (jobs, queue) = mpsc::channel(QUEUED_COMMITS);
+        let followers = LogSubscribers::new();
+        let writer = EmbeddedWriter::new(
+            connection,
+            followers.clone(),
+            Arc::clone(&counters),
+            &folder.database_path(),
+        )?;
         let thread = std::thread::Builder::new().name("log-writer".into());
         let ended = thread
-            .spawn(move || writer.run(Jobs::new(queue)))
+            .spawn(move || writer.run_jobs(JobQueue::new(queue)))
             .map_err(|error| LogError::Unavailable(format!("no thread for the log: {error}")))?;
         let (jobs, ended) = (Mutex::new(Some(jobs)), Mutex::new(Some(ended)));
-        Ok(Self { jobs, ended, readers, keys, followers, counters, folder })
+        Ok(Self {
+            jobs,
+            writer_thread: ended,
+            readers,
+            keys,
+            subscribers: followers,
+            counters,
+            folder,
+        })
     }
 
     /// Returns the writer's counters since the log was opened.
-    pub fn stats(&self) -> Stats {
-        Stats {
+    pub fn writer_stats(&self) -> WriterStats {
+        WriterStats {
             commits: self.counters.commits.load(Ordering::Relaxed),
             syncs: self.counters.syncs.load(Ordering::Relaxed),
         }
@@ -133,36 +145,36 @@ impl EmbeddedLog {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub async fn bytes(&self) -> Result<u64, LogError> {
-        self.readers.clone().run(reader::database_bytes).await
+    pub async fn database_bytes(&self) -> Result<u64, LogError> {
+        self.readers.clone().run_blocking(reader::database_bytes).await
     }
 
     /// Verifies every hash chain from its first record; returns the numbers of records and events.
     ///
     /// # Errors
     /// [`LogError::Corrupt`] names the first record that is damaged.
-    pub async fn verify(&self) -> Result<(u64, u64), LogError> {
-        let found = verify(self, false).await?;
+    pub async fn verify_chains(&self) -> Result<(u64, u64), LogError> {
+        let found = verify_log(self, false).await?;
         Ok((found.records, found.events))
     }
 
-    async fn write(&self, prepared: Prepared) -> Result<Head, AppendError> {
-        let body = codec::pack(&prepared.canonical, &prepared.row());
-        self.ask(|reply| Job::Append(Box::new(Append { prepared, body, reply }))).await
+    async fn write_commit(&self, prepared: PreparedCommit) -> Result<StreamHead, AppendError> {
+        let body = codec::pack_body(&prepared.canonical, &prepared.row_columns());
+        self.send_job(|reply| WriteJob::Append(Box::new(AppendJob { prepared, body, reply }))).await
     }
 
     /// Sends a job to the writer and waits for its reply.
-    async fn ask<T>(
+    async fn send_job<T>(
         &self,
-        job: impl FnOnce(oneshot::Sender<Result<T, AppendError>>) -> Job,
+        job: impl FnOnce(oneshot::Sender<Result<T, AppendError>>) -> WriteJob,
     ) -> Result<T, AppendError> {
-        let jobs = self.sender().ok_or_else(|| AppendError::from(LogError::Closed))?;
+        let jobs = self.job_sender().ok_or_else(|| AppendError::from(LogError::Closed))?;
         let (reply, answer) = oneshot::channel();
         jobs.send(job(reply)).await.map_err(|_| AppendError::from(LogError::Closed))?;
         answer.await.unwrap_or_else(|_| Err(AppendError::from(LogError::Closed)))
     }
 
-    fn sender(&self) -> Option<mpsc::Sender<Job>> {
+    fn job_sender(&self) -> Option<mpsc::Sender<WriteJob>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -174,34 +186,34 @@ impl EventLog for EmbeddedLog {
     }
 
     async fn check_writable(&self) -> Result<(), AppendError> {
-        self.ask(|reply| Job::Check { reply }).await
+        self.send_job(|reply| WriteJob::CheckWritable { reply }).await
     }
 
-    async fn append(&self, commit: Commit) -> Result<Head, AppendError> {
-        self.write(prepare(commit, &self.keys)?).await
+    async fn append(&self, commit: Commit) -> Result<StreamHead, AppendError> {
+        self.write_commit(prepare_commit(commit, &self.keys)?).await
     }
 
-    async fn restore(&self, archived: Archived) -> Result<Head, AppendError> {
-        self.write(archived.into_prepared()).await
+    async fn restore_record(&self, archived: ArchivedRecord) -> Result<StreamHead, AppendError> {
+        self.write_commit(archived.into_prepared()).await
     }
 
-    async fn restore_all(&self, archived: Vec<Archived>) -> Result<(), AppendError> {
+    async fn restore_records(&self, archived: Vec<ArchivedRecord>) -> Result<(), AppendError> {
         let packed = archived.into_iter().map(|archived| {
             let prepared = archived.into_prepared();
-            let body = codec::pack(&prepared.canonical, &prepared.row());
+            let body = codec::pack_body(&prepared.canonical, &prepared.row_columns());
             (prepared, body)
         });
         let commits = packed.collect();
-        self.ask(|reply| Job::AppendAll { commits, reply }).await
+        self.send_job(|reply| WriteJob::AppendAll { commits, reply }).await
     }
 
     fn export_signer(&self) -> Option<ExportSigner> {
-        Some(ExportSigner::of(&self.keys))
+        Some(ExportSigner::from_master_key(&self.keys))
     }
 
-    async fn head(&self, stream: &StreamKey) -> Result<Option<Head>, LogError> {
+    async fn stream_head(&self, stream: &StreamKey) -> Result<Option<StreamHead>, LogError> {
         let stream = stream.clone();
-        self.readers.clone().run(move |reader| reader.head(&stream)).await
+        self.readers.clone().run_blocking(move |reader| reader.read_head(&stream)).await
     }
 
     async fn read_stream(
@@ -211,20 +223,27 @@ impl EventLog for EmbeddedLog {
         limit: usize,
     ) -> Result<Vec<Arc<Record>>, LogError> {
         let stream = stream.clone();
-        self.readers.clone().run(move |reader| reader.stream(&stream, after, limit)).await
+        self.readers
+            .clone()
+            .run_blocking(move |reader| reader.read_stream(&stream, after, limit))
+            .await
     }
 
-    async fn read_all(&self, after: Position, limit: usize) -> Result<Page, LogError> {
-        self.readers.clone().run(move |reader| reader.all(after, limit)).await
+    async fn read_all(&self, after: Position, limit: usize) -> Result<RecordPage, LogError> {
+        self.readers.clone().run_blocking(move |reader| reader.read_all(after, limit)).await
     }
 
-    async fn read_raw(&self, scan: Scan<'_>, limit: usize) -> Result<Vec<RawRecord>, LogError> {
+    async fn read_raw(&self, scan: RawScan<'_>, limit: usize) -> Result<Vec<RawRecord>, LogError> {
         let readers = self.readers.clone();
         match scan {
-            Scan::All(after) => readers.run(move |reader| reader.all_raw(after, limit)).await,
-            Scan::Stream(stream, after) => {
+            RawScan::All(after) => {
+                readers.run_blocking(move |reader| reader.read_all_raw(after, limit)).await
+            }
+            RawScan::Stream(stream, after) => {
                 let stream = stream.clone();
-                readers.run(move |reader| reader.stream_raw(&stream, after, limit)).await
+                readers
+                    .run_blocking(move |reader| reader.read_stream_raw(&stream, after, limit))
+                    .await
             }
         }
     }
@@ -234,41 +253,48 @@ impl EventLog for EmbeddedLog {
         stream: &StreamKey,
         after: Seq,
     ) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
-        let (feed, readers) = (self.followers.feeds.subscribe(stream), Arc::clone(&self.readers));
+        let (feed, readers) =
+            (self.subscribers.feeds.subscribe_stream(stream), Arc::clone(&self.readers));
         let stream = stream.clone();
         let read = Box::new(move |after, limit| {
             let (readers, stream) = (Arc::clone(&readers), stream.clone());
-            let records = readers.run(move |reader| reader.stream(&stream, after, limit));
+            let records =
+                readers.run_blocking(move |reader| reader.read_stream(&stream, after, limit));
             Box::pin(records) as _
         });
         follow_stream(read, feed, after)
     }
 
-    fn tail(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
-        let (live, readers) = (self.followers.live.subscribe(), Arc::clone(&self.readers));
+    fn tail_all(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
+        let (live, readers) = (self.subscribers.live.subscribe(), Arc::clone(&self.readers));
         let read = Arc::new(move |after, limit| {
             let readers = Arc::clone(&readers);
-            Box::pin(async move { readers.run(move |reader| reader.all(after, limit)).await }) as _
+            Box::pin(async move {
+                readers.run_blocking(move |reader| reader.read_all(after, limit)).await
+            }) as _
         });
-        tail::follow(read, live, after)
+        tail::follow_log(read, live, after)
     }
 
-    fn early(&self) -> BoxStream<'static, Arc<Record>> {
+    fn tail_pending(&self) -> BoxStream<'static, Arc<Record>> {
         // A subscriber that lags misses records; it finds them in the log.
-        let early = BroadcastStream::new(self.followers.early.subscribe());
+        let early = BroadcastStream::new(self.subscribers.pending.subscribe());
         early.filter_map(|record| std::future::ready(record.ok())).boxed()
     }
 
-    async fn opening(
+    async fn open_payload(
         &self,
         stream: &StreamKey,
         reference: PayloadRef,
     ) -> Result<Option<Opening>, LogError> {
-        if let Some(opening) = self.followers.fresh.find(stream, reference) {
+        if let Some(opening) = self.subscribers.recent_payloads.find_payload(stream, reference) {
             return Ok(Some(opening));
         }
         let stream = stream.clone();
-        self.readers.clone().run(move |reader| reader.opening(&stream, reference)).await
+        self.readers
+            .clone()
+            .run_blocking(move |reader| reader.open_payload(&stream, reference))
+            .await
     }
 
     async fn erase_payload(
@@ -285,29 +311,29 @@ impl EventLog for EmbeddedLog {
             record.first_seq() == reference.seq && named.is_some()
         });
         let Some(record) = found else { return Ok(false) };
-        let id = payload_id(record.position, reference.index);
-        self.ask(|reply| Job::Erase { id, stream: stream.clone(), reply }).await
+        let id = payload_row_id(record.position, reference.index);
+        self.send_job(|reply| WriteJob::Erase { id, stream: stream.clone(), reply }).await
     }
 
-    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError> {
-        self.readers.clone().run(move |reader| reader.due(now, limit)).await
+    async fn due_streams(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError> {
+        self.readers.clone().run_blocking(move |reader| reader.due_streams(now, limit)).await
     }
 
-    async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, LogError> {
-        self.readers.clone().run(move |reader| reader.next_due(now)).await
+    async fn next_due_time(&self, now: Timestamp) -> Result<Option<Timestamp>, LogError> {
+        self.readers.clone().run_blocking(move |reader| reader.next_due_time(now)).await
     }
 
     async fn close(&self) -> Result<(), LogError> {
         drop(self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
         // Dropping the last sender ends the writer thread, which finishes its queue first.
-        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let ended = self.writer_thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = ended {
             let joined = tokio::task::spawn_blocking(move || thread.join()).await;
             if !matches!(joined, Ok(Ok(()))) {
                 return Err(LogError::Unavailable("the log's writer did not end well".into()));
             }
         }
-        self.folder.unlock();
+        self.folder.unlock_folder();
         Ok(())
     }
 }

@@ -4,55 +4,55 @@
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
-use super::rows::{sqlite_error, unsigned};
 use super::schema;
-use super::writer::Writer;
+use super::sql_values::{sqlite_error, to_unsigned};
+use super::writer::EmbeddedWriter;
 use crate::error::{AppendError, LogError};
-use crate::record::Head;
+use crate::record::StreamHead;
 
-impl Writer {
+impl EmbeddedWriter {
     /// Begins a transaction, after recovery if the last one failed.
-    pub(super) fn begin(&mut self) -> Result<(), WriteError> {
-        if !self.is_sound {
-            self.recover()?;
+    pub(super) fn begin_transaction(&mut self) -> Result<(), WriteError> {
+        if !self.is_in_sync {
+            self.recover_state()?;
         }
-        Ok(self.transaction("BEGIN IMMEDIATE")?)
+        Ok(self.execute_statement("BEGIN IMMEDIATE")?)
     }
 
     /// Resets connection and memory to what the file holds, whatever became of the last
     /// transaction: after some errors SQLite has rolled back by itself, after others the
     /// transaction is still open.
-    pub(super) fn recover(&mut self) -> Result<(), WriteError> {
-        self.is_sound = false;
-        self.heads.clear();
-        self.followers.fresh.clear();
+    pub(super) fn recover_state(&mut self) -> Result<(), WriteError> {
+        self.is_in_sync = false;
+        self.summaries.clear();
+        self.subscribers.recent_payloads.forget_all();
         if !self.connection.is_autocommit() {
             // The next check finds out whether it worked.
             let _rolled_back = self.connection.execute_batch("ROLLBACK");
         }
         if !self.connection.is_autocommit() {
-            self.connection = schema::open(&self.database)?;
+            self.connection = schema::open_writer(&self.database)?;
         }
-        self.position = last_position(&self.connection)?;
-        self.is_sound = true;
+        self.last_position = last_position(&self.connection)?;
+        self.is_in_sync = true;
         Ok(())
     }
 
     /// Rejects the commits of a failed group, once none of them can appear in the file any more.
-    pub(super) fn refuse(
+    pub(super) fn refuse_commits(
         &mut self,
-        replies: impl Iterator<Item = oneshot::Sender<Result<Head, AppendError>>>,
+        replies: impl Iterator<Item = oneshot::Sender<Result<StreamHead, AppendError>>>,
         error: &WriteError,
     ) {
         tracing::error!(%error, "a group of commits was not written");
         // Recovery comes before the replies: a caller that retries must meet a consistent writer.
-        if let Err(error) = self.recover() {
+        if let Err(error) = self.recover_state() {
             tracing::error!(%error, "the log's writer cannot go on for now");
         }
         let error = AppendError::from(error);
         self.failure = Some(error.clone());
         for reply in replies {
-            let _told = reply.send(Err(error.clone()));
+            let _delivered = reply.send(Err(error.clone()));
         }
     }
 
@@ -61,8 +61,8 @@ impl Writer {
         if self.failure.is_none() {
             return Ok(());
         }
-        self.recover().map_err(|error| AppendError::from(&error))?;
-        let written = schema::write_version(&self.connection).map_err(WriteError::from);
+        self.recover_state().map_err(|error| AppendError::from(&error))?;
+        let written = schema::rewrite_version(&self.connection).map_err(WriteError::from);
         self.failure = written.err().map(|error| AppendError::from(&error));
         self.failure.clone().map_or(Ok(()), Err)
     }
@@ -71,7 +71,7 @@ impl Writer {
 /// Reads the log's last position from the file.
 pub(super) fn last_position(connection: &Connection) -> rusqlite::Result<u64> {
     let sql = "SELECT coalesce(max(position), 0) FROM record";
-    connection.query_row(sql, [], |row| row.get(0)).map(unsigned)
+    connection.query_row(sql, [], |row| row.get(0)).map(to_unsigned)
 }
 
 /// Error that aborted a group of commits.
@@ -105,13 +105,14 @@ mod tests {
     use std::path::Path;
 
     use super::super::schema;
-    use super::super::writer::{Followers, Writer};
+    use super::super::writer::{EmbeddedWriter, LogSubscribers};
     use crate::error::AppendError;
 
-    fn open_writer(folder: &Path) -> Writer {
+    fn open_writer(folder: &Path) -> EmbeddedWriter {
         let database = folder.join("log.db");
-        let connection = schema::open(&database).unwrap();
-        Writer::new(connection, Followers::new(), Default::default(), &database).unwrap()
+        let connection = schema::open_writer(&database).unwrap();
+        EmbeddedWriter::new(connection, LogSubscribers::new(), Default::default(), &database)
+            .unwrap()
     }
 
     #[test]
@@ -119,12 +120,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut writer = open_writer(folder.path());
         writer.connection.execute_batch("BEGIN; INSERT INTO wake_now VALUES (7)").unwrap();
-        writer.position = 99;
-        let error = writer.begin().unwrap_err();
-        writer.refuse(iter::empty(), &error);
-        assert_eq!(writer.position, 0, "what the file says");
-        writer.begin().expect("it is in no transaction");
-        writer.transaction("COMMIT").unwrap();
+        writer.last_position = 99;
+        let error = writer.begin_transaction().unwrap_err();
+        writer.refuse_commits(iter::empty(), &error);
+        assert_eq!(writer.last_position, 0, "what the file says");
+        writer.begin_transaction().expect("it is in no transaction");
+        writer.execute_statement("COMMIT").unwrap();
         let sql = "SELECT count(*) FROM wake_now";
         let rows: i64 = writer.connection.query_row(sql, [], |row| row.get(0)).unwrap();
         assert_eq!(rows, 0);

@@ -15,148 +15,148 @@ use tokio::sync::{broadcast, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::fresh::Fresh;
-use super::jobs::{Append, Job, Jobs};
+use super::ack_marker::AckMarkerFile;
+use super::job_queue::{AppendJob, JobQueue, WriteJob};
+use super::recent_payloads::RecentPayloads;
 use super::recovery::{WriteError, last_position};
-use super::rows::{kind_number, signed, sqlite_error, unsigned};
-use super::shape::Row;
-use super::witness::Witness;
-use super::{Counters, codec};
-use crate::clock::{Clock, SystemClock};
+use super::shape::RowColumns;
+use super::sql_values::{kind_number, sqlite_error, to_signed, to_unsigned};
+use super::{WriterCounters, codec};
+use crate::clock::{SystemClock, WallClock};
 use crate::error::{AppendError, LogError};
-use crate::prepare::Prepared;
-use crate::record::{Body, Hash, Head, Outline, Position, Record};
-use crate::stream_tail::Feeds;
+use crate::prepare::PreparedCommit;
+use crate::record::{BodyOutline, Hash, Position, Record, RecordBody, StreamHead};
+use crate::stream_tail::StreamFeeds;
 use crate::tail::BACKLOG;
 
 /// Maximum number of commits in one transaction.
-pub(super) const GROUP: usize = 256;
+pub(super) const GROUP_COMMITS: usize = 256;
 /// Pending first records buffered for their subscribers.
-const EARLY: usize = 256;
+const PENDING_BACKLOG: usize = 256;
 /// Maximum time that a group waits for the commit that continues one of its own, so that one sync
 /// makes both durable.
-const CONTINUED: Duration = Duration::from_millis(1);
+const CONTINUATION_WAIT: Duration = Duration::from_millis(1);
 /// Maximum number of stream summaries in memory.
-const HEADS: usize = 8192;
+const SUMMARY_LIMIT: usize = 8192;
 
 /// Time to wait for a lock that another connection holds.
-const LOCKED: Duration = Duration::from_secs(5);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A stream's row id, head, and entry in the wake index.
 #[derive(Clone, Copy)]
-pub(super) struct Known {
+pub(super) struct StreamSummary {
     id: i64,
-    pub(super) head: Head,
-    wake: Option<i64>,
+    pub(super) head: StreamHead,
+    wake_due: Option<i64>,
 }
 
 /// Channels and caches that are fed with written records.
 #[derive(Clone)]
-pub(super) struct Followers {
+pub(super) struct LogSubscribers {
     pub(super) live: broadcast::Sender<Arc<Record>>,
-    pub(super) feeds: Arc<Feeds>,
+    pub(super) feeds: Arc<StreamFeeds>,
     /// Receives first records before they are durable.
-    pub(super) early: broadcast::Sender<Arc<Record>>,
-    pub(super) fresh: Arc<Fresh>,
+    pub(super) pending: broadcast::Sender<Arc<Record>>,
+    pub(super) recent_payloads: Arc<RecentPayloads>,
 }
 
-impl Followers {
+impl LogSubscribers {
     pub(super) fn new() -> Self {
-        let (live, early) = (broadcast::channel(BACKLOG).0, broadcast::channel(EARLY).0);
-        Self { live, early, feeds: Arc::default(), fresh: Arc::default() }
+        let (live, early) = (broadcast::channel(BACKLOG).0, broadcast::channel(PENDING_BACKLOG).0);
+        Self { live, pending: early, feeds: Arc::default(), recent_payloads: Arc::default() }
     }
 }
 
 /// State of the writer thread. Memory and file are equal between transactions while `is_in_sync`.
-pub(super) struct Writer {
+pub(super) struct EmbeddedWriter {
     pub(super) connection: Connection,
     /// Path of the database, for a connection that replaces a broken one.
     pub(super) database: PathBuf,
-    pub(super) followers: Followers,
-    counters: Arc<Counters>,
-    witness: Witness,
-    pub(super) position: u64,
-    pub(super) heads: HashMap<StreamKey, Known>,
+    pub(super) subscribers: LogSubscribers,
+    counters: Arc<WriterCounters>,
+    ack_marker: AckMarkerFile,
+    pub(super) last_position: u64,
+    pub(super) summaries: HashMap<StreamKey, StreamSummary>,
     /// Error of the last transaction; `None` after a success.
     pub(super) failure: Option<AppendError>,
     /// True if connection and memory equal the file. After an error they may not.
-    pub(super) is_sound: bool,
+    pub(super) is_in_sync: bool,
 }
 
 /// A reply that is sent once the group is durable.
-struct Written {
-    reply: oneshot::Sender<Result<Head, AppendError>>,
-    head: Head,
+struct PendingReply {
+    reply: oneshot::Sender<Result<StreamHead, AppendError>>,
+    head: StreamHead,
     record: Option<Arc<Record>>,
 }
 
-impl Prepared {
+impl PreparedCommit {
     /// Returns the columns that this commit's row will have.
-    pub(super) fn row(&self) -> Row<'_> {
+    pub(super) fn row_columns(&self) -> RowColumns<'_> {
         let Self { stream, commit, body, .. } = self;
-        Row { stream, commit: *commit, seq: body.seq, time: body.time }
+        RowColumns { stream, commit: *commit, seq: body.seq, time: body.time }
     }
 }
 
-impl Writer {
+impl EmbeddedWriter {
     pub(super) fn new(
         connection: Connection,
-        followers: Followers,
-        counters: Arc<Counters>,
+        followers: LogSubscribers,
+        counters: Arc<WriterCounters>,
         database: &Path,
     ) -> Result<Self, LogError> {
         let position = last_position(&connection).map_err(|error| sqlite_error(&error))?;
-        let witness = Witness::open(database, Position(position), |at| {
+        let witness = AckMarkerFile::open(database, Position(position), |at| {
             let sql = "SELECT hash FROM record WHERE position = ?";
-            let hash = connection.query_row(sql, [signed(at.0)], |row| row.get(0)).optional();
+            let hash = connection.query_row(sql, [to_signed(at.0)], |row| row.get(0)).optional();
             hash.map_err(|error| sqlite_error(&error))
         })?;
         Ok(Self {
             connection,
             database: database.to_owned(),
-            followers,
+            subscribers: followers,
             counters,
-            witness,
-            position,
-            heads: HashMap::new(),
+            ack_marker: witness,
+            last_position: position,
+            summaries: HashMap::new(),
             failure: None,
-            is_sound: true,
+            is_in_sync: true,
         })
     }
 
     /// Runs jobs until all senders are gone.
-    pub(super) fn run(mut self, mut jobs: Jobs) {
-        while let Some(job) = jobs.next() {
+    pub(super) fn run_jobs(mut self, mut jobs: JobQueue) {
+        while let Some(job) = jobs.next_job() {
             match job {
-                Job::Append(append) => self.write(*append, &mut jobs),
-                Job::AppendAll { commits, reply } => {
+                WriteJob::Append(append) => self.write_group(*append, &mut jobs),
+                WriteJob::AppendAll { commits, reply } => {
                     // A caller that was cancelled does not receive the reply.
-                    let _told = reply.send(self.write_all(commits));
+                    let _delivered = reply.send(self.write_batch(commits));
                 }
-                Job::Erase { id, stream, reply } => {
-                    self.followers.fresh.forget(&stream);
+                WriteJob::Erase { id, stream, reply } => {
+                    self.subscribers.recent_payloads.forget_stream(&stream);
                     // The caller may have been cancelled; the payload is erased all the same.
-                    let _told = reply.send(self.erase(id));
+                    let _delivered = reply.send(self.erase_payload(id));
                 }
-                Job::Check { reply } => {
+                WriteJob::CheckWritable { reply } => {
                     // Who asked may have gone.
-                    let _told = reply.send(self.check_writable());
+                    let _delivered = reply.send(self.check_writable());
                 }
             }
         }
-        self.followers.feeds.end();
+        self.subscribers.feeds.close_all();
         // Checkpointing is optional: the write-ahead log is replayed at the next opening.
         let _folded = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
     }
 
     /// Erases a payload, and truncates the write-ahead log, whose older pages still hold it.
-    fn erase(&self, id: i64) -> Result<bool, AppendError> {
+    fn erase_payload(&self, id: i64) -> Result<bool, AppendError> {
         let erase = || {
             let sql = "UPDATE payload SET sealed = x'' WHERE id = ? AND length(sealed) > 0";
             let erased = self.connection.prepare_cached(sql)?.execute([id])? > 0;
             let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
             // Truncation must wait for readers that still use older pages of the write-ahead log.
-            self.connection.busy_timeout(LOCKED)?;
+            self.connection.busy_timeout(LOCK_TIMEOUT)?;
             let is_busy = self.connection.query_row(sql, [], |row| row.get::<_, bool>(0));
             self.connection.busy_timeout(Duration::ZERO)?;
             Ok::<_, rusqlite::Error>((erased, is_busy?))
@@ -169,20 +169,20 @@ impl Writer {
     }
 
     /// Writes a commit, and those that are queued behind it, in one transaction.
-    pub(super) fn write(&mut self, first: Append, jobs: &mut Jobs) {
-        if let Err(error) = self.begin() {
-            return self.refuse([first.reply].into_iter(), &error);
+    pub(super) fn write_group(&mut self, first: AppendJob, jobs: &mut JobQueue) {
+        if let Err(error) = self.begin_transaction() {
+            return self.refuse_commits([first.reply].into_iter(), &error);
         }
         let (mut written, mut next, mut taken) = (Vec::new(), Some(first), 0);
         // Waiting pays off only if a subscriber can continue one of these commits.
-        let mut until = self.is_heard().then(|| Instant::now() + CONTINUED);
+        let mut until = self.has_pending_subscribers().then(|| Instant::now() + CONTINUATION_WAIT);
         let mut failed = None;
         while let Some(job) = next.take() {
             taken += 1;
             // A commit that nobody continues must not be delayed: from it on, only queued ones are
             // taken.
             until = until.filter(|_| job.prepared.is_continued);
-            match self.write_one(job) {
+            match self.append_in_group(job) {
                 Ok(done) => written.extend(done),
                 Err(error) => {
                     failed = Some(error);
@@ -190,146 +190,151 @@ impl Writer {
                 }
             }
             // Refused commits count too, so that a group ends whatever arrives.
-            if taken < GROUP {
+            if taken < GROUP_COMMITS {
                 next = jobs.next_append(until);
             }
         }
         let result = match failed {
-            None => self.transaction("COMMIT").map_err(|error| (error.into(), None)),
+            None => self.execute_statement("COMMIT").map_err(|error| (error.into(), None)),
             // The failed job's own reply is sent together with those of its group.
             Some((error, reply)) => Err((WriteError::from(error), Some(reply))),
         };
         match result {
-            Ok(()) => self.acknowledge(written),
+            Ok(()) => self.acknowledge_group(written),
             Err((error, reply)) => {
                 let replies = written.into_iter().map(|written| written.reply);
-                self.refuse(replies.chain(reply), &error);
+                self.refuse_commits(replies.chain(reply), &error);
             }
         }
     }
 
     /// Returns whether anybody could continue a commit before it is durable.
-    fn is_heard(&self) -> bool {
-        self.followers.early.receiver_count() > 0
+    fn has_pending_subscribers(&self) -> bool {
+        self.subscribers.pending.receiver_count() > 0
     }
 
-    pub(super) fn transaction(&self, statement: &str) -> rusqlite::Result<()> {
+    pub(super) fn execute_statement(&self, statement: &str) -> rusqlite::Result<()> {
         self.connection.prepare_cached(statement)?.execute([])?;
         Ok(())
     }
 
-    fn acknowledge(&mut self, written: Vec<Written>) {
+    fn acknowledge_group(&mut self, written: Vec<PendingReply>) {
         let mut appended = written.iter().filter(|written| written.record.is_some());
         let last = appended.next_back().map(|written| written.head);
         // The marker is written before the replies: an acknowledged commit must be covered by it.
-        self.note_group(written.len(), last);
-        for Written { reply, head, record } in written {
+        self.record_durable_group(written.len(), last);
+        for PendingReply { reply, head, record } in written {
             if let Some(record) = record {
-                self.tell(record);
+                self.publish_record(record);
             }
             // A caller that was cancelled finds its commit in the log.
-            let _told = reply.send(Ok(head));
+            let _delivered = reply.send(Ok(head));
         }
     }
 
     /// Acknowledges a batch that was written atomically; its job sends the only reply.
-    pub(super) fn acknowledge_all(&mut self, records: Vec<Arc<Record>>) {
-        self.note_group(records.len(), records.last().map(|record| record.head()));
-        records.into_iter().for_each(|record| self.tell(record));
+    pub(super) fn acknowledge_batch(&mut self, records: Vec<Arc<Record>>) {
+        self.record_durable_group(records.len(), records.last().map(|record| record.stream_head()));
+        records.into_iter().for_each(|record| self.publish_record(record));
     }
 
     /// Records that a group of commits is durable.
-    fn note_group(&mut self, commits: usize, last: Option<Head>) {
+    fn record_durable_group(&mut self, commits: usize, last: Option<StreamHead>) {
         self.failure = None;
         self.counters.syncs.fetch_add(1, Ordering::Relaxed);
         self.counters.commits.fetch_add(commits as u64, Ordering::Relaxed);
         if let Some(last) = last {
-            self.witness.note(last.position, &last.hash);
+            self.ack_marker.write_marker(last.position, &last.hash);
         }
     }
 
-    fn tell(&self, record: Arc<Record>) {
-        self.followers.feeds.tell(&record);
+    fn publish_record(&self, record: Arc<Record>) {
+        self.subscribers.feeds.publish_record(&record);
         // An error means that there are no followers.
-        let _followers = self.followers.live.send(record);
+        let _followers = self.subscribers.live.send(record);
     }
 
     /// Appends one commit of the group. A commit that is refused gets its reply at once and leaves
     /// the group alone; an error of the database ends the group.
     #[expect(clippy::type_complexity, reason = "the reply must come back with the error")]
-    fn write_one(
+    fn append_in_group(
         &mut self,
-        job: Append,
-    ) -> Result<Option<Written>, (rusqlite::Error, oneshot::Sender<Result<Head, AppendError>>)>
-    {
-        let Append { prepared, body, reply } = job;
-        match self.decide(&prepared) {
-            Ok(Verdict::Append(known)) => match self.insert(prepared, &body, known) {
-                Ok((head, record)) => Ok(Some(Written { reply, head, record: Some(record) })),
+        job: AppendJob,
+    ) -> Result<
+        Option<PendingReply>,
+        (rusqlite::Error, oneshot::Sender<Result<StreamHead, AppendError>>),
+    > {
+        let AppendJob { prepared, body, reply } = job;
+        match self.decide_append(&prepared) {
+            Ok(AppendVerdict::Append(known)) => match self.insert_commit(prepared, &body, known) {
+                Ok((head, record)) => Ok(Some(PendingReply { reply, head, record: Some(record) })),
                 Err(error) => Err((error, reply)),
             },
-            Ok(Verdict::Known(head)) => Ok(Some(Written { reply, head, record: None })),
-            Ok(Verdict::Refuse(error)) => {
-                let _told = reply.send(Err(error));
+            Ok(AppendVerdict::AlreadyAppended(head)) => {
+                Ok(Some(PendingReply { reply, head, record: None }))
+            }
+            Ok(AppendVerdict::Refuse(error)) => {
+                let _delivered = reply.send(Err(error));
                 Ok(None)
             }
             Err(error) => Err((error, reply)),
         }
     }
 
-    fn decide(&self, prepared: &Prepared) -> rusqlite::Result<Verdict> {
-        let known = match self.known(&prepared.stream)? {
+    fn decide_append(&self, prepared: &PreparedCommit) -> rusqlite::Result<AppendVerdict> {
+        let known = match self.load_summary(&prepared.stream)? {
             Ok(known) => known,
-            Err(error) => return Ok(Verdict::Refuse(error.into())),
+            Err(error) => return Ok(AppendVerdict::Refuse(error.into())),
         };
         match known {
             Some(known) if prepared.expected != Some(known.head) => {
-                self.settle(prepared, (known.id, known.head))
+                self.resolve_stale_head(prepared, (known.id, known.head))
             }
             // The stream is unknown, but the caller has seen a head of it: that was in another log.
             None if prepared.expected.is_some() => {
-                Ok(Verdict::Refuse(AppendError::Conflict { actual: None }))
+                Ok(AppendVerdict::Refuse(AppendError::Conflict { actual: None }))
             }
-            known => Ok(Verdict::Append(known)),
+            known => Ok(AppendVerdict::Append(known)),
         }
     }
 
     /// Resolves a commit that does not expect the stream's head: if its record follows the head
     /// that it expects, it was appended before; otherwise another writer was faster.
-    fn settle(
+    fn resolve_stale_head(
         &self,
-        prepared: &Prepared,
-        (stream, actual): (i64, Head),
-    ) -> rusqlite::Result<Verdict> {
-        let conflict = Verdict::Refuse(AppendError::Conflict { actual: Some(actual) });
+        prepared: &PreparedCommit,
+        (stream, actual): (i64, StreamHead),
+    ) -> rusqlite::Result<AppendVerdict> {
+        let conflict = AppendVerdict::Refuse(AppendError::Conflict { actual: Some(actual) });
         let sql = "SELECT position, hash, body, time, dedup, commit_end FROM record \
             WHERE stream = ? AND seq = ?";
         let mut statement = self.connection.prepare_cached(sql)?;
-        let mut rows = statement.query(params![stream, signed(prepared.body.seq.0)])?;
+        let mut rows = statement.query(params![stream, to_signed(prepared.body.seq.0)])?;
         let Some(row) = rows.next()? else { return Ok(conflict) };
-        let (seq, commit) = (prepared.body.seq, commit(row.get(4)?, row.get(5)?));
+        let (seq, commit) = (prepared.body.seq, commit_id_from_halves(row.get(4)?, row.get(5)?));
         if commit != prepared.commit {
             return Ok(conflict);
         }
         let (packed, time): (Vec<u8>, _) = (row.get(2)?, Timestamp(row.get(3)?));
-        let place = Row { stream: &prepared.stream, commit, seq, time };
-        let decoded = codec::unpack(&packed, &place).and_then(|body| Body::decode(&body));
+        let place = RowColumns { stream: &prepared.stream, commit, seq, time };
+        let decoded = codec::unpack_body(&packed, &place)
+            .and_then(|body| RecordBody::from_canonical_json(&body));
         let body = match decoded {
             Ok(body) => body,
-            Err(error) => return Ok(Verdict::Refuse(error.into())),
+            Err(error) => return Ok(AppendVerdict::Refuse(error.into())),
         };
-        if !prepared.is_same(&body) {
-            return Ok(Verdict::Refuse(AppendError::CommitMismatch));
+        if !prepared.is_same_commit(&body) {
+            return Ok(AppendVerdict::Refuse(AppendError::CommitMismatch));
         }
-        let (position, seq) = (Position(unsigned(row.get(0)?)), prepared.last_seq());
-        Ok(Verdict::Known(Head { position, seq, hash: row.get(1)? }))
+        let (position, seq) = (Position(to_unsigned(row.get(0)?)), prepared.last_seq());
+        Ok(AppendVerdict::AlreadyAppended(StreamHead { position, seq, hash: row.get(1)? }))
     }
 
-    pub(super) fn known(
+    pub(super) fn load_summary(
         &self,
         stream: &StreamKey,
-    ) -> rusqlite::Result<Result<Option<Known>, LogError>> {
-        if let Some(known) = self.heads.get(stream) {
+    ) -> rusqlite::Result<Result<Option<StreamSummary>, LogError>> {
+        if let Some(known) = self.summaries.get(stream) {
             return Ok(Ok(Some(*known)));
         }
         let sql = "SELECT id FROM stream WHERE uuid = ? AND kind = ? AND tenant = ?";
@@ -337,7 +342,7 @@ impl Writer {
         let mut statement = self.connection.prepare_cached(sql)?;
         let id: Option<i64> = statement.query_row(key, |row| row.get(0)).optional()?;
         let Some(id) = id else { return Ok(Ok(None)) };
-        let head = match self.head(id, stream)? {
+        let head = match self.load_head(id, stream)? {
             Ok(head) => head,
             Err(error) => return Ok(Err(error)),
         };
@@ -345,40 +350,41 @@ impl Writer {
             UNION ALL SELECT due FROM wake WHERE stream = ?1";
         let mut statement = self.connection.prepare_cached(sql)?;
         let wake = statement.query_row([id], |row| row.get(0)).optional()?;
-        Ok(Ok(head.map(|head| Known { id, head, wake })))
+        Ok(Ok(head.map(|head| StreamSummary { id, head, wake_due: wake })))
     }
 
     /// Reads a stream's head from the database.
-    fn head(
+    fn load_head(
         &self,
         id: i64,
         stream: &StreamKey,
-    ) -> rusqlite::Result<Result<Option<Head>, LogError>> {
+    ) -> rusqlite::Result<Result<Option<StreamHead>, LogError>> {
         let sql = "SELECT position, seq, time, dedup, commit_end, hash, body FROM record \
             WHERE stream = ? ORDER BY seq DESC LIMIT 1";
         let mut statement = self.connection.prepare_cached(sql)?;
         let mut rows = statement.query([id])?;
         let Some(row) = rows.next()? else { return Ok(Ok(None)) };
-        let (position, seq) = (Position(unsigned(row.get(0)?)), Seq(unsigned(row.get(1)?)));
-        let (time, commit) = (Timestamp(row.get(2)?), commit(row.get(3)?, row.get(4)?));
+        let (position, seq) = (Position(to_unsigned(row.get(0)?)), Seq(to_unsigned(row.get(1)?)));
+        let (time, commit) =
+            (Timestamp(row.get(2)?), commit_id_from_halves(row.get(3)?, row.get(4)?));
         let (hash, packed): (Hash, Vec<u8>) = (row.get(5)?, row.get(6)?);
-        let place = Row { stream, commit, seq, time };
-        let outline = codec::unpack(&packed, &place).and_then(|body| Outline::read(&body));
+        let place = RowColumns { stream, commit, seq, time };
+        let outline = codec::unpack_body(&packed, &place).and_then(|body| BodyOutline::read(&body));
         Ok(outline.map(|outline| {
-            let seq = seq.plus(outline.events().saturating_sub(1));
-            Some(Head { position, seq, hash })
+            let seq = seq.offset_by(outline.event_count().saturating_sub(1));
+            Some(StreamHead { position, seq, hash })
         }))
     }
 
-    pub(super) fn insert(
+    pub(super) fn insert_commit(
         &mut self,
-        mut prepared: Prepared,
+        mut prepared: PreparedCommit,
         body: &[u8],
-        known: Option<Known>,
-    ) -> rusqlite::Result<(Head, Arc<Record>)> {
-        self.position += 1;
-        let position = Position(self.position);
-        let head = Head { position, seq: prepared.last_seq(), hash: prepared.hash };
+        known: Option<StreamSummary>,
+    ) -> rusqlite::Result<(StreamHead, Arc<Record>)> {
+        self.last_position += 1;
+        let position = Position(self.last_position);
+        let head = StreamHead { position, seq: prepared.last_seq(), hash: prepared.hash };
         let stream = match known {
             Some(known) => known.id,
             None => self.write_stream(&prepared.stream)?,
@@ -388,38 +394,40 @@ impl Writer {
             (position, stream, seq, time, delay, dedup, commit_end, hash, body) \
             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
         self.connection.prepare_cached(sql)?.execute(params![
-            signed(position.0),
+            to_signed(position.0),
             stream,
-            signed(prepared.body.seq.0),
+            to_signed(prepared.body.seq.0),
             prepared.body.time.0,
             recorded_at.0 - prepared.body.time.0,
-            dedup(prepared.commit),
-            commit_end(prepared.commit),
+            first_id_half(prepared.commit),
+            second_id_half(prepared.commit),
             prepared.hash,
             body
         ])?;
         let sql = "INSERT INTO payload (id, sealed) VALUES (?, ?)";
         // Erased before it was archived: the empty row keeps it distinguishable from a lost one.
         for (index, sealed) in (0..).zip(&prepared.sealed) {
-            let id = payload_id(position, index);
+            let id = payload_row_id(position, index);
             self.connection.prepare_cached(sql)?.execute(params![id, sealed])?;
         }
-        let wake = self.write_wake(stream, known.and_then(|known| known.wake), prepared.wake)?;
-        if self.heads.len() >= HEADS {
+        let wake =
+            self.write_wake(stream, known.and_then(|known| known.wake_due), prepared.wake)?;
+        if self.summaries.len() >= SUMMARY_LIMIT {
             // Forgetting all costs one read per stream, which is cheaper than tracking use.
-            self.heads.clear();
+            self.summaries.clear();
         }
-        self.heads.insert(prepared.stream.clone(), Known { id: stream, head, wake });
-        let fresh = std::mem::take(&mut prepared.fresh);
+        self.summaries
+            .insert(prepared.stream.clone(), StreamSummary { id: stream, head, wake_due: wake });
+        let fresh = std::mem::take(&mut prepared.recent_payloads);
         // A subscriber must find all payloads of a pending record in the cache, since the file does
         // not show them yet.
         let is_early = known.is_none() && fresh.len() == prepared.sealed.len();
-        self.followers.fresh.add(&prepared.stream, prepared.body.seq, fresh);
-        let Prepared { stream, prev_hash, hash, body, .. } = prepared;
+        self.subscribers.recent_payloads.add_payloads(&prepared.stream, prepared.body.seq, fresh);
+        let PreparedCommit { stream, prev_hash, hash, body, .. } = prepared;
         let record = Arc::new(Record { position, recorded_at, stream, prev_hash, hash, body });
         if is_early {
             // An error means that there are no subscribers.
-            let _listeners = self.followers.early.send(Arc::clone(&record));
+            let _listeners = self.subscribers.pending.send(Arc::clone(&record));
         }
         Ok((head, record))
     }
@@ -466,31 +474,31 @@ impl Writer {
 }
 
 /// Decision about a commit of the group.
-enum Verdict {
-    Append(Option<Known>),
-    Known(Head),
+enum AppendVerdict {
+    Append(Option<StreamSummary>),
+    AlreadyAppended(StreamHead),
     Refuse(AppendError),
 }
 
 /// Returns the first half of a commit id, for the column `dedup`.
-fn dedup(commit: Uuid) -> i64 {
+fn first_id_half(commit: Uuid) -> i64 {
     let (first, _) = commit.as_u64_pair();
     i64::from_ne_bytes(first.to_ne_bytes())
 }
 
 /// Returns the second half of a commit id, for the column `commit_end`.
-fn commit_end(commit: Uuid) -> i64 {
+fn second_id_half(commit: Uuid) -> i64 {
     let (_, second) = commit.as_u64_pair();
     i64::from_ne_bytes(second.to_ne_bytes())
 }
 
 /// Joins a commit id from its halves.
-pub(super) fn commit(dedup: i64, end: i64) -> Uuid {
+pub(super) fn commit_id_from_halves(dedup: i64, end: i64) -> Uuid {
     let half = |number: i64| u64::from_ne_bytes(number.to_ne_bytes());
     Uuid::from_u64_pair(half(dedup), half(end))
 }
 
 /// Returns the row id of a payload.
-pub(super) fn payload_id(position: Position, index: u16) -> i64 {
-    signed(position.0) * 64 + i64::from(index)
+pub(super) fn payload_row_id(position: Position, index: u16) -> i64 {
+    to_signed(position.0) * 64 + i64::from(index)
 }

@@ -8,43 +8,43 @@ use async_nats::ServerInfo;
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::api::{Api, NoAnswer};
-use super::config::Config;
-use super::gate::WAIT;
+use super::api::{ClusterApi, NoAnswerError};
+use super::config::JetStreamConfig;
+use super::durability_proof::REPLY_TIMEOUT;
 use crate::error::LogError;
 
-const SETTINGS: &str = "$SYS.REQ.SERVER.PING.VARZ";
+const SETTINGS_SUBJECT: &str = "$SYS.REQ.SERVER.PING.VARZ";
 /// Advice at the end of each refusal.
 const REMEDY: &str =
     "as in deploy/nats/server.conf, or give --insecure-cluster if all servers are on one machine";
 
 /// A server's reply to the request for its settings.
 #[derive(Debug, Default, Deserialize)]
-struct Answer {
-    server: Server,
-    data: Settings,
+struct SecurityReply {
+    server: ReplyingServer,
+    data: ListenerSettings,
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct Server {
+struct ReplyingServer {
     name: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Settings {
+struct ListenerSettings {
     tls_required: bool,
-    cluster: Routes,
-    gateway: Listener,
-    leaf: Listener,
-    websocket: Listener,
-    mqtt: Listener,
+    cluster: RouteListener,
+    gateway: PortListener,
+    leaf: PortListener,
+    websocket: PortListener,
+    mqtt: PortListener,
 }
 
 /// Listener for other servers of the cluster; port 0 if it is off.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Routes {
+struct RouteListener {
     cluster_port: u16,
     tls_required: bool,
     tls_verify: bool,
@@ -53,7 +53,7 @@ struct Routes {
 /// Any other listener; port 0 if it is off.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Listener {
+struct PortListener {
     port: u16,
     tls_required: bool,
     tls_verify: bool,
@@ -61,7 +61,7 @@ struct Listener {
 
 /// Result of the check.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Finding {
+pub(super) enum SecurityFinding {
     /// Strangers are kept out.
     Shut,
     /// Strangers can enter: one line that says what to set.
@@ -70,7 +70,7 @@ pub(super) enum Finding {
     Silent(String),
 }
 
-impl Finding {
+impl SecurityFinding {
     /// Returns an error unless the cluster is shut.
     pub(super) fn require_shut(self) -> Result<(), LogError> {
         match self {
@@ -81,47 +81,51 @@ impl Finding {
 }
 
 /// Asks all servers for their settings; more than half of `servers` must reply.
-pub(super) async fn examine(
-    api: &Api,
-    config: &Config,
+pub(super) async fn examine_cluster(
+    api: &ClusterApi,
+    config: &JetStreamConfig,
     servers: usize,
-) -> Result<Finding, NoAnswer> {
+) -> Result<SecurityFinding, NoAnswerError> {
     if is_exempt(config, &api.client.server_info()) {
-        return Ok(Finding::Shut);
+        return Ok(SecurityFinding::Shut);
     }
-    let answers = api.ask_all(SETTINGS, WAIT, |answers| read(answers).len() >= servers).await?;
-    Ok(judge(&read(&answers), servers))
+    let answers = api
+        .request_all(SETTINGS_SUBJECT, REPLY_TIMEOUT, |answers| {
+            parse_replies(answers).len() >= servers
+        })
+        .await?;
+    Ok(judge_replies(&parse_replies(&answers), servers))
 }
 
 /// Returns whether the check is skipped: by configuration, or for a single development server that
 /// is reachable from this machine only.
-fn is_exempt(config: &Config, server: &ServerInfo) -> bool {
+fn is_exempt(config: &JetStreamConfig, server: &ServerInfo) -> bool {
     config.insecure_cluster || (server.cluster.is_none() && config.address.is_loopback())
 }
 
-fn read(answers: &[Bytes]) -> Vec<Answer> {
+fn parse_replies(answers: &[Bytes]) -> Vec<SecurityReply> {
     answers.iter().filter_map(|answer| serde_json::from_slice(answer).ok()).collect()
 }
 
-fn judge(answers: &[Answer], servers: usize) -> Finding {
-    for Answer { server, data } in answers {
-        if let Some(fault) = data.fault() {
-            return Finding::Open(format!("nats-server {} {fault} {REMEDY}", server.name));
+fn judge_replies(answers: &[SecurityReply], servers: usize) -> SecurityFinding {
+    for SecurityReply { server, data } in answers {
+        if let Some(fault) = data.find_fault() {
+            return SecurityFinding::Open(format!("nats-server {} {fault} {REMEDY}", server.name));
         }
     }
     // After the faults: one open server is enough, even if most servers are silent.
     if answers.len() * 2 > servers {
-        return Finding::Shut;
+        return SecurityFinding::Shut;
     }
-    Finding::Silent(format!(
-        "{} of {servers} servers told how they keep strangers out: import {SETTINGS} {REMEDY}",
+    SecurityFinding::Silent(format!(
+        "{} of {servers} servers told how they keep strangers out: import {SETTINGS_SUBJECT} {REMEDY}",
         answers.len()
     ))
 }
 
-impl Settings {
+impl ListenerSettings {
     /// Returns the first listener that admits strangers, and what to set.
-    fn fault(&self) -> Option<&'static str> {
+    fn find_fault(&self) -> Option<&'static str> {
         let Self { tls_required, cluster, gateway, leaf, websocket, mqtt } = self;
         let is_mutual = |tls_required: bool, tls_verify: bool| tls_required && tls_verify;
         // Servers first: a forged server outweighs every client permission.
@@ -157,12 +161,12 @@ impl Settings {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{Finding, judge, read};
+    use super::{SecurityFinding, judge_replies, parse_replies};
 
-    fn of_three(settings: &[Value]) -> Finding {
+    fn of_three(settings: &[Value]) -> SecurityFinding {
         let answer = |data| json!({"server": {"name": "n"}, "data": data}).to_string().into();
         let answers: Vec<_> = settings.iter().map(answer).collect();
-        judge(&read(&answers), 3)
+        judge_replies(&parse_replies(&answers), 3)
     }
 
     fn shut() -> Value {
@@ -174,7 +178,7 @@ mod tests {
 
     #[test]
     fn one_way_in_is_enough() {
-        assert_eq!(of_three(&[shut(), shut()]), Finding::Shut);
+        assert_eq!(of_three(&[shut(), shut()]), SecurityFinding::Shut);
         for (way, settings, told) in [
             ("cluster", json!({"cluster_port": 1}), "under `cluster`"),
             ("cluster", json!({"cluster_port": 1, "tls_required": true}), "under `cluster`"),
@@ -186,7 +190,7 @@ mod tests {
         ] {
             let mut open = shut();
             open[way] = settings;
-            let Finding::Open(line) = of_three(&[shut(), open.clone(), shut()]) else {
+            let SecurityFinding::Open(line) = of_three(&[shut(), open.clone(), shut()]) else {
                 panic!("{open}");
             };
             assert!(line.contains(told) && line.contains("--insecure-cluster"), "{line}");
@@ -195,7 +199,7 @@ mod tests {
 
     #[test]
     fn silence_of_most_is_told() {
-        let Finding::Silent(line) = of_three(&[shut()]) else { panic!() };
+        let SecurityFinding::Silent(line) = of_three(&[shut()]) else { panic!() };
         assert!(line.contains("1 of 3") && line.contains("PING.VARZ"), "{line}");
     }
 }

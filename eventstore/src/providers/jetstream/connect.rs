@@ -9,56 +9,56 @@ use async_nats::{
     Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerAddr, rustls,
 };
 
-use super::api::Api;
-use super::config::{Config, Login};
+use super::api::ClusterApi;
+use super::config::{JetStreamConfig, Login};
 use crate::error::LogError;
 use crate::private_files::read_private_file;
 
 /// Timeout of connecting to one server.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval of pings; a server that misses two is left.
-const PING: Duration = Duration::from_secs(5);
+const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// Maximum delay between two tries to reconnect.
-const RECONNECT: Duration = Duration::from_millis(500);
+const RECONNECT_DELAY_LIMIT: Duration = Duration::from_millis(500);
 /// Length of an NKey seed in base 32.
 const SEED_LETTERS: usize = 58;
 /// Capacity of a subscription, in messages.
-const WAITING: usize = 8192;
+const SUBSCRIPTION_MESSAGES: usize = 8192;
 
 /// Connects; afterwards the client reconnects by itself for ever.
-pub(super) async fn connect(config: &Config) -> Result<Api, LogError> {
-    connect_client(config).await.map(Api::new)
+pub(super) async fn connect_api(config: &JetStreamConfig) -> Result<ClusterApi, LogError> {
+    connect_client(config).await.map(ClusterApi::new)
 }
 
 /// Connects a client for other purposes than the log.
 ///
 /// # Errors
 /// No server can be reached, or the credentials are refused.
-pub async fn connect_client(config: &Config) -> Result<Client, LogError> {
+pub async fn connect_client(config: &JetStreamConfig) -> Result<Client, LogError> {
     let address = &config.address;
     let servers: Result<Vec<ServerAddr>, _> =
         address.servers.iter().map(|server| server.parse()).collect();
     let servers = servers
         .map_err(|error| LogError::Unavailable(format!("{address} is no address: {error}")))?;
-    let options = options(config)?;
-    options.connect(servers).await.map_err(|error| failure(config, &error))
+    let options = connect_options(config)?;
+    options.connect(servers).await.map_err(|error| connect_failure(config, &error))
 }
 
-fn options(config: &Config) -> Result<ConnectOptions, LogError> {
+fn connect_options(config: &JetStreamConfig) -> Result<ConnectOptions, LogError> {
     let address = &config.address;
     // Without this the server alone decides about encryption, and an attacker in between could
     // strip it.
     let may_be_clear = config.insecure_cluster || address.is_loopback();
     let options = ConnectOptions::new()
         .name("convergio")
-        .connection_timeout(CONNECT)
-        .ping_interval(PING)
-        .subscription_capacity(WAITING)
+        .connection_timeout(CONNECT_TIMEOUT)
+        .ping_interval(PING_INTERVAL)
+        .subscription_capacity(SUBSCRIPTION_MESSAGES)
         .require_tls(address.tls || !may_be_clear)
         .reconnect_delay_callback(|tries| {
             // 8 ms doubled per try: a restarted server is found quickly, a dead one is not flooded.
             let doubled = 1 << tries.min(6);
-            Duration::from_millis(8 * doubled).min(RECONNECT)
+            Duration::from_millis(8 * doubled).min(RECONNECT_DELAY_LIMIT)
         })
         .event_callback(|event| async move {
             match event {
@@ -109,7 +109,7 @@ fn user_seed(text: &str) -> Option<&str> {
     (is_seed && seed.bytes().all(is_base32)).then_some(seed)
 }
 
-fn failure(config: &Config, error: &ConnectError) -> LogError {
+fn connect_failure(config: &JetStreamConfig, error: &ConnectError) -> LogError {
     let address = &config.address;
     LogError::Unavailable(match error.kind() {
         ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
@@ -120,7 +120,7 @@ fn failure(config: &Config, error: &ConnectError) -> LogError {
             };
             format!("{address} refuses the credentials: {check}")
         }
-        _ if is_of_tls(error) => format!(
+        _ if is_tls_error(error) => format!(
             "{address} cannot be reached by TLS: {error}; set `tls` as in deploy/nats/server.conf, \
              and name its authority by --log-ca"
         ),
@@ -130,7 +130,7 @@ fn failure(config: &Config, error: &ConnectError) -> LogError {
 
 /// Returns whether TLS failed. A server that answers in clear text causes a read error with a TLS
 /// error as its source.
-fn is_of_tls(error: &ConnectError) -> bool {
+fn is_tls_error(error: &ConnectError) -> bool {
     let is_tls = |source: &(dyn Error + 'static)| {
         let inner = source.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         source.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>())

@@ -14,23 +14,23 @@
 //! Messages are published and read through `api` only; the follower's consumer, the creation of
 //! streams and the purge of old snapshots use the client directly.
 
+mod ack_marker;
 mod api;
 mod append;
 mod cluster_security;
 mod config;
 mod connect;
+mod durability_proof;
 mod follower;
-mod gate;
-mod inner;
+mod log_core;
 mod outbox;
 mod payloads;
 mod read;
 mod seek;
-mod shares;
+mod slot_lease;
 mod streams;
-mod wakes;
+mod wake_index;
 mod wire;
-mod witness;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -45,40 +45,40 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::commit::Commit;
 use crate::error::{AppendError, LogError};
-use crate::heads::KnownHeads;
+use crate::heads::HeadCache;
 use crate::health::ComponentHealth;
-use crate::log::{Archived, Durability, EventLog, Page, Scan};
-use crate::prepare::prepare;
-use crate::record::{Head, Position, RawRecord, Record};
+use crate::log::{ArchivedRecord, Durability, EventLog, RawScan, RecordPage};
+use crate::prepare::prepare_commit;
+use crate::record::{Position, RawRecord, Record, StreamHead};
 use crate::seal::{MasterKey, Opening};
 use crate::signature::ExportSigner;
 use crate::stream_tail::follow_stream;
 use crate::tail;
-use crate::verify::verify;
-use cluster_security::Finding;
-pub use config::{Address, Config, Layout, Login};
+use crate::verify::verify_log;
+use ack_marker::AckMarker;
+use cluster_security::SecurityFinding;
+pub use config::{ClusterAddress, JetStreamConfig, Layout, Login};
 pub use connect::connect_client;
-use follower::Follower;
-use gate::Proof;
-use inner::Inner;
-pub use shares::Shares;
-use wire::Names;
-use witness::Witness;
+use durability_proof::DurabilityProof;
+use follower::LogFollower;
+use log_core::LogCore;
+pub use slot_lease::SlotLease;
+use wire::SubjectNames;
 
 /// Maximum number of commits in progress. Others wait, and then fail with [`AppendError::Busy`].
-const UNDER_WAY: usize = 1024;
+const CONCURRENT_COMMITS: usize = 1024;
 /// Interval at which the acknowledgement marker is saved.
-const WITNESS_EVERY: Duration = Duration::from_secs(1);
+const MARKER_INTERVAL: Duration = Duration::from_secs(1);
 /// Delay before a tail reads again after a failure.
-const FOLLOW_AGAIN: Duration = Duration::from_secs(1);
+const TAIL_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Number of marker intervals between two proofs of the cluster's durability.
-const PROVE_EVERY: u64 = 15;
+const PROOF_INTERVAL_ROUNDS: u64 = 15;
 
 /// A log in a cluster, open in this process and possibly in others.
 pub struct JetStreamLog {
-    inner: Arc<Inner>,
-    follower: OnceLock<Arc<Follower>>,
-    require: Durability,
+    inner: Arc<LogCore>,
+    follower: OnceLock<Arc<LogFollower>>,
+    required_durability: Durability,
     durability: Durability,
 }
 
@@ -87,12 +87,12 @@ impl JetStreamLog {
     ///
     /// # Errors
     /// The cluster cannot be reached, refuses, or is open to strangers, or the streams exist.
-    pub async fn create(config: &Config, layout: &Layout) -> Result<(), LogError> {
-        let api = connect::connect(config).await?;
-        let names = Names::new(&config.address.name);
-        let found = cluster_security::examine(&api, config, layout.replicas).await;
-        found.map_err(streams::no_answer)?.require_shut()?;
-        streams::create(&api, &names, layout, &config.payload_key).await
+    pub async fn create_log(config: &JetStreamConfig, layout: &Layout) -> Result<(), LogError> {
+        let api = connect::connect_api(config).await?;
+        let names = SubjectNames::new(&config.address.name);
+        let found = cluster_security::examine_cluster(&api, config, layout.replicas).await;
+        found.map_err(streams::unanswered_error)?.require_shut()?;
+        streams::create_streams(&api, &names, layout, &config.payload_key).await
     }
 
     /// Opens a log whose streams exist.
@@ -101,98 +101,104 @@ impl JetStreamLog {
     /// In one line: the cluster is unreachable or refuses the credentials, a stream is missing or
     /// has wrong settings, the payload key differs, strangers can join the cluster, a server is too
     /// old, or the cluster is less durable than required.
-    pub async fn open(config: &Config) -> Result<Self, LogError> {
-        let api = connect::connect(config).await?;
-        let names = Names::new(&config.address.name);
-        let info = streams::check(&api, &names, &config.address, &config.payload_key).await?;
+    pub async fn open(config: &JetStreamConfig) -> Result<Self, LogError> {
+        let api = connect::connect_api(config).await?;
+        let names = SubjectNames::new(&config.address.name);
+        let info =
+            streams::check_streams(&api, &names, &config.address, &config.payload_key).await?;
         // Nothing is ever deleted from this stream, so fewer messages than sequence numbers mean a
         // hole.
         if info.state.messages != info.state.last_sequence {
             let missing = info.state.last_sequence.saturating_sub(info.state.messages);
             return Err(LogError::corrupt(&names.log, &format!("{missing} records are missing")));
         }
-        let servers = gate::peers(&api, &info).len();
-        let found = cluster_security::examine(&api, config, servers).await;
-        found.map_err(streams::no_answer)?.require_shut()?;
-        let proof = gate::prove(&api, &info).await?;
-        if proof.durability < config.require {
+        let servers = durability_proof::replica_peers(&api, &info).len();
+        let found = cluster_security::examine_cluster(&api, config, servers).await;
+        found.map_err(streams::unanswered_error)?.require_shut()?;
+        let proof = durability_proof::prove_durability(&api, &info).await?;
+        if proof.durability < config.required_durability {
             return Err(LogError::Unavailable(format!(
                 "{} is required, and the cluster promises {}: {}",
-                config.require.as_str(),
+                config.required_durability.as_str(),
                 proof.durability.as_str(),
                 proof.reason
             )));
         }
         let durability = proof.durability;
-        let inner = Arc::new(Inner {
+        let inner = Arc::new(LogCore {
             api,
             names,
             keys: MasterKey::new(config.payload_key),
-            heads: KnownHeads::default(),
-            witness: Witness::default(),
-            permits: Semaphore::new(UNDER_WAY),
+            heads: HeadCache::default(),
+            ack_marker: AckMarker::default(),
+            commit_permits: Semaphore::new(CONCURRENT_COMMITS),
             closed: watch::channel(false).0,
             proof: watch::channel(proof).0,
         });
-        inner.check_witness().await?;
-        tokio::spawn(keep(Arc::clone(&inner), config.clone()));
-        Ok(Self { inner, follower: OnceLock::new(), require: config.require, durability })
+        inner.check_ack_marker().await?;
+        tokio::spawn(run_maintenance(Arc::clone(&inner), config.clone()));
+        Ok(Self {
+            inner,
+            follower: OnceLock::new(),
+            required_durability: config.required_durability,
+            durability,
+        })
     }
 
     /// Takes part in the division of slots among the log's processes; `health` reports whether this
     /// process can.
-    pub fn share(&self, health: ComponentHealth) -> Shares {
-        shares::join(Arc::clone(&self.inner), health)
+    pub fn lease_slots(&self, health: ComponentHealth) -> SlotLease {
+        slot_lease::start_lease(Arc::clone(&self.inner), health)
     }
 
     /// Verifies every hash chain from its first record; returns the numbers of records and events.
     ///
     /// # Errors
     /// [`LogError::Corrupt`] names the first record that is damaged.
-    pub async fn verify(&self) -> Result<(u64, u64), LogError> {
-        let found = verify(self, false).await?;
+    pub async fn verify_chains(&self) -> Result<(u64, u64), LogError> {
+        let found = verify_log(self, false).await?;
         Ok((found.records, found.events))
     }
 
-    fn follower(&self) -> &Arc<Follower> {
-        self.follower.get_or_init(|| Follower::start(Arc::clone(&self.inner)))
+    fn follower(&self) -> &Arc<LogFollower> {
+        self.follower.get_or_init(|| LogFollower::start(Arc::clone(&self.inner)))
     }
 
     /// Returns the follower once its wake index covers everything that was acknowledged before this
     /// call.
-    async fn index(&self) -> Result<&Follower, LogError> {
+    async fn current_wake_index(&self) -> Result<&LogFollower, LogError> {
         let tail = self.inner.tail_position().await?;
         let follower = self.follower();
-        follower.reached(tail).await?;
+        follower.wait_until_applied(tail).await?;
         Ok(follower)
     }
 }
 
 /// Background task of an open log: saves the marker and renews the durability proof.
-async fn keep(inner: Arc<Inner>, config: Config) {
+async fn run_maintenance(inner: Arc<LogCore>, config: JetStreamConfig) {
     for round in 1_u64.. {
-        if inner.pause(WITNESS_EVERY).await.is_err() {
+        if inner.sleep_unless_closed(MARKER_INTERVAL).await.is_err() {
             return;
         }
-        if let Err(error) = inner.save_witness().await {
+        if let Err(error) = inner.save_ack_marker().await {
             tracing::debug!(reason = error.0, "the witness is not written this time");
         }
-        if round.is_multiple_of(PROVE_EVERY) {
-            prove_again(&inner, &config).await;
+        if round.is_multiple_of(PROOF_INTERVAL_ROUNDS) {
+            renew_proof(&inner, &config).await;
         }
     }
 }
 
 /// Proves the cluster's durability again: a server may have been restarted with other settings.
-async fn prove_again(inner: &Inner, config: &Config) {
-    let Ok(Some(info)) = inner.api.info(&inner.names.log).await else { return };
-    let servers = gate::peers(&inner.api, &info).len();
+async fn renew_proof(inner: &LogCore, config: &JetStreamConfig) {
+    let Ok(Some(info)) = inner.api.stream_info(&inner.names.log).await else { return };
+    let servers = durability_proof::replica_peers(&inner.api, &info).len();
     // Silence is tolerated here: the cluster was proven to be closed when the log was opened.
-    let proof = match cluster_security::examine(&inner.api, config, servers).await {
-        Ok(Finding::Open(reason)) => Proof::refusal(reason),
-        _ => gate::prove(&inner.api, &info)
+    let proof = match cluster_security::examine_cluster(&inner.api, config, servers).await {
+        Ok(SecurityFinding::Open(reason)) => DurabilityProof::from_refusal(reason),
+        _ => durability_proof::prove_durability(&inner.api, &info)
             .await
-            .unwrap_or_else(|error| Proof::refusal(error.to_string())),
+            .unwrap_or_else(|error| DurabilityProof::from_refusal(error.to_string())),
     };
     let known = inner.proof.send_replace(proof.clone());
     if known != proof {
@@ -210,26 +216,26 @@ impl EventLog for JetStreamLog {
 
     async fn check_writable(&self) -> Result<(), AppendError> {
         self.inner.check_open()?;
-        self.inner.check_proof(self.require)?;
+        self.inner.check_durability(self.required_durability)?;
         let failure = self.follower.get().and_then(|follower| follower.failure());
         failure.map_or(Ok(()), |failure| Err(failure.into()))
     }
 
-    async fn append(&self, commit: Commit) -> Result<Head, AppendError> {
-        let prepared = prepare(commit, &self.inner.keys)?;
-        self.inner.append(prepared, self.require).await
+    async fn append(&self, commit: Commit) -> Result<StreamHead, AppendError> {
+        let prepared = prepare_commit(commit, &self.inner.keys)?;
+        self.inner.append_commit(prepared, self.required_durability).await
     }
 
-    async fn restore(&self, archived: Archived) -> Result<Head, AppendError> {
-        self.inner.append(archived.into_prepared(), self.require).await
+    async fn restore_record(&self, archived: ArchivedRecord) -> Result<StreamHead, AppendError> {
+        self.inner.append_commit(archived.into_prepared(), self.required_durability).await
     }
 
     fn export_signer(&self) -> Option<ExportSigner> {
-        Some(ExportSigner::of(&self.inner.keys))
+        Some(ExportSigner::from_master_key(&self.inner.keys))
     }
 
-    async fn head(&self, stream: &StreamKey) -> Result<Option<Head>, LogError> {
-        self.inner.head(stream).await
+    async fn stream_head(&self, stream: &StreamKey) -> Result<Option<StreamHead>, LogError> {
+        self.inner.read_head(stream).await
     }
 
     async fn read_stream(
@@ -241,14 +247,16 @@ impl EventLog for JetStreamLog {
         self.inner.read_stream(stream, after, limit).await
     }
 
-    async fn read_all(&self, after: Position, limit: usize) -> Result<Page, LogError> {
+    async fn read_all(&self, after: Position, limit: usize) -> Result<RecordPage, LogError> {
         self.inner.read_all(after, limit).await
     }
 
-    async fn read_raw(&self, scan: Scan<'_>, limit: usize) -> Result<Vec<RawRecord>, LogError> {
+    async fn read_raw(&self, scan: RawScan<'_>, limit: usize) -> Result<Vec<RawRecord>, LogError> {
         match scan {
-            Scan::All(after) => self.inner.all_raw(after, limit).await,
-            Scan::Stream(stream, after) => self.inner.stream_raw(stream, after, limit).await,
+            RawScan::All(after) => self.inner.read_all_raw(after, limit).await,
+            RawScan::Stream(stream, after) => {
+                self.inner.read_stream_raw(stream, after, limit).await
+            }
         }
     }
 
@@ -258,35 +266,35 @@ impl EventLog for JetStreamLog {
         after: Seq,
     ) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
         let follower = Arc::clone(self.follower());
-        let Some(live) = follower.subscribe_to(stream) else { return failure(follower) };
+        let Some(live) = follower.subscribe_stream(stream) else { return failure_stream(follower) };
         let (inner, stream) = (Arc::clone(&self.inner), stream.clone());
         let read = Box::new(move |after, limit| {
             let (inner, stream) = (Arc::clone(&inner), stream.clone());
-            let page = async move { read_patiently(&inner, &stream, after, limit).await };
+            let page = async move { read_stream_retrying(&inner, &stream, after, limit).await };
             Box::pin(page) as BoxFuture<'static, _>
         });
-        follow_stream(read, live, after).chain(failure(follower)).boxed()
+        follow_stream(read, live, after).chain(failure_stream(follower)).boxed()
     }
 
-    fn tail(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
+    fn tail_all(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
         let follower = Arc::clone(self.follower());
-        let failure = failure(Arc::clone(&follower));
+        let failure = failure_stream(Arc::clone(&follower));
         let Some(live) = follower.subscribe() else { return failure };
         let inner = Arc::clone(&self.inner);
         let read = Arc::new(move |after, limit| {
             let (inner, follower) = (Arc::clone(&inner), Arc::clone(&follower));
-            let page = async move { read_up_to(&inner, &follower, after, limit).await };
+            let page = async move { read_page_retrying(&inner, &follower, after, limit).await };
             Box::pin(page) as BoxFuture<'static, _>
         });
-        tail::follow(read, live, after).chain(failure).boxed()
+        tail::follow_log(read, live, after).chain(failure).boxed()
     }
 
-    async fn opening(
+    async fn open_payload(
         &self,
         stream: &StreamKey,
         reference: PayloadRef,
     ) -> Result<Option<Opening>, LogError> {
-        self.inner.opening(stream, reference).await
+        self.inner.open_payload(stream, reference).await
     }
 
     async fn erase_payload(
@@ -297,19 +305,19 @@ impl EventLog for JetStreamLog {
         self.inner.erase_payload(stream, reference).await
     }
 
-    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError> {
-        Ok(self.index().await?.due(now, limit))
+    async fn due_streams(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError> {
+        Ok(self.current_wake_index().await?.due_streams(now, limit))
     }
 
-    async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, LogError> {
-        Ok(self.index().await?.next_due(now))
+    async fn next_due_time(&self, now: Timestamp) -> Result<Option<Timestamp>, LogError> {
+        Ok(self.current_wake_index().await?.next_due_time(now))
     }
 
     async fn close(&self) -> Result<(), LogError> {
         if self.inner.closed.send_replace(true) {
             return Ok(());
         }
-        if let Err(error) = self.inner.save_witness().await {
+        if let Err(error) = self.inner.save_ack_marker().await {
             tracing::debug!(reason = error.0, "the witness is not written");
         }
         // The client closes its connection when its last clone is dropped.
@@ -319,13 +327,13 @@ impl EventLog for JetStreamLog {
 }
 
 /// Ends a tail with the failure of its follower, if that has failed.
-fn failure(follower: Arc<Follower>) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
+fn failure_stream(follower: Arc<LogFollower>) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
     stream::iter(std::iter::from_fn(move || follower.failure()).take(1)).map(Err).boxed()
 }
 
 /// Reads a stream for a tail, which outlives every outage: an unavailable log is read again.
-async fn read_patiently(
-    inner: &Inner,
+async fn read_stream_retrying(
+    inner: &LogCore,
     stream: &StreamKey,
     after: Seq,
     limit: usize,
@@ -334,7 +342,7 @@ async fn read_patiently(
         match inner.read_stream(stream, after, limit).await {
             Err(LogError::Unavailable(reason)) => {
                 tracing::warn!(reason, "a stream of the log cannot be followed for now");
-                inner.pause(FOLLOW_AGAIN).await?;
+                inner.sleep_unless_closed(TAIL_RETRY_DELAY).await?;
             }
             records => return records,
         }
@@ -344,16 +352,17 @@ async fn read_patiently(
 /// Reads a page for a tail, which outlives every outage. The page holds at least the records that
 /// the follower has passed on: it may receive a record a moment before the leader that is read from
 /// has applied it.
-async fn read_up_to(
-    inner: &Inner,
-    follower: &Follower,
+async fn read_page_retrying(
+    inner: &LogCore,
+    follower: &LogFollower,
     after: Position,
     limit: usize,
-) -> Result<Page, LogError> {
+) -> Result<RecordPage, LogError> {
     loop {
         // Reading up to the follower's position first makes the page at least as new as its feed.
-        let given = follower.applied();
-        let there = if given > after { inner.leaders(given).await.map(drop) } else { Ok(()) };
+        let given = follower.applied_position();
+        let there =
+            if given > after { inner.message_from_leader(given).await.map(drop) } else { Ok(()) };
         let page = match there {
             Ok(()) => inner.read_all(after, limit).await,
             Err(error) => Err(error),
@@ -361,7 +370,7 @@ async fn read_up_to(
         match page {
             Err(LogError::Unavailable(reason)) => {
                 tracing::warn!(reason, "the log cannot be followed for now");
-                inner.pause(FOLLOW_AGAIN).await?;
+                inner.sleep_unless_closed(TAIL_RETRY_DELAY).await?;
             }
             page => return page,
         }

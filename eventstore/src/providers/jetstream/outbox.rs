@@ -10,47 +10,47 @@ use async_nats::{Message, Subject};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 
-use super::api::ANSWER;
+use super::api::ANSWER_TIMEOUT;
 
 /// Capacity of the queue; further writers wait (back-pressure).
-const WAITING: usize = 1024;
+const QUEUED_REQUESTS: usize = 1024;
 
 /// Reply of the broker, or the error of sending; `None` if no reply came in time.
-pub(super) type Answer = Option<Result<Message, RequestError>>;
+pub(super) type RequestAnswer = Option<Result<Message, RequestError>>;
 
 /// A publish in the queue.
-struct Letter {
+struct QueuedRequest {
     subject: Subject,
     request: Request,
-    answer: oneshot::Sender<Answer>,
+    answer: oneshot::Sender<RequestAnswer>,
 }
 
 /// Sending end of the queue of publishes.
 #[derive(Clone)]
-pub(super) struct Outbox(mpsc::Sender<Letter>);
+pub(super) struct Outbox(mpsc::Sender<QueuedRequest>);
 
 impl Outbox {
     /// Starts the sending task, which ends with the last clone.
     pub(super) fn start(client: Client) -> Self {
-        let (letters, waiting) = mpsc::channel(WAITING);
-        tokio::spawn(send(client, waiting));
+        let (letters, waiting) = mpsc::channel(QUEUED_REQUESTS);
+        tokio::spawn(send_queued(client, waiting));
         Self(letters)
     }
 
     /// Sends a request; `None` if it is not answered in time. The message is sent even if the
     /// caller is cancelled.
-    pub(super) async fn ask(&self, subject: Subject, request: Request) -> Answer {
+    pub(super) async fn send_request(&self, subject: Subject, request: Request) -> RequestAnswer {
         let (answer, answered) = oneshot::channel();
-        self.0.send(Letter { subject, request, answer }).await.ok()?;
+        self.0.send(QueuedRequest { subject, request, answer }).await.ok()?;
         answered.await.ok()?
     }
 }
 
-async fn send(client: Client, mut waiting: mpsc::Receiver<Letter>) {
+async fn send_queued(client: Client, mut waiting: mpsc::Receiver<QueuedRequest>) {
     let (mut letters, mut sent) = (Vec::new(), FuturesUnordered::new());
     loop {
         tokio::select! {
-            count = waiting.recv_many(&mut letters, WAITING) => {
+            count = waiting.recv_many(&mut letters, QUEUED_REQUESTS) => {
                 if count == 0 {
                     break;
                 }
@@ -59,7 +59,7 @@ async fn send(client: Client, mut waiting: mpsc::Receiver<Letter>) {
                 while let Ok(letter) = waiting.try_recv() {
                     letters.push(letter);
                 }
-                sent.extend(letters.drain(..).map(|letter| deliver(&client, letter)));
+                sent.extend(letters.drain(..).map(|letter| deliver_request(&client, letter)));
             }
             Some(()) = sent.next() => {}
         }
@@ -68,9 +68,9 @@ async fn send(client: Client, mut waiting: mpsc::Receiver<Letter>) {
     while sent.next().await.is_some() {}
 }
 
-async fn deliver(client: &Client, letter: Letter) {
-    let Letter { subject, request, answer } = letter;
-    let asked = tokio::time::timeout(ANSWER, client.send_request(subject, request)).await;
+async fn deliver_request(client: &Client, letter: QueuedRequest) {
+    let QueuedRequest { subject, request, answer } = letter;
+    let asked = tokio::time::timeout(ANSWER_TIMEOUT, client.send_request(subject, request)).await;
     // The writer may have been cancelled; its message is out all the same.
     let _left = answer.send(asked.ok());
 }

@@ -10,23 +10,26 @@ use convergio_domain::stream::{Seq, StreamKey};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
-use super::api::Published;
-use super::inner::{Inner, PATIENCE, Waits};
+use super::api::PublishOutcome;
+use super::log_core::{Backoff, LogCore, RETRY_TIMEOUT};
 use super::wire::PayloadPlace;
+use crate::dedup::PayloadAssembly;
 use crate::error::{AppendError, LogError};
-use crate::prepare::Prepared;
+use crate::prepare::PreparedCommit;
 use crate::record::{PayloadMeta, Record};
-use crate::reuse::Assembly;
-use crate::seal::{Opening, Own, PayloadKeys, open};
+use crate::seal::{Opening, PayloadKeys, StoredPart, open_part};
 
 /// Bytes of one piece; messages are limited to 1 MiB.
-const PIECE: usize = 512 << 10;
+const PIECE_BYTES: usize = 512 << 10;
 /// Pieces of one commit that are stored concurrently.
-const AT_ONCE: usize = 8;
+const CONCURRENT_PIECES: usize = 8;
 
-impl Inner {
+impl LogCore {
     /// Stores the payloads of a commit; returns the sequence numbers of the new pieces.
-    pub(super) async fn put_payloads(&self, prepared: &Prepared) -> Result<Vec<u64>, AppendError> {
+    pub(super) async fn put_payloads(
+        &self,
+        prepared: &PreparedCommit,
+    ) -> Result<Vec<u64>, AppendError> {
         let mut pieces = Vec::new();
         let sealed = prepared.sealed.iter().zip(&prepared.body.payloads);
         for (index, (bytes, meta)) in (0_u16..).zip(sealed) {
@@ -38,16 +41,16 @@ impl Inner {
             };
             if bytes.is_empty() {
                 // Erased before it was archived: the empty message marks it as erased, not as lost.
-                pieces.push((self.names.payload(&place, 0), Bytes::new()));
+                pieces.push((self.names.payload_subject(&place, 0), Bytes::new()));
             }
-            for (number, piece) in bytes.chunks(PIECE).enumerate() {
-                let subject = self.names.payload(&place, number);
+            for (number, piece) in bytes.chunks(PIECE_BYTES).enumerate() {
+                let subject = self.names.payload_subject(&place, number);
                 pieces.push((subject, Bytes::copy_from_slice(piece)));
             }
         }
         let stored = stream::iter(pieces)
             .map(|(subject, piece)| self.put_piece(subject, piece, 0))
-            .buffer_unordered(AT_ONCE);
+            .buffer_unordered(CONCURRENT_PIECES);
         let stored: Vec<Option<u64>> = stored.try_collect().await?;
         Ok(stored.into_iter().flatten().collect())
     }
@@ -61,22 +64,22 @@ impl Inner {
         expected: u64,
     ) -> Result<Option<u64>, AppendError> {
         let stream = &self.names.payloads;
-        let until = Instant::now() + PATIENCE;
-        let mut waits = Waits::default();
+        let deadline = Instant::now() + RETRY_TIMEOUT;
+        let mut waits = Backoff::default();
         loop {
-            match self.api.publish(stream, &subject, Some(expected), piece.clone()).await {
-                Published::Stored { sequence } => return Ok(Some(sequence)),
+            match self.api.publish_message(stream, &subject, Some(expected), piece.clone()).await {
+                PublishOutcome::Stored { sequence } => return Ok(Some(sequence)),
                 // The subject is taken: by an earlier try with the same bytes, or by an erasure.
-                Published::WrongVersion => return Ok(None),
-                Published::Full => return Err(AppendError::Full),
-                Published::Refused(reason) => return Err(AppendError::Unavailable(reason)),
-                Published::NotNow(reason) | Published::Unknown(reason) => {
-                    if Instant::now() >= until {
+                PublishOutcome::WrongVersion => return Ok(None),
+                PublishOutcome::Full => return Err(AppendError::Full),
+                PublishOutcome::Refused(reason) => return Err(AppendError::Unavailable(reason)),
+                PublishOutcome::NotNow(reason) | PublishOutcome::Unknown(reason) => {
+                    if Instant::now() >= deadline {
                         return Err(AppendError::Unavailable(reason));
                     }
                 }
             }
-            self.pause(waits.next()).await?;
+            self.sleep_unless_closed(waits.next_delay()).await?;
         }
     }
 
@@ -84,32 +87,36 @@ impl Inner {
     /// encrypted and unused.
     pub(super) async fn drop_pieces(&self, pieces: Vec<u64>) {
         for sequence in pieces {
-            if let Err(error) = self.api.erase(&self.names.payloads, sequence).await {
+            if let Err(error) = self.api.erase_message(&self.names.payloads, sequence).await {
                 tracing::debug!(sequence, error = error.0, "an unused payload stays");
             }
         }
     }
 
     /// Opens a payload, assembling it from the payloads that it is a delta of.
-    pub(super) async fn opening(
+    pub(super) async fn open_payload(
         &self,
         stream: &StreamKey,
         reference: PayloadRef,
     ) -> Result<Option<Opening>, LogError> {
-        let mut assembly = Assembly::new(reference);
-        while let Some(wanted) = assembly.wants() {
-            let Some((meta, own)) = self.stored(stream, wanted).await? else { return Ok(None) };
-            assembly.add(meta, own)?;
+        let mut assembly = PayloadAssembly::new(reference);
+        while let Some(wanted) = assembly.next_wanted() {
+            let Some((meta, own)) = self.read_stored_part(stream, wanted).await? else {
+                return Ok(None);
+            };
+            assembly.add_stored(meta, own)?;
         }
-        assembly.finish(&self.keys.key(&stream.tenant)?, stream).map(Some)
+        assembly.into_opening(&self.keys.tenant_key(&stream.tenant)?, stream).map(Some)
     }
 
-    async fn stored(
+    async fn read_stored_part(
         &self,
         stream: &StreamKey,
         reference: PayloadRef,
-    ) -> Result<Option<(PayloadMeta, Own)>, LogError> {
-        let Some((record, meta)) = self.named(stream, reference).await? else { return Ok(None) };
+    ) -> Result<Option<(PayloadMeta, StoredPart)>, LogError> {
+        let Some((record, meta)) = self.find_payload_record(stream, reference).await? else {
+            return Ok(None);
+        };
         let place = PayloadPlace {
             stream,
             commit: record.body.commit,
@@ -118,8 +125,10 @@ impl Inner {
         };
         let mut sealed = BytesMut::new();
         for number in 0.. {
-            let subject = self.names.payload(&place, number);
-            let piece = self.patiently(|| self.api.last(&self.names.payloads, &subject)).await?;
+            let subject = self.names.payload_subject(&place, number);
+            let piece = self
+                .retry_until_answered(|| self.api.last_message(&self.names.payloads, &subject))
+                .await?;
             let Some(piece) = piece else { break };
             if piece.payload.is_empty() {
                 return Ok(None);
@@ -127,20 +136,20 @@ impl Inner {
             sealed.extend_from_slice(&piece.payload);
             // Only the last piece is shorter than the maximum; one of exactly that length is
             // followed by a read that finds nothing.
-            if piece.payload.len() < PIECE {
+            if piece.payload.len() < PIECE_BYTES {
                 break;
             }
         }
         if sealed.is_empty() {
             return Err(LogError::missing_payload(stream, reference));
         }
-        let key = self.keys.key(&stream.tenant)?;
-        let own = open(&key, stream, reference, &sealed, &meta.commitment, meta.bytes)?;
+        let key = self.keys.tenant_key(&stream.tenant)?;
+        let own = open_part(&key, stream, reference, &sealed, &meta.commitment, meta.bytes)?;
         Ok(Some((meta, own)))
     }
 
     /// Finds the record of a payload reference, and the payload's metadata.
-    async fn named(
+    async fn find_payload_record(
         &self,
         stream: &StreamKey,
         reference: PayloadRef,
@@ -159,7 +168,9 @@ impl Inner {
         stream: &StreamKey,
         reference: PayloadRef,
     ) -> Result<bool, AppendError> {
-        let Some((record, meta)) = self.named(stream, reference).await? else { return Ok(false) };
+        let Some((record, meta)) = self.find_payload_record(stream, reference).await? else {
+            return Ok(false);
+        };
         let place = PayloadPlace {
             stream,
             commit: record.body.commit,
@@ -169,8 +180,9 @@ impl Inner {
         let payloads = &self.names.payloads;
         let mut erased = false;
         for number in 0.. {
-            let subject = self.names.payload(&place, number);
-            let last = self.patiently(|| self.api.last(payloads, &subject)).await?;
+            let subject = self.names.payload_subject(&place, number);
+            let last =
+                self.retry_until_answered(|| self.api.last_message(payloads, &subject)).await?;
             let Some(last) = last else { break };
             // The empty message first: a delayed retry of the store must find the subject taken.
             if !last.payload.is_empty() {
@@ -186,11 +198,15 @@ impl Inner {
         let payloads = &self.names.payloads;
         let (mut erased, mut from) = (false, 1);
         loop {
-            let next = self.patiently(|| self.api.next(payloads, subject, from)).await?;
+            let next = self
+                .retry_until_answered(|| self.api.next_message(payloads, subject, from))
+                .await?;
             let Some(next) = next else { return Ok(erased) };
             from = next.sequence + 1;
             if !next.payload.is_empty() {
-                erased |= self.patiently(|| self.api.erase(payloads, next.sequence)).await?;
+                erased |= self
+                    .retry_until_answered(|| self.api.erase_message(payloads, next.sequence))
+                    .await?;
             }
         }
     }

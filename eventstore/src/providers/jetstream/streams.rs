@@ -4,11 +4,11 @@ use async_nats::jetstream::stream::{
     Config as StreamConfig, DiscardPolicy, Info, RetentionPolicy, StorageType,
 };
 
-use super::api::{Api, NoAnswer};
-use super::config::{Address, Layout};
-use super::wire::Names;
+use super::api::{ClusterApi, NoAnswerError};
+use super::config::{ClusterAddress, Layout};
+use super::wire::SubjectNames;
 use crate::error::LogError;
-use crate::seal::hex;
+use crate::seal::to_hex;
 
 /// Number of tries to read a stream's settings.
 const INFO_TRIES: usize = 4;
@@ -16,29 +16,29 @@ const INFO_TRIES: usize = 4;
 const MESSAGE_BYTES: i32 = 1 << 20;
 /// Maximum bytes of derived data.
 const DERIVED_BYTES: u64 = 256 << 20;
-const KEY: &str = "cvg-payload-key";
-const FORMAT: &str = "cvg-format";
+const KEY_METADATA: &str = "cvg-payload-key";
+const FORMAT_METADATA: &str = "cvg-format";
 /// Version of subjects, headers, bodies and sealed payloads.
 const FORMAT_VERSION: &str = "3";
 /// Earlier versions that can be read.
-const FORMATS_BEFORE: [&str; 2] = ["1", "2"];
+const EARLIER_FORMATS: [&str; 2] = ["1", "2"];
 
-pub(super) fn no_answer(error: NoAnswer) -> LogError {
+pub(super) fn unanswered_error(error: NoAnswerError) -> LogError {
     LogError::Unavailable(error.0)
 }
 
 /// Creates the streams of a new log.
-pub(super) async fn create(
-    api: &Api,
-    names: &Names,
+pub(super) async fn create_streams(
+    api: &ClusterApi,
+    names: &SubjectNames,
     layout: &Layout,
     key: &[u8; 32],
 ) -> Result<(), LogError> {
     let refuse = |reason: String| Err(LogError::Unavailable(reason));
-    if api.info(&names.log).await.map_err(no_answer)?.is_some() {
+    if api.stream_info(&names.log).await.map_err(unanswered_error)?.is_some() {
         return refuse(format!("the stream {} exists already", names.log));
     }
-    let payloads = api.info(&names.payloads).await.map_err(no_answer)?;
+    let payloads = api.stream_info(&names.payloads).await.map_err(unanswered_error)?;
     if payloads.is_some_and(|info| info.state.messages > 0) {
         let (log, payloads) = (&names.log, &names.payloads);
         return refuse(format!("{payloads} has payloads and {log} is gone: restore the log"));
@@ -55,9 +55,12 @@ pub(super) async fn create(
             max_bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
             // Only the newest message of a derived subject counts.
             max_messages_per_subject: if name == &names.derived { 1 } else { -1 },
-            metadata: [(KEY.into(), fingerprint(key)), (FORMAT.into(), FORMAT_VERSION.into())]
-                .into(),
-            ..config(name, subject, layout.replicas)
+            metadata: [
+                (KEY_METADATA.into(), key_fingerprint(key)),
+                (FORMAT_METADATA.into(), FORMAT_VERSION.into()),
+            ]
+            .into(),
+            ..stream_config(name, subject, layout.replicas)
         };
         let created = api.context.create_stream(config).await;
         created.map_err(|error| {
@@ -67,7 +70,7 @@ pub(super) async fn create(
     Ok(())
 }
 
-fn config(name: &str, subject: String, replicas: usize) -> StreamConfig {
+fn stream_config(name: &str, subject: String, replicas: usize) -> StreamConfig {
     StreamConfig {
         name: name.to_owned(),
         subjects: vec![subject],
@@ -82,12 +85,15 @@ fn config(name: &str, subject: String, replicas: usize) -> StreamConfig {
 }
 
 /// Reads a stream's settings with retries: while the servers elect a leader nobody replies.
-async fn patient_info(api: &Api, stream: &str) -> Result<Option<Info>, NoAnswer> {
-    let mut answer = api.info(stream).await;
+async fn stream_info_retrying(
+    api: &ClusterApi,
+    stream: &str,
+) -> Result<Option<Info>, NoAnswerError> {
+    let mut answer = api.stream_info(stream).await;
     for _ in 1..INFO_TRIES {
         match &answer {
             Err(error) if error.0.contains("timed out") && api.is_connected() => {
-                answer = api.info(stream).await;
+                answer = api.stream_info(stream).await;
             }
             _ => break,
         }
@@ -96,20 +102,21 @@ async fn patient_info(api: &Api, stream: &str) -> Result<Option<Info>, NoAnswer>
 }
 
 /// Returns the settings of the log's stream, if all streams exist and are set as they must be.
-pub(super) async fn check(
-    api: &Api,
-    names: &Names,
-    address: &Address,
+pub(super) async fn check_streams(
+    api: &ClusterApi,
+    names: &SubjectNames,
+    address: &ClusterAddress,
     key: &[u8; 32],
 ) -> Result<Info, LogError> {
     let mut found = Vec::new();
     for stream in [&names.payloads, &names.derived, &names.log] {
-        let info = patient_info(api, stream).await.map_err(|error| match api.is_connected() {
-            true => {
-                LogError::Unavailable(format!("{address} has no JetStream for us: {}", error.0))
-            }
-            false => no_answer(error),
-        })?;
+        let info =
+            stream_info_retrying(api, stream).await.map_err(|error| match api.is_connected() {
+                true => {
+                    LogError::Unavailable(format!("{address} has no JetStream for us: {}", error.0))
+                }
+                false => unanswered_error(error),
+            })?;
         let missing = || {
             LogError::Unavailable(format!(
                 "the stream {stream} does not exist on {address}: \
@@ -117,8 +124,8 @@ pub(super) async fn check(
             ))
         };
         let info = info.ok_or_else(missing)?;
-        settings(&info, key)?;
-        found.push(raised(api, info).await?);
+        check_settings(&info, key)?;
+        found.push(raise_format(api, info).await?);
     }
     // The log's stream was checked last.
     found.pop().ok_or_else(|| LogError::Unavailable("no stream".into()))
@@ -126,9 +133,9 @@ pub(super) async fn check(
 
 /// Marks a stream of an earlier format as one of this format, so that an older program refuses to
 /// open the log instead of misreading new messages.
-async fn raised(api: &Api, info: Info) -> Result<Info, LogError> {
+async fn raise_format(api: &ClusterApi, info: Info) -> Result<Info, LogError> {
     let mut config = info.config.clone();
-    let known = config.metadata.insert(FORMAT.into(), FORMAT_VERSION.into());
+    let known = config.metadata.insert(FORMAT_METADATA.into(), FORMAT_VERSION.into());
     if known.as_deref() == Some(FORMAT_VERSION) {
         return Ok(info);
     }
@@ -142,7 +149,7 @@ async fn raised(api: &Api, info: Info) -> Result<Info, LogError> {
 }
 
 /// Refuses settings under which an acknowledged record could be lost or a payload not be read.
-fn settings(info: &Info, key: &[u8; 32]) -> Result<(), LogError> {
+fn check_settings(info: &Info, key: &[u8; 32]) -> Result<(), LogError> {
     let config = &info.config;
     let wrong =
         |what: &str| Err(LogError::Unavailable(format!("the stream {} {what}", config.name)));
@@ -155,18 +162,18 @@ fn settings(info: &Info, key: &[u8; 32]) -> Result<(), LogError> {
     if config.retention != RetentionPolicy::Limits || config.no_ack {
         return wrong("must have retention=limits and acknowledge");
     }
-    let format = config.metadata.get(FORMAT).map(String::as_str);
-    let is_known = |known| known == FORMAT_VERSION || FORMATS_BEFORE.contains(&known);
+    let format = config.metadata.get(FORMAT_METADATA).map(String::as_str);
+    let is_known = |known| known == FORMAT_VERSION || EARLIER_FORMATS.contains(&known);
     if !format.is_some_and(is_known) {
         return wrong("is not a convergio log of format 1 to 3: use the program that wrote it");
     }
-    if config.metadata.get(KEY).is_none_or(|known| *known != fingerprint(key)) {
+    if config.metadata.get(KEY_METADATA).is_none_or(|known| *known != key_fingerprint(key)) {
         return wrong("was made with another payload key: use the same payload.key everywhere");
     }
     Ok(())
 }
 
 /// Returns a public fingerprint of a payload key.
-fn fingerprint(key: &[u8; 32]) -> String {
-    hex(&blake3::derive_key("convergio payload key fingerprint v1", key)[..16])
+fn key_fingerprint(key: &[u8; 32]) -> String {
+    to_hex(&blake3::derive_key("convergio payload key fingerprint v1", key)[..16])
 }

@@ -25,20 +25,20 @@ use convergio_domain::time::Timestamp;
 use uuid::Uuid;
 
 use crate::error::LogError;
-use crate::prepare::Prepared;
-use crate::record::{Body, Hash, Position, Record, chain};
+use crate::prepare::PreparedCommit;
+use crate::record::{Hash, Position, Record, RecordBody, chain_hash};
 
 /// Headers of messages of form 1.
-const HASH: &str = "Cvg-Hash";
-const PREVIOUS: &str = "Cvg-Prev";
-const WAKE: &str = "Cvg-Wake";
+const HASH_HEADER: &str = "Cvg-Hash";
+const PREVIOUS_HASH_HEADER: &str = "Cvg-Prev";
+const WAKE_HEADER: &str = "Cvg-Wake";
 /// First byte of a message of form 2, and the offset of its canonical body.
-const FORM: u8 = 2;
-const CANONICAL: usize = 74;
+const FORM_2: u8 = 2;
+const CANONICAL_OFFSET: usize = 74;
 
 /// Names of a log's JetStream streams and subjects.
 #[derive(Debug, Clone)]
-pub(super) struct Names {
+pub(super) struct SubjectNames {
     /// Stream of records.
     pub(super) log: String,
     /// Stream of sealed payloads.
@@ -48,7 +48,7 @@ pub(super) struct Names {
     prefix: String,
 }
 
-impl Names {
+impl SubjectNames {
     pub(super) fn new(name: &str) -> Self {
         Self {
             log: format!("{name}_LOG"),
@@ -74,14 +74,14 @@ impl Names {
     }
 
     /// Returns the subject of a stream, on which the broker compares the expected version.
-    pub(super) fn records(&self, stream: &StreamKey) -> String {
+    pub(super) fn record_subject(&self, stream: &StreamKey) -> String {
         let StreamKey { tenant, kind, id } = stream;
         format!("{}.log.{tenant}.{}.{id}", self.prefix, kind.as_str())
     }
 
     /// Returns the subject of a piece of a payload. It holds the commit's id and the commitment, so
     /// that rivals never overwrite each other.
-    pub(super) fn payload(&self, place: &PayloadPlace<'_>, piece: usize) -> String {
+    pub(super) fn payload_subject(&self, place: &PayloadPlace<'_>, piece: usize) -> String {
         let PayloadPlace { stream, commit, index, commitment } = place;
         let StreamKey { tenant, kind, id } = stream;
         let tag = commitment.get(..16).unwrap_or(commitment);
@@ -91,15 +91,15 @@ impl Names {
     }
 
     /// Returns the subject of derived data.
-    pub(super) fn derived(&self, what: &str) -> String {
+    pub(super) fn derived_subject(&self, what: &str) -> String {
         format!("{}.derived.{what}", self.prefix)
     }
 
-    fn stream_of(&self, subject: &str) -> Option<StreamKey> {
+    fn stream_from_subject(&self, subject: &str) -> Option<StreamKey> {
         let rest = subject.strip_prefix(self.prefix.as_str())?.strip_prefix(".log.")?;
         let (tenant, name) = rest.split_once('.')?;
         let tenant: TenantId = tenant.parse().ok()?;
-        StreamKey::parse(tenant, &name.replacen('.', "/", 1)).ok()
+        StreamKey::parse_name(tenant, &name.replacen('.', "/", 1)).ok()
     }
 }
 
@@ -112,7 +112,7 @@ pub(super) struct PayloadPlace<'a> {
 }
 
 /// The fields of a message: those that are not hashed, and the canonical body.
-struct Parts {
+struct MessageParts {
     wake: Wake,
     hash: Hash,
     prev_hash: Hash,
@@ -120,15 +120,15 @@ struct Parts {
 }
 
 /// Encodes a commit as the body of a message.
-pub(super) fn body(prepared: &Prepared) -> Bytes {
+pub(super) fn encode_body(prepared: &PreparedCommit) -> Bytes {
     let (kind, due) = match prepared.wake {
         Wake::Done => (0, 0),
         Wake::Parked => (1, 0),
         Wake::Now => (2, 0),
         Wake::At(due) => (3, due.0),
     };
-    let mut body = Vec::with_capacity(CANONICAL + prepared.canonical.len());
-    body.extend_from_slice(&[FORM, kind]);
+    let mut body = Vec::with_capacity(CANONICAL_OFFSET + prepared.canonical.len());
+    body.extend_from_slice(&[FORM_2, kind]);
     body.extend_from_slice(&due.to_be_bytes());
     body.extend_from_slice(&prepared.hash);
     body.extend_from_slice(&prepared.prev_hash);
@@ -137,17 +137,17 @@ pub(super) fn body(prepared: &Prepared) -> Bytes {
 }
 
 /// Returns the canonical bytes of a message that was decoded successfully.
-pub(super) fn canonical(message: &StreamMessage) -> Bytes {
+pub(super) fn canonical_body(message: &StreamMessage) -> Bytes {
     match message.payload.first() {
-        Some(&FORM) => message.payload.slice(CANONICAL.min(message.payload.len())..),
+        Some(&FORM_2) => message.payload.slice(CANONICAL_OFFSET.min(message.payload.len())..),
         _ => message.payload.clone(),
     }
 }
 
 /// Splits a message of either form; the error says what is wrong with it.
-fn parts(message: &StreamMessage) -> Result<Parts, &'static str> {
+fn split_message(message: &StreamMessage) -> Result<MessageParts, &'static str> {
     match message.payload.first() {
-        Some(&FORM) => {
+        Some(&FORM_2) => {
             read_form_2(&message.payload).ok_or("what stands before the body is not right")
         }
         Some(b'{') => read_form_1(message),
@@ -155,8 +155,8 @@ fn parts(message: &StreamMessage) -> Result<Parts, &'static str> {
     }
 }
 
-fn read_form_2(payload: &Bytes) -> Option<Parts> {
-    let (head, _) = payload.split_first_chunk::<CANONICAL>()?;
+fn read_form_2(payload: &Bytes) -> Option<MessageParts> {
+    let (head, _) = payload.split_first_chunk::<CANONICAL_OFFSET>()?;
     let due = i64::from_be_bytes(head[2..10].try_into().ok()?);
     let wake = match (head[1], due) {
         (0, 0) => Wake::Done,
@@ -166,38 +166,43 @@ fn read_form_2(payload: &Bytes) -> Option<Parts> {
         _ => return None,
     };
     let (hash, prev_hash) = (head[10..42].try_into().ok()?, head[42..].try_into().ok()?);
-    Some(Parts { wake, hash, prev_hash, canonical: payload.slice(CANONICAL..) })
+    Some(MessageParts { wake, hash, prev_hash, canonical: payload.slice(CANONICAL_OFFSET..) })
 }
 
-fn read_form_1(message: &StreamMessage) -> Result<Parts, &'static str> {
+fn read_form_1(message: &StreamMessage) -> Result<MessageParts, &'static str> {
     let header = |name: &str| message.headers.get(name).map(|value| value.as_str());
     let hash_of = |name| {
-        let hash = header(name).and_then(unhex);
+        let hash = header(name).and_then(parse_hash);
         hash.ok_or("the header of a hash is missing or not one")
     };
-    let wake = header(WAKE).and_then(read_wake);
+    let wake = header(WAKE_HEADER).and_then(read_wake);
     let wake = wake.ok_or("the header of the wake is missing or not one")?;
-    let (hash, prev_hash) = (hash_of(HASH)?, hash_of(PREVIOUS)?);
-    Ok(Parts { wake, hash, prev_hash, canonical: message.payload.clone() })
+    let (hash, prev_hash) = (hash_of(HASH_HEADER)?, hash_of(PREVIOUS_HASH_HEADER)?);
+    Ok(MessageParts { wake, hash, prev_hash, canonical: message.payload.clone() })
 }
 
 /// Decodes a message to a record, with the wake that was committed with it. The hash and the
 /// subject are checked.
-pub(super) fn read(names: &Names, message: &StreamMessage) -> Result<(Record, Wake), LogError> {
+pub(super) fn decode_message(
+    names: &SubjectNames,
+    message: &StreamMessage,
+) -> Result<(Record, Wake), LogError> {
     let at = format!("{} {}", names.log, message.sequence);
     let corrupt = |reason: &str| LogError::corrupt(&at, reason);
-    let stream =
-        names.stream_of(&message.subject).ok_or_else(|| corrupt("the subject is no stream"))?;
-    let Parts { wake, hash, prev_hash, canonical } = parts(message).map_err(corrupt)?;
-    if chain(&prev_hash, &canonical) != hash {
+    let stream = names
+        .stream_from_subject(&message.subject)
+        .ok_or_else(|| corrupt("the subject is no stream"))?;
+    let MessageParts { wake, hash, prev_hash, canonical } =
+        split_message(message).map_err(corrupt)?;
+    if chain_hash(&prev_hash, &canonical) != hash {
         return Err(corrupt("the hash is not that of the body"));
     }
-    let body = Body::decode(&canonical).map_err(|error| match error {
+    let body = RecordBody::from_canonical_json(&canonical).map_err(|error| match error {
         LogError::Corrupt { reason, .. } => corrupt(&reason),
         other => other,
     })?;
     // A valid record under the subject of another stream has been moved.
-    if body.tenant != stream.tenant || body.stream != stream.name() {
+    if body.tenant != stream.tenant || body.stream != stream.stream_name() {
         return Err(corrupt("the body belongs to another stream"));
     }
     if body.events.is_empty() {
@@ -218,7 +223,7 @@ fn read_wake(text: &str) -> Option<Wake> {
     })
 }
 
-fn unhex(text: &str) -> Option<Hash> {
+fn parse_hash(text: &str) -> Option<Hash> {
     let mut hash = [0; 32];
     if text.len() != 64 || !text.is_ascii() {
         return None;
@@ -239,10 +244,13 @@ mod tests {
     use convergio_domain::time::Timestamp;
     use uuid::Uuid;
 
-    use super::{CANONICAL, Names, body, canonical, read, read_wake, unhex};
+    use super::{
+        CANONICAL_OFFSET, SubjectNames, canonical_body, decode_message, encode_body, parse_hash,
+        read_wake,
+    };
     use crate::error::LogError;
-    use crate::prepare::Prepared;
-    use crate::seal::hex;
+    use crate::prepare::PreparedCommit;
+    use crate::seal::to_hex;
 
     const SUBJECT: &str = "cvg.log.acme.request.00000000-0000-0000-0000-000000000007";
     /// The second record of a stream, as every version of this program must read it.
@@ -258,11 +266,11 @@ mod tests {
 
     #[test]
     fn subjects_name_streams_and_back() {
-        let names = Names::new("CVG");
-        let stream = StreamKey::request("acme".parse().unwrap(), Uuid::now_v7());
-        assert_eq!(names.stream_of(&names.records(&stream)), Some(stream));
+        let names = SubjectNames::new("CVG");
+        let stream = StreamKey::for_request("acme".parse().unwrap(), Uuid::now_v7());
+        assert_eq!(names.stream_from_subject(&names.record_subject(&stream)), Some(stream));
         for wrong in ["", "cvg.log.acme", "cvg.log.acme.run.x", "other.log.a.run.b"] {
-            assert_eq!(names.stream_of(wrong), None, "{wrong}");
+            assert_eq!(names.stream_from_subject(wrong), None, "{wrong}");
         }
     }
 
@@ -287,7 +295,7 @@ mod tests {
     }
 
     fn corrupt(message: &StreamMessage) -> String {
-        match read(&Names::new("CVG"), message) {
+        match decode_message(&SubjectNames::new("CVG"), message) {
             Err(LogError::Corrupt { reason, .. }) => reason,
             other => panic!("{other:?}"),
         }
@@ -295,21 +303,21 @@ mod tests {
 
     #[test]
     fn both_forms_are_the_same_record() {
-        let names = Names::new("CVG");
+        let names = SubjectNames::new("CVG");
         let (old, new) = (form_1(), form_2());
-        let (record, wake) = read(&names, &new).unwrap();
-        assert_eq!(read(&names, &old).unwrap(), (record.clone(), wake));
-        assert_eq!((canonical(&old), canonical(&new)), (BODY.into(), BODY.into()));
+        let (record, wake) = decode_message(&names, &new).unwrap();
+        assert_eq!(decode_message(&names, &old).unwrap(), (record.clone(), wake));
+        assert_eq!((canonical_body(&old), canonical_body(&new)), (BODY.into(), BODY.into()));
         assert_eq!(wake, Wake::At(Timestamp(500)));
         assert_eq!((record.position.0, record.recorded_at), (12, Timestamp(9000)));
-        assert_eq!((hex(&record.hash), hex(&record.prev_hash)), (HASH.into(), BEFORE.into()));
-        assert_eq!(record.body.canonical().unwrap(), BODY.as_bytes());
+        assert_eq!((to_hex(&record.hash), to_hex(&record.prev_hash)), (HASH.into(), BEFORE.into()));
+        assert_eq!(record.body.to_canonical_json().unwrap(), BODY.as_bytes());
     }
 
     #[test]
     fn form_2_is_written() {
-        let (record, _) = read(&Names::new("CVG"), &form_1()).unwrap();
-        let mut prepared = Prepared {
+        let (record, _) = decode_message(&SubjectNames::new("CVG"), &form_1()).unwrap();
+        let mut prepared = PreparedCommit {
             stream: record.stream,
             commit: record.body.commit,
             expected: None,
@@ -319,14 +327,14 @@ mod tests {
             canonical: BODY.into(),
             sealed: Vec::new(),
             wake: Wake::At(Timestamp(500)),
-            fresh: Vec::new(),
+            recent_payloads: Vec::new(),
             is_continued: false,
         };
-        assert_eq!(body(&prepared), form_2().payload);
+        assert_eq!(encode_body(&prepared), form_2().payload);
         for wake in [Wake::Now, Wake::At(Timestamp(-5)), Wake::Parked, Wake::Done] {
             prepared.wake = wake;
-            let written = message(&[], body(&prepared).into());
-            assert_eq!(read(&Names::new("CVG"), &written).unwrap().1, wake);
+            let written = message(&[], encode_body(&prepared).into());
+            assert_eq!(decode_message(&SubjectNames::new("CVG"), &written).unwrap().1, wake);
         }
     }
 
@@ -341,10 +349,10 @@ mod tests {
         for (at, byte) in [(1, 4), (1, 0)] {
             assert_eq!(changed(at, byte), "what stands before the body is not right");
         }
-        for at in [10, 42, CANONICAL, CANONICAL + 9] {
+        for at in [10, 42, CANONICAL_OFFSET, CANONICAL_OFFSET + 9] {
             assert_eq!(changed(at, b'~'), "the hash is not that of the body");
         }
-        for length in 0..CANONICAL {
+        for length in 0..CANONICAL_OFFSET {
             let cut = corrupt(&message(&[], form_2().payload[..length].to_vec()));
             assert!(cut == "the form is not known" || cut.contains("before the body"), "{cut}");
         }
@@ -360,8 +368,8 @@ mod tests {
     #[test]
     fn headers_of_form_1_are_read() {
         let hash = *blake3::hash(b"x").as_bytes();
-        assert_eq!(unhex(&hex(&hash)), Some(hash));
-        assert_eq!(unhex(&"z".repeat(64)), None);
+        assert_eq!(parse_hash(&to_hex(&hash)), Some(hash));
+        assert_eq!(parse_hash(&"z".repeat(64)), None);
         let wakes = ["now", "-5", "parked", "done", "later"].map(read_wake);
         let at = Some(Wake::At(Timestamp(-5)));
         assert_eq!(wakes, [Some(Wake::Now), at, Some(Wake::Parked), Some(Wake::Done), None]);

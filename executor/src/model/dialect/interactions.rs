@@ -1,26 +1,27 @@
 //! Google's interactions, the newer interface of Gemini, used without storage at the provider.
 
 use convergio_domain::chat::{
-    ChatRequest, FilePart, Interface, Message, NativeFields, Part, RefusalPart, Role, TextPart,
-    ToolChoice, ToolSpec,
+    ChatInterface, ChatMessage, ChatRequest, ChatToolSpec, FilePart, MessagePart, MessageRole,
+    NativeFields, RefusalPart, TextPart, ToolChoice,
 };
 use serde_json::{Map, Value, json};
 
 use super::{
-    Dialect, Embeddings, ReadError, arguments, description, gemini, has_tools, put, put_extra,
-    refuse_errors, refused, rest, split_system, text, tools_of,
+    Dialect, Embeddings, ReadError, arguments_object, check_error, description_value, gemini,
+    has_tools, put_extra_body, put_present, refusal_without_status, split_system, text_field,
+    unknown_fields, write_tools,
 };
-use crate::model::answer::{Answer, UsageReader};
+use crate::model::answer::{AnswerBuilder, UsageReader};
 use crate::model::provider_traits::ProviderTraits;
 use crate::model::usage;
 
-const INTERFACE: Interface = Interface::GeminiInteractions;
+const INTERFACE: ChatInterface = ChatInterface::GeminiInteractions;
 
 /// The dialect of Google's interactions.
-pub(super) struct Interactions;
+pub(super) struct InteractionsDialect;
 
-impl Dialect for Interactions {
-    fn interface(&self) -> Interface {
+impl Dialect for InteractionsDialect {
+    fn wire_interface(&self) -> ChatInterface {
         INTERFACE
     }
 
@@ -28,9 +29,9 @@ impl Dialect for Interactions {
         "/interactions".to_owned()
     }
 
-    fn write(&self, request: &ChatRequest, traits: &ProviderTraits) -> Value {
+    fn write_request(&self, request: &ChatRequest, traits: &ProviderTraits) -> Value {
         let mut generation = json!({});
-        put(
+        put_present(
             &mut generation,
             [
                 ("max_output_tokens", request.max_tokens.map(|value| json!(value))),
@@ -39,7 +40,7 @@ impl Dialect for Interactions {
                 ("seed", request.seed.map(|value| json!(value))),
                 ("stop_sequences", (!request.stop.is_empty()).then(|| json!(request.stop))),
                 ("thinking_level", request.effort.as_ref().map(|value| json!(value))),
-                ("tool_choice", choice(request)),
+                ("tool_choice", tool_choice(request)),
             ],
         );
         let (_, messages) = split_system(&request.messages);
@@ -47,52 +48,52 @@ impl Dialect for Interactions {
         messages.iter().for_each(|message| add_steps(message, &mut input));
         let mut body = json!({"model": request.model, "input": input, "store": false,
             "generation_config": generation});
-        put(
+        put_present(
             &mut body,
             [
                 ("stream", traits.is_stream().then_some(json!(true))),
-                ("system_instruction", system(request)),
-                ("response_format", format(request)),
-                ("tools", tools_of(request, tool)),
+                ("system_instruction", system_instruction(request)),
+                ("response_format", response_format(request)),
+                ("tools", write_tools(request, write_tool)),
             ],
         );
-        put_extra(&mut body, request);
+        put_extra_body(&mut body, request);
         body
     }
 
-    fn read_piece(&self, piece: &Value, answer: &mut Answer) -> Result<(), ReadError> {
+    fn read_piece(&self, piece: &Value, answer: &mut AnswerBuilder) -> Result<(), ReadError> {
         let index = piece["index"].as_u64();
-        match text(piece, "event_type") {
+        match text_field(piece, "event_type") {
             "step.start" => begin_step(&piece["step"], index, answer),
             "step.delta" => read_delta(&piece["delta"], index, answer),
             "step.stop" => {
-                let place = answer.parts.keyed(index);
-                answer.parts.close(place);
+                let place = answer.parts.index_of_key(index);
+                answer.parts.close_part_at(place);
             }
             "interaction.completed" => {
-                answer.name(&piece["interaction"]["model"]);
+                answer.set_model(&piece["interaction"]["model"]);
                 read_end(&piece["interaction"], answer)?;
             }
-            "error" => return Err(refused(503, &piece["error"])),
-            _ => refuse_errors(piece)?,
+            "error" => return Err(refusal_without_status(503, &piece["error"])),
+            _ => check_error(piece)?,
         }
-        answer.name(&piece["interaction"]["model"]);
+        answer.set_model(&piece["interaction"]["model"]);
         Ok(())
     }
 
-    fn read_whole(&self, body: &Value, answer: &mut Answer) -> Result<(), ReadError> {
-        refuse_errors(body)?;
+    fn read_whole(&self, body: &Value, answer: &mut AnswerBuilder) -> Result<(), ReadError> {
+        check_error(body)?;
         let steps = body["steps"].as_array().ok_or(ReadError::Malformed("it has no steps"))?;
         for step in steps {
             begin_step(step, None, answer);
-            let place = answer.parts.newest();
-            answer.parts.close(place);
+            let place = answer.parts.newest_index();
+            answer.parts.close_part_at(place);
         }
-        answer.name(&body["model"]);
+        answer.set_model(&body["model"]);
         read_end(body, answer)
     }
 
-    fn usage(&self) -> UsageReader {
+    fn usage_reader(&self) -> UsageReader {
         usage::from_interactions
     }
 
@@ -110,15 +111,15 @@ impl Dialect for Interactions {
 }
 
 /// Begins a step and reads what it holds already: everything if the answer came at once.
-fn begin_step(step: &Value, index: Option<u64>, answer: &mut Answer) {
-    answer.parts.separate();
-    match text(step, "type") {
+fn begin_step(step: &Value, index: Option<u64>, answer: &mut AnswerBuilder) {
+    answer.parts.force_new_part();
+    match text_field(step, "type") {
         "model_output" => {
             for part in step["content"].as_array().into_iter().flatten() {
-                match text(part, "type") {
+                match text_field(part, "type") {
                     "text" => {
-                        answer.say(text(part, "text"));
-                        add_fields(rest(part, &["text", "type"]), answer);
+                        answer.push_text(text_field(part, "text"));
+                        add_fields(unknown_fields(part, &["text", "type"]), answer);
                     }
                     _ => answer.parts.add_native(INTERFACE, part.clone()),
                 }
@@ -126,174 +127,190 @@ fn begin_step(step: &Value, index: Option<u64>, answer: &mut Answer) {
         }
         "thought" => {
             for part in step["summary"].as_array().into_iter().flatten() {
-                answer.think(text(part, "text"));
+                answer.push_thinking(text_field(part, "text"));
             }
-            sign(text(step, "signature"), answer);
+            add_signature(text_field(step, "signature"), answer);
         }
         "function_call" => {
-            answer.begin_call(index, text(step, "id"), text(step, "name"));
+            answer.begin_tool_call(index, text_field(step, "id"), text_field(step, "name"));
             // A stream begins with empty arguments and sends them in pieces.
             if step["arguments"].as_object().is_some_and(|fields| !fields.is_empty()) {
-                let place = answer.parts.newest();
-                answer.parts.write_arguments(place, &step["arguments"].to_string());
+                let place = answer.parts.newest_index();
+                answer.parts.push_arguments(place, &step["arguments"].to_string());
             }
-            add_fields(rest(step, &["arguments", "id", "name", "type"]), answer);
+            add_fields(unknown_fields(step, &["arguments", "id", "name", "type"]), answer);
         }
         _ => answer.parts.open_native(INTERFACE, step.clone(), index),
     }
 }
 
-fn add_fields(fields: Map<String, Value>, answer: &mut Answer) {
-    let (place, delta) = (answer.parts.newest(), json!(fields));
-    answer.parts.add_fields(place, INTERFACE, fields, &delta);
+fn add_fields(fields: Map<String, Value>, answer: &mut AnswerBuilder) {
+    let (place, delta) = (answer.parts.newest_index(), json!(fields));
+    answer.parts.merge_native_fields(place, INTERFACE, fields, &delta);
 }
 
 /// Adds a signature to the current reasoning part and marks it as this interface's: no other
 /// accepts it.
-fn sign(signature: &str, answer: &mut Answer) {
+fn add_signature(signature: &str, answer: &mut AnswerBuilder) {
     if !signature.is_empty() {
-        answer.parts.sign(signature);
+        answer.parts.push_signature(signature);
         let fields = Map::from_iter([("signature".to_owned(), json!(signature))]);
-        answer.parts.add_fields(answer.parts.newest(), INTERFACE, fields, &Value::Null);
+        answer.parts.merge_native_fields(
+            answer.parts.newest_index(),
+            INTERFACE,
+            fields,
+            &Value::Null,
+        );
     }
 }
 
-fn read_delta(delta: &Value, index: Option<u64>, answer: &mut Answer) {
-    let place = answer.parts.keyed(index).or(answer.parts.newest());
-    match text(delta, "type") {
-        "text" => answer.say(text(delta, "text")),
-        "thought_summary" => answer.think(text(&delta["content"], "text")),
-        "thought_signature" => sign(text(delta, "signature"), answer),
-        "arguments_delta" => answer.write_arguments(place, text(delta, "arguments")),
-        _ => answer.parts.add_fields(place, INTERFACE, rest(delta, &["type"]), delta),
+fn read_delta(delta: &Value, index: Option<u64>, answer: &mut AnswerBuilder) {
+    let place = answer.parts.index_of_key(index).or(answer.parts.newest_index());
+    match text_field(delta, "type") {
+        "text" => answer.push_text(text_field(delta, "text")),
+        "thought_summary" => answer.push_thinking(text_field(&delta["content"], "text")),
+        "thought_signature" => add_signature(text_field(delta, "signature"), answer),
+        "arguments_delta" => answer.push_arguments(place, text_field(delta, "arguments")),
+        _ => answer.parts.merge_native_fields(
+            place,
+            INTERFACE,
+            unknown_fields(delta, &["type"]),
+            delta,
+        ),
     }
 }
 
 /// Reads the final interaction object: usage and finish reason.
-fn read_end(interaction: &Value, answer: &mut Answer) -> Result<(), ReadError> {
-    answer.count(&interaction["usage"]);
-    match text(interaction, "status") {
-        "completed" => answer.finish(Some("stop"), "completed"),
-        "requires_action" => answer.finish(Some("tool_calls"), "requires_action"),
-        "incomplete" => answer.finish(Some("length"), "incomplete"),
+fn read_end(interaction: &Value, answer: &mut AnswerBuilder) -> Result<(), ReadError> {
+    answer.set_usage(&interaction["usage"]);
+    match text_field(interaction, "status") {
+        "completed" => answer.set_finish(Some("stop"), "completed"),
+        "requires_action" => answer.set_finish(Some("tool_calls"), "requires_action"),
+        "incomplete" => answer.set_finish(Some("length"), "incomplete"),
         // The error has no HTTP status of its own; 503 makes it retryable unless its code says
         // otherwise.
-        "failed" => return Err(refused(503, &interaction["error"])),
-        status @ ("cancelled" | "budget_exceeded") => answer.finish(None, status),
+        "failed" => return Err(refusal_without_status(503, &interaction["error"])),
+        status @ ("cancelled" | "budget_exceeded") => answer.set_finish(None, status),
         _ => return Err(ReadError::Malformed("it ended in no known status")),
     }
-    answer.end();
+    answer.mark_ended();
     Ok(())
 }
 
 /// Returns the instructions before the conversation as one text.
-fn system(request: &ChatRequest) -> Option<Value> {
+fn system_instruction(request: &ChatRequest) -> Option<Value> {
     let (leading, _) = split_system(&request.messages);
     let texts = leading.iter().flat_map(|message| &message.parts).filter_map(|part| match part {
-        Part::Text(TextPart { text, .. }) => Some(text.as_str()),
+        MessagePart::Text(TextPart { text, .. }) => Some(text.as_str()),
         _ => None,
     });
     let texts: Vec<&str> = request.system.as_deref().into_iter().chain(texts).collect();
     (!texts.is_empty()).then(|| json!(texts.join("\n\n")))
 }
 
-fn format(request: &ChatRequest) -> Option<Value> {
+fn response_format(request: &ChatRequest) -> Option<Value> {
     let mut format = json!({"type": "text", "mime_type": "application/json"});
-    put(&mut format, [("schema", request.schema.clone())]);
+    put_present(&mut format, [("schema", request.schema.clone())]);
     (request.schema.is_some() || request.json_object).then_some(format)
 }
 
-fn tool(tool: &ToolSpec) -> Value {
+fn write_tool(tool: &ChatToolSpec) -> Value {
     let mut object = json!({"type": "function", "name": tool.name, "parameters": tool.parameters});
-    put(&mut object, [("description", description(&tool.description))]);
-    NativeFields::write(tool.native.as_ref(), INTERFACE, &mut object);
+    put_present(&mut object, [("description", description_value(&tool.description))]);
+    NativeFields::write_into(tool.native.as_ref(), INTERFACE, &mut object);
     object
 }
 
 /// Writes a message as steps in their order: tool calls, results and reasoning are steps of their
 /// own and split the content.
-fn add_steps(message: &Message, steps: &mut Vec<Value>) {
-    let kind = if message.role == Role::Assistant { "model_output" } else { "user_input" };
+fn add_steps(message: &ChatMessage, steps: &mut Vec<Value>) {
+    let kind = if message.role == MessageRole::Assistant { "model_output" } else { "user_input" };
     let mut content: Vec<Value> = Vec::new();
-    let end = |content: &mut Vec<Value>, steps: &mut Vec<Value>| {
+    let flush_content = |content: &mut Vec<Value>, steps: &mut Vec<Value>| {
         if !content.is_empty() {
             let mut step = json!({"type": kind, "content": std::mem::take(content)});
-            NativeFields::write(message.native.as_ref(), INTERFACE, &mut step);
+            NativeFields::write_into(message.native.as_ref(), INTERFACE, &mut step);
             steps.push(step);
         }
     };
     for part in &message.parts {
-        if let Some(step) = step(part) {
-            end(&mut content, steps);
+        if let Some(step) = part_step(part) {
+            flush_content(&mut content, steps);
             steps.push(step);
         } else {
-            content.extend(block(part));
+            content.extend(content_block(part));
         }
     }
-    end(&mut content, steps);
+    flush_content(&mut content, steps);
 }
 
 /// Writes a part that is a step of its own.
-fn step(part: &Part) -> Option<Value> {
+fn part_step(part: &MessagePart) -> Option<Value> {
     let (mut step, native) = match part {
-        Part::ToolCall(call) => {
+        MessagePart::ToolCall(call) => {
             let step = json!({"type": "function_call", "id": call.id, "name": call.name,
-                "arguments": arguments(&call.arguments)});
+                "arguments": arguments_object(&call.arguments)});
             (step, &call.native)
         }
-        Part::ToolResult(result) => {
+        MessagePart::ToolResult(result) => {
             // A list only if there is more than text.
             let value = match result.parts.as_slice() {
                 [] => json!(result.text),
-                parts => parts.iter().filter_map(block).collect(),
+                parts => parts.iter().filter_map(content_block).collect(),
             };
             let step = json!({"type": "function_result", "call_id": result.id,
                 "name": result.name, "result": value, "is_error": result.is_error});
             (step, &result.native)
         }
-        Part::Thinking(thinking) => {
+        MessagePart::Thinking(thinking) => {
             let mut step = json!({"type": "thought", "signature": thinking.signature});
             if !thinking.text.is_empty() {
                 step["summary"] = json!([{"type": "text", "text": thinking.text}]);
             }
             (step, &thinking.native)
         }
-        Part::Native(native) => return Some(native.block.clone()),
+        MessagePart::Native(native) => return Some(native.block.clone()),
         _ => return None,
     };
-    NativeFields::write(native.as_ref(), INTERFACE, &mut step);
+    NativeFields::write_into(native.as_ref(), INTERFACE, &mut step);
     Some(step)
 }
 
 /// Writes a part of a step's content; `None` for an empty text.
-fn block(part: &Part) -> Option<Value> {
+fn content_block(part: &MessagePart) -> Option<Value> {
     let (mut block, native) = match part {
-        Part::Text(TextPart { text, .. }) | Part::Refusal(RefusalPart { text, .. })
+        MessagePart::Text(TextPart { text, .. })
+        | MessagePart::Refusal(RefusalPart { text, .. })
             if text.is_empty() =>
         {
             return None;
         }
-        Part::Text(TextPart { text, native, .. }) => {
+        MessagePart::Text(TextPart { text, native, .. }) => {
             (json!({"type": "text", "text": text}), native)
         }
-        Part::Refusal(RefusalPart { text, .. }) => (json!({"type": "text", "text": text}), &None),
-        Part::Image(part) => {
+        MessagePart::Refusal(RefusalPart { text, .. }) => {
+            (json!({"type": "text", "text": text}), &None)
+        }
+        MessagePart::Image(part) => {
             let block = json!({"type": "image", "mime_type": part.media_type, "data": part.data});
             (block, &part.native)
         }
-        Part::ImageUrl(part) => (json!({"type": "image", "uri": part.url}), &part.native),
-        Part::File(file) => (document(file), &file.native),
-        Part::Native(native) => return Some(native.block.clone()),
-        Part::Audio(_) | Part::ToolCall(_) | Part::ToolResult(_) | Part::Thinking(_) => {
+        MessagePart::ImageUrl(part) => (json!({"type": "image", "uri": part.url}), &part.native),
+        MessagePart::File(file) => (document_block(file), &file.native),
+        MessagePart::Native(native) => return Some(native.block.clone()),
+        MessagePart::Audio(_)
+        | MessagePart::ToolCall(_)
+        | MessagePart::ToolResult(_)
+        | MessagePart::Thinking(_) => {
             return None;
         }
     };
-    NativeFields::write(native.as_ref(), INTERFACE, &mut block);
+    NativeFields::write_into(native.as_ref(), INTERFACE, &mut block);
     Some(block)
 }
 
-fn document(file: &FilePart) -> Value {
-    let kind = || json!({"type": "document", "mime_type": file.media_type});
+fn document_block(file: &FilePart) -> Value {
+    let document_head = || json!({"type": "document", "mime_type": file.media_type});
     let (name, value) = match (&file.data, &file.text, &file.url) {
         (Some(data), ..) => ("data", data),
         (None, None, Some(url)) => ("uri", url),
@@ -301,12 +318,12 @@ fn document(file: &FilePart) -> Value {
             return json!({"type": "text", "text": text.as_deref().unwrap_or("")});
         }
     };
-    let mut document = kind();
+    let mut document = document_head();
     document[name] = json!(value);
     document
 }
 
-fn choice(request: &ChatRequest) -> Option<Value> {
+fn tool_choice(request: &ChatRequest) -> Option<Value> {
     match &request.tool_choice {
         _ if !has_tools(request) => None,
         ToolChoice::Auto => None,

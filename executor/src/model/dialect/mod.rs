@@ -24,21 +24,22 @@ mod responses;
 mod round_trips;
 
 use convergio_domain::chat::{
-    ChatField, ChatRequest, FieldSupport, Interface, Message, NativePart, Role, ToolSpec,
+    ChatField, ChatInterface, ChatMessage, ChatRequest, ChatToolSpec, FieldSupport, MessageRole,
+    NativePart,
 };
 use convergio_domain::metering::Usage;
 use reqwest::StatusCode;
 use serde_json::{Map, Value, json};
 
-use super::answer::{Answer, UsageReader};
-use super::config::{Api, ProviderConfig};
+use super::answer::{AnswerBuilder, UsageReader};
+use super::config::{ProviderApi, ProviderConfig};
 use super::provider_traits::ProviderTraits;
-use super::refusal::Refusal;
+use super::refusal::ProviderRefusal;
 
 /// The reason why a piece of an answer could not be read.
 pub(super) enum ReadError {
     /// The provider reports an error.
-    Refused(Refusal),
+    Refused(ProviderRefusal),
     /// The piece has no form that the dialect knows; the text says what is missing.
     Malformed(&'static str),
 }
@@ -46,18 +47,18 @@ pub(super) enum ReadError {
 /// The wire format of one interface.
 pub(super) trait Dialect: Send + Sync {
     /// Returns the interface that the dialect speaks.
-    fn interface(&self) -> Interface;
+    fn wire_interface(&self) -> ChatInterface;
 
     /// Returns whether a request field is kept, left out or refused.
-    fn support(&self, field: ChatField) -> FieldSupport {
-        field.support(self.interface())
+    fn field_support(&self, field: ChatField) -> FieldSupport {
+        field.support_at(self.wire_interface())
     }
 
     /// Returns the path of a chat below the base URL, including its query.
     fn chat_path(&self, model: &str, is_stream: bool) -> String;
 
     /// Writes a request. It holds only fields that the dialect supports.
-    fn write(&self, request: &ChatRequest, traits: &ProviderTraits) -> Value;
+    fn write_request(&self, request: &ChatRequest, traits: &ProviderTraits) -> Value;
 
     /// Returns headers that belong to this request.
     fn request_headers(&self, _request: &ChatRequest) -> Vec<(&'static str, String)> {
@@ -65,13 +66,13 @@ pub(super) trait Dialect: Send + Sync {
     }
 
     /// Reads one piece of a stream into the answer.
-    fn read_piece(&self, piece: &Value, answer: &mut Answer) -> Result<(), ReadError>;
+    fn read_piece(&self, piece: &Value, answer: &mut AnswerBuilder) -> Result<(), ReadError>;
 
     /// Reads an answer that arrived at once.
-    fn read_whole(&self, body: &Value, answer: &mut Answer) -> Result<(), ReadError>;
+    fn read_whole(&self, body: &Value, answer: &mut AnswerBuilder) -> Result<(), ReadError>;
 
     /// Returns the reader of this interface's usage blocks.
-    fn usage(&self) -> UsageReader;
+    fn usage_reader(&self) -> UsageReader;
 
     /// Returns the path of an embeddings request; `None` if the interface has none.
     fn embed_path(&self, _model: &str) -> Option<String> {
@@ -94,48 +95,51 @@ pub(super) trait Dialect: Send + Sync {
     }
 
     /// Returns headers of every request besides the key's.
-    fn headers(&self) -> Vec<(&'static str, String)> {
+    fn provider_headers(&self) -> Vec<(&'static str, String)> {
         Vec::new()
     }
 }
 
 /// Returns the dialect of a provider.
-pub(super) fn of(config: &ProviderConfig) -> Box<dyn Dialect> {
+pub(super) fn dialect_for(config: &ProviderConfig) -> Box<dyn Dialect> {
     match &config.api {
-        Api::OpenAiChat => Box::new(openai::Chat::new(config.platform, None)),
-        Api::AzureClassic { api_version } => {
-            Box::new(openai::Chat::new(config.platform, Some(api_version.clone())))
+        ProviderApi::OpenAiChat => {
+            Box::new(openai::ChatCompletionsDialect::new(config.platform, None))
         }
-        Api::OpenAiResponses => Box::new(responses::Responses),
-        Api::Anthropic { version } => Box::new(anthropic::Messages::new(version)),
-        Api::Gemini => Box::new(gemini::GenerateContent),
-        Api::GeminiInteractions => Box::new(interactions::Interactions),
-        Api::Ollama => Box::new(ollama::Native),
+        ProviderApi::AzureClassic { api_version } => Box::new(openai::ChatCompletionsDialect::new(
+            config.platform,
+            Some(api_version.clone()),
+        )),
+        ProviderApi::OpenAiResponses => Box::new(responses::ResponsesDialect),
+        ProviderApi::Anthropic { version } => Box::new(anthropic::MessagesDialect::new(version)),
+        ProviderApi::Gemini => Box::new(gemini::GenerateContentDialect),
+        ProviderApi::GeminiInteractions => Box::new(interactions::InteractionsDialect),
+        ProviderApi::Ollama => Box::new(ollama::OllamaDialect),
     }
 }
 
 /// Returns an error if the piece reports one: streams report errors after their status said
 /// success.
-fn refuse_errors(piece: &Value) -> Result<(), ReadError> {
+fn check_error(piece: &Value) -> Result<(), ReadError> {
     match piece.get("error").filter(|error| !error.is_null()) {
-        Some(error) => Err(ReadError::Refused(Refusal::of_stream(error))),
+        Some(error) => Err(ReadError::Refused(ProviderRefusal::from_stream(error))),
         None => Ok(()),
     }
 }
 
 /// Converts an error that has no status of its own.
-fn refused(status: u16, error: &Value) -> ReadError {
+fn refusal_without_status(status: u16, error: &Value) -> ReadError {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-    ReadError::Refused(Refusal::with_status(status, error))
+    ReadError::Refused(ProviderRefusal::with_status(status, error))
 }
 
 /// Returns a string field, or an empty text if it is absent.
-fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+fn text_field<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or("")
 }
 
 /// Returns the fields of a value other than the known ones, without null and empty lists.
-fn rest(value: &Value, known: &[&str]) -> Map<String, Value> {
+fn unknown_fields(value: &Value, known: &[&str]) -> Map<String, Value> {
     let is_empty = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
     let fields = value.as_object().into_iter().flatten();
     // Null and empty lists carry no information and would only bloat the log.
@@ -144,7 +148,7 @@ fn rest(value: &Value, known: &[&str]) -> Map<String, Value> {
 }
 
 /// Sets those fields of an object that have a value.
-fn put<'a>(object: &mut Value, fields: impl IntoIterator<Item = (&'a str, Option<Value>)>) {
+fn put_present<'a>(object: &mut Value, fields: impl IntoIterator<Item = (&'a str, Option<Value>)>) {
     for (name, value) in fields {
         if let Some(value) = value {
             object[name] = value;
@@ -155,11 +159,11 @@ fn put<'a>(object: &mut Value, fields: impl IntoIterator<Item = (&'a str, Option
 /// Sets options of the request under their own names.
 fn put_options(object: &mut Value, request: &ChatRequest, fields: &[ChatField]) {
     let options = fields.iter().map(|field| (field.name(), request.options.get(field).cloned()));
-    put(object, options);
+    put_present(object, options);
 }
 
 /// Merges fields that the operator's policy lets through unknown to the platform.
-fn put_extra(body: &mut Value, request: &ChatRequest) {
+fn put_extra_body(body: &mut Value, request: &ChatRequest) {
     for (name, value) in &request.extra_body {
         match (body.get_mut(name), value) {
             // One level of merging: the operator may extend `options` without replacing it.
@@ -170,18 +174,18 @@ fn put_extra(body: &mut Value, request: &ChatRequest) {
 }
 
 /// Returns whether a message holds instructions of the operator or developer.
-fn is_system(message: &Message) -> bool {
-    matches!(message.role, Role::System | Role::Developer)
+fn is_system_message(message: &ChatMessage) -> bool {
+    matches!(message.role, MessageRole::System | MessageRole::Developer)
 }
 
 /// Splits a conversation into its leading instructions and the rest.
-fn split_system(messages: &[Message]) -> (&[Message], &[Message]) {
-    messages.split_at(messages.iter().take_while(|message| is_system(message)).count())
+fn split_system(messages: &[ChatMessage]) -> (&[ChatMessage], &[ChatMessage]) {
+    messages.split_at(messages.iter().take_while(|message| is_system_message(message)).count())
 }
 
 /// Writes the tools of a request, each by `write`, followed by the tools that the provider runs
 /// itself.
-fn tools_of(request: &ChatRequest, write: impl Fn(&ToolSpec) -> Value) -> Option<Value> {
+fn write_tools(request: &ChatRequest, write: impl Fn(&ChatToolSpec) -> Value) -> Option<Value> {
     let tools = request.tools.iter().map(write);
     let native = request.native_tools.iter().map(|NativePart { block, .. }| block.clone());
     let tools: Vec<Value> = tools.chain(native).collect();
@@ -193,7 +197,7 @@ fn has_tools(request: &ChatRequest) -> bool {
 }
 
 /// Returns a tool's description unless it is empty.
-fn description(text: &str) -> Option<Value> {
+fn description_value(text: &str) -> Option<Value> {
     (!text.is_empty()).then(|| json!(text))
 }
 
@@ -204,7 +208,7 @@ fn data_url(media_type: &str, data: &str) -> String {
 
 /// Parses a tool call's arguments; an empty object if they are no object, for interfaces that
 /// accept nothing else.
-fn arguments(text: &str) -> Value {
+fn arguments_object(text: &str) -> Value {
     // Models sometimes write arguments that are not JSON; the request must be valid nevertheless.
     let value = serde_json::from_str(text).ok().filter(Value::is_object);
     value.unwrap_or_else(|| Value::Object(Map::new()))
@@ -220,7 +224,7 @@ fn arguments_text(value: &Value) -> String {
 }
 
 /// Percent-encodes a path segment: a model's name may contain anything.
-fn encoded(part: &str) -> String {
+fn encode_segment(part: &str) -> String {
     // A `/` in a name would lead to another route.
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
     let encode = |byte: u8| match is_plain(byte) {
@@ -239,7 +243,7 @@ pub(super) struct Embeddings {
 }
 
 /// Parses lists of numbers; `None` if one of them is malformed.
-fn vectors<'a>(list: impl Iterator<Item = &'a Value>) -> Option<Vec<Vec<f32>>> {
+fn parse_vectors<'a>(list: impl Iterator<Item = &'a Value>) -> Option<Vec<Vec<f32>>> {
     #[expect(clippy::cast_possible_truncation, reason = "embeddings are told as f32")]
     let number = |value: &Value| value.as_f64().map(|number| number as f32);
     list.map(|vector| vector.as_array()?.iter().map(number).collect()).collect()
@@ -247,11 +251,11 @@ fn vectors<'a>(list: impl Iterator<Item = &'a Value>) -> Option<Vec<Vec<f32>>> {
 
 #[cfg(test)]
 mod tests {
-    use super::encoded;
+    use super::encode_segment;
 
     #[test]
     fn names_stay_within_their_part_of_the_path() {
-        assert_eq!(encoded("gpt-4.1:x"), "gpt-4.1:x");
-        assert_eq!(encoded("../a?b#c d"), "..%2Fa%3Fb%23c%20d");
+        assert_eq!(encode_segment("gpt-4.1:x"), "gpt-4.1:x");
+        assert_eq!(encode_segment("../a?b#c d"), "..%2Fa%3Fb%23c%20d");
     }
 }

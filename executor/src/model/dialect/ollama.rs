@@ -2,16 +2,17 @@
 //! long instead of cutting it.
 
 use convergio_domain::chat::{
-    ChatField, ChatRequest, Interface, Part, RefusalPart, Role, TextPart, ToolSpec,
+    ChatField, ChatInterface, ChatRequest, ChatToolSpec, MessagePart, MessageRole, RefusalPart,
+    TextPart,
 };
 use convergio_domain::metering::{Meter, Usage};
 use serde_json::{Value, json};
 
 use super::{
-    Dialect, Embeddings, ReadError, arguments, arguments_text, description, put, put_extra,
-    refuse_errors, text, tools_of, vectors,
+    Dialect, Embeddings, ReadError, arguments_object, arguments_text, check_error,
+    description_value, parse_vectors, put_extra_body, put_present, text_field, write_tools,
 };
-use crate::model::answer::{Answer, UsageReader};
+use crate::model::answer::{AnswerBuilder, UsageReader};
 use crate::model::provider_traits::ProviderTraits;
 use crate::model::usage;
 
@@ -26,83 +27,83 @@ const COUNTS: [&str; 6] = [
 ];
 
 /// The dialect of `/api/chat`.
-pub(super) struct Native;
+pub(super) struct OllamaDialect;
 
-impl Dialect for Native {
-    fn interface(&self) -> Interface {
-        Interface::Ollama
+impl Dialect for OllamaDialect {
+    fn wire_interface(&self) -> ChatInterface {
+        ChatInterface::Ollama
     }
 
     fn chat_path(&self, _model: &str, _is_stream: bool) -> String {
         "/api/chat".to_owned()
     }
 
-    fn write(&self, request: &ChatRequest, traits: &ProviderTraits) -> Value {
-        let option = |field| request.options.get(&field).cloned();
+    fn write_request(&self, request: &ChatRequest, traits: &ProviderTraits) -> Value {
+        let option_value = |field| request.options.get(&field).cloned();
         let mut options = json!({});
-        put(
+        put_present(
             &mut options,
             [
                 ("num_predict", request.max_tokens.map(|value| json!(value))),
                 ("temperature", request.temperature.map(|value| json!(value))),
                 ("top_p", request.top_p.map(|value| json!(value))),
-                ("top_k", option(ChatField::TopK)),
-                ("min_p", option(ChatField::MinP)),
+                ("top_k", option_value(ChatField::TopK)),
+                ("min_p", option_value(ChatField::MinP)),
                 ("seed", request.seed.map(|value| json!(value))),
                 ("stop", (!request.stop.is_empty()).then(|| json!(request.stop))),
-                ("frequency_penalty", option(ChatField::FrequencyPenalty)),
-                ("presence_penalty", option(ChatField::PresencePenalty)),
+                ("frequency_penalty", option_value(ChatField::FrequencyPenalty)),
+                ("presence_penalty", option_value(ChatField::PresencePenalty)),
             ],
         );
         // `truncate: false` is what makes it refuse prompts longer than the context.
-        let mut body = json!({"model": request.model, "messages": messages(request),
+        let mut body = json!({"model": request.model, "messages": write_messages(request),
             "stream": traits.is_stream(), "truncate": false, "options": options});
         // A schema is the stronger form of the same field.
         let format = || request.json_object.then(|| json!("json"));
-        put(
+        put_present(
             &mut body,
             [
                 ("format", request.schema.clone().or_else(format)),
-                ("think", request.effort.as_deref().map(think)),
-                ("tools", tools_of(request, tool)),
+                ("think", request.effort.as_deref().map(think_value)),
+                ("tools", write_tools(request, write_tool)),
             ],
         );
-        put_extra(&mut body, request);
+        put_extra_body(&mut body, request);
         body
     }
 
-    fn read_piece(&self, piece: &Value, answer: &mut Answer) -> Result<(), ReadError> {
-        refuse_errors(piece)?;
+    fn read_piece(&self, piece: &Value, answer: &mut AnswerBuilder) -> Result<(), ReadError> {
+        check_error(piece)?;
         if !piece["message"].is_object() && piece["done"] != json!(true) {
             return Err(ReadError::Malformed("a line has no message"));
         }
         let message = &piece["message"];
-        answer.think(text(message, "thinking"));
-        answer.say(text(message, "content"));
+        answer.push_thinking(text_field(message, "thinking"));
+        answer.push_text(text_field(message, "content"));
         for call in message["tool_calls"].as_array().into_iter().flatten() {
-            take_call(call, answer);
+            read_tool_call(call, answer);
         }
-        answer.name(&piece["model"]);
+        answer.set_model(&piece["model"]);
         if piece["done"] == json!(true) {
             let counts = COUNTS.iter().filter_map(|name| Some((*name, piece.get(*name)?.clone())));
-            answer.count(&counts.map(|(name, value)| (name.to_owned(), value)).collect());
-            let reason = text(piece, "done_reason");
-            let known = match reason {
+            answer.set_usage(&counts.map(|(name, value)| (name.to_owned(), value)).collect());
+            let reason = text_field(piece, "done_reason");
+            let finish = match reason {
                 "stop" | "" => Some("stop"),
                 "length" => Some("length"),
                 _ => None,
             };
-            answer.finish(known, reason);
-            answer.end();
+            answer.set_finish(finish, reason);
+            answer.mark_ended();
         }
         Ok(())
     }
 
-    fn read_whole(&self, body: &Value, answer: &mut Answer) -> Result<(), ReadError> {
+    fn read_whole(&self, body: &Value, answer: &mut AnswerBuilder) -> Result<(), ReadError> {
         self.read_piece(body, answer)
     }
 
-    fn usage(&self) -> UsageReader {
+    fn usage_reader(&self) -> UsageReader {
         usage::from_ollama
     }
 
@@ -112,12 +113,12 @@ impl Dialect for Native {
 
     fn write_embed(&self, model: &str, texts: &[String], dimensions: Option<u32>) -> Value {
         let mut body = json!({"model": model, "input": texts, "truncate": false});
-        put(&mut body, [("dimensions", dimensions.map(Value::from))]);
+        put_present(&mut body, [("dimensions", dimensions.map(Value::from))]);
         body
     }
 
     fn read_embeddings(&self, body: &Value) -> Option<Embeddings> {
-        let vectors = vectors(body["embeddings"].as_array()?.iter())?;
+        let vectors = parse_vectors(body["embeddings"].as_array()?.iter())?;
         let tokens = body["prompt_eval_count"].as_u64();
         let usage = tokens.map(|tokens| Usage([(Meter::InFresh, tokens)].into()));
         Some(Embeddings { vectors, usage })
@@ -125,106 +126,111 @@ impl Dialect for Native {
 }
 
 /// Converts an effort: `none` switches reasoning off.
-fn think(effort: &str) -> Value {
+fn think_value(effort: &str) -> Value {
     if effort == "none" { json!(false) } else { json!(effort) }
 }
 
-fn tool(tool: &ToolSpec) -> Value {
+fn write_tool(tool: &ChatToolSpec) -> Value {
     let mut function = json!({"name": tool.name, "parameters": tool.parameters});
-    put(&mut function, [("description", description(&tool.description))]);
+    put_present(&mut function, [("description", description_value(&tool.description))]);
     json!({"type": "function", "function": function})
 }
 
-fn take_call(call: &Value, answer: &mut Answer) {
+fn read_tool_call(call: &Value, answer: &mut AnswerBuilder) {
     let function = &call["function"];
     let arguments = arguments_text(&function["arguments"]);
     // Calls carry no id unless the server gives one: the parts generate it.
-    answer.call(text(call, "id"), text(function, "name"), &arguments);
+    answer.push_tool_call(text_field(call, "id"), text_field(function, "name"), &arguments);
 }
 
 /// Writes the messages. Each tool result becomes a message of its own; pictures from results follow
 /// after all of them.
-fn messages(request: &ChatRequest) -> Vec<Value> {
+fn write_messages(request: &ChatRequest) -> Vec<Value> {
     let mut messages = Vec::new();
     if let Some(system) = &request.system {
         messages.push(json!({"role": "system", "content": system}));
     }
     let mut pictures: Vec<Value> = Vec::new();
     for message in &request.messages {
-        let mut turn = Turn::default();
+        let mut turn = OllamaTurn::default();
         for part in &message.parts {
             match part {
-                Part::ToolResult(result) => {
+                MessagePart::ToolResult(result) => {
                     messages.push(json!({"role": "tool", "tool_name": result.name,
                         "tool_call_id": result.id, "content": result.all_text()}));
-                    let mut shown = Turn::default();
-                    let parts = result.parts.iter().filter(|part| !matches!(part, Part::Text(_)));
-                    parts.for_each(|part| shown.add(part));
-                    pictures.append(&mut shown.images);
-                    turn.texts.append(&mut shown.texts);
+                    let mut result_content = OllamaTurn::default();
+                    let parts =
+                        result.parts.iter().filter(|part| !matches!(part, MessagePart::Text(_)));
+                    parts.for_each(|part| result_content.add_part(part));
+                    pictures.append(&mut result_content.images);
+                    turn.texts.append(&mut result_content.texts);
                 }
-                part => turn.add(part),
+                part => turn.add_part(part),
             }
         }
         if turn.is_empty() {
             continue;
         }
-        if message.role == Role::User {
+        if message.role == MessageRole::User {
             // Pictures of tool results join the user's message if one follows, in the order of the
             // conversation.
             turn.images.splice(0..0, std::mem::take(&mut pictures));
         } else {
-            messages.extend(shown(std::mem::take(&mut pictures)));
+            messages.extend(pictures_message(std::mem::take(&mut pictures)));
         }
-        messages.push(turn.write(message.role));
+        messages.push(turn.write_message(message.role));
     }
-    messages.extend(shown(pictures));
+    messages.extend(pictures_message(pictures));
     messages
 }
 
 /// Returns a user message with the pictures that tools returned, if there are any.
-fn shown(pictures: Vec<Value>) -> Option<Value> {
+fn pictures_message(pictures: Vec<Value>) -> Option<Value> {
     (!pictures.is_empty()).then(|| json!({"role": "user", "content": "", "images": pictures}))
 }
 
 /// The content of a message apart from its tool results.
 #[derive(Default)]
-struct Turn {
+struct OllamaTurn {
     texts: Vec<String>,
     images: Vec<Value>,
     calls: Vec<Value>,
     thought: String,
 }
 
-impl Turn {
+impl OllamaTurn {
     fn is_empty(&self) -> bool {
         let Self { texts, images, calls, thought } = self;
         texts.is_empty() && images.is_empty() && calls.is_empty() && thought.is_empty()
     }
 
-    fn add(&mut self, part: &Part) {
+    fn add_part(&mut self, part: &MessagePart) {
         match part {
-            Part::Text(TextPart { text, .. }) | Part::Refusal(RefusalPart { text, .. }) => {
+            MessagePart::Text(TextPart { text, .. })
+            | MessagePart::Refusal(RefusalPart { text, .. }) => {
                 self.texts.push(text.clone());
             }
-            Part::Image(part) => self.images.push(json!(part.data)),
+            MessagePart::Image(part) => self.images.push(json!(part.data)),
             // Ollama fetches nothing: the URL is given as text in place of the picture.
-            Part::ImageUrl(part) => self.texts.push(part.url.clone()),
-            Part::ToolCall(call) => self.calls.push(json!({"id": call.id,
-                "function": {"name": call.name, "arguments": arguments(&call.arguments)}})),
-            Part::Thinking(part) => self.thought.push_str(&part.text),
-            Part::File(_) | Part::Audio(_) | Part::ToolResult(_) | Part::Native(_) => {}
+            MessagePart::ImageUrl(part) => self.texts.push(part.url.clone()),
+            MessagePart::ToolCall(call) => self.calls.push(json!({"id": call.id,
+                "function": {"name": call.name, "arguments": arguments_object(&call.arguments)}})),
+            MessagePart::Thinking(part) => self.thought.push_str(&part.text),
+            MessagePart::File(_)
+            | MessagePart::Audio(_)
+            | MessagePart::ToolResult(_)
+            | MessagePart::Native(_) => {}
         }
     }
 
-    fn write(self, role: Role) -> Value {
+    fn write_message(self, role: MessageRole) -> Value {
         let role = match role {
-            Role::User => "user",
-            Role::Assistant => "assistant",
-            Role::System | Role::Developer => "system",
+            MessageRole::User => "user",
+            MessageRole::Assistant => "assistant",
+            MessageRole::System | MessageRole::Developer => "system",
         };
         let mut object = json!({"role": role, "content": self.texts.join("\n")});
-        put(
+        put_present(
             &mut object,
             [
                 ("images", (!self.images.is_empty()).then(|| json!(self.images))),

@@ -2,64 +2,68 @@
 //! many turns.
 
 use bytes::Bytes;
-use convergio_domain::chat::{ChatField, ChatRequest, Message, Role};
-use convergio_kernel_c::Platform;
+use convergio_domain::chat::{ChatField, ChatMessage, ChatRequest, MessageRole};
+use convergio_kernel_c::KernelPlatform;
 use proptest::prelude::{
     Just, ProptestConfig, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest,
 };
 use serde_json::{Value, json};
 
-use super::anthropic::Messages;
-use super::gemini::GenerateContent;
-use super::interactions::Interactions;
-use super::ollama::Native;
-use super::openai::Chat;
-use super::responses::Responses;
+use super::anthropic::MessagesDialect;
+use super::gemini::GenerateContentDialect;
+use super::interactions::InteractionsDialect;
+use super::ollama::OllamaDialect;
+use super::openai::ChatCompletionsDialect;
+use super::responses::ResponsesDialect;
 use super::{Dialect, ReadError};
-use crate::model::answer::Answer;
-use crate::model::fit::Fit;
+use crate::model::answer::AnswerBuilder;
 use crate::model::provider_traits::ProviderTraits;
+use crate::model::request_adapter::RequestAdapter;
 
 /// Reads an answer and returns it as a message of the conversation.
-fn turn(dialect: &dyn Dialect, answer: &Value) -> Message {
-    let mut draft = Answer::new();
+fn assistant_turn(dialect: &dyn Dialect, answer: &Value) -> ChatMessage {
+    let mut draft = AnswerBuilder::new();
     if let Err(ReadError::Malformed(what)) = dialect.read_whole(answer, &mut draft) {
         panic!("{what}: {answer}");
     }
-    let answer = draft.finished(dialect.interface(), &Bytes::new(), dialect.usage());
-    let native = answer.native.filter(|_| dialect.interface() == super::Interface::OpenAiChat);
-    Message { native, ..Message::new(Role::Assistant, answer.parts) }
+    let answer = draft.into_answer(dialect.wire_interface(), &Bytes::new(), dialect.usage_reader());
+    let native =
+        answer.native.filter(|_| dialect.wire_interface() == super::ChatInterface::OpenAiChat);
+    ChatMessage { native, ..ChatMessage::new(MessageRole::Assistant, answer.parts) }
 }
 
 /// Writes the request of a conversation that consists of these answers.
-fn sent(dialect: &dyn Dialect, answers: &[Value]) -> Value {
-    let messages = answers.iter().map(|answer| turn(dialect, answer)).collect();
+fn write_conversation(dialect: &dyn Dialect, answers: &[Value]) -> Value {
+    let messages = answers.iter().map(|answer| assistant_turn(dialect, answer)).collect();
     let request = ChatRequest { messages, ..ChatRequest::default() };
-    let support = |field: ChatField| dialect.support(field);
-    let fit = Fit { provider: "p", interface: dialect.interface(), support: &support };
-    let (request, left_out) = fit.apply(request).expect("it is all its own");
+    let support = |field: ChatField| dialect.field_support(field);
+    let fit =
+        RequestAdapter { provider: "p", interface: dialect.wire_interface(), support: &support };
+    let (request, left_out) = fit.adapt_request(request).expect("it is all its own");
     assert_eq!(left_out.fields, []);
-    dialect.write(&request, &ProviderTraits::default())
+    dialect.write_request(&request, &ProviderTraits::default())
 }
 
-fn text() -> impl Strategy<Value = String> {
+fn any_text() -> impl Strategy<Value = String> {
     "[a-zA-Z0-9 é好\\n\"]{1,12}"
 }
 
-fn word() -> impl Strategy<Value = String> {
+fn any_word() -> impl Strategy<Value = String> {
     "[a-z]{1,8}"
 }
 
-fn object() -> impl Strategy<Value = Value> {
+fn any_object() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(json!({})),
-        (word(), text()).prop_map(|(name, value)| json!({name: value})),
-        (word(), any::<i32>(), prop::collection::vec(text(), 0..3))
+        (any_word(), any_text()).prop_map(|(name, value)| json!({name: value})),
+        (any_word(), any::<i32>(), prop::collection::vec(any_text(), 0..3))
             .prop_map(|(name, number, list)| json!({name: {"n": number, "list": list}})),
     ]
 }
 
-fn turns(block: impl Strategy<Value = Value> + 'static) -> impl Strategy<Value = Vec<Vec<Value>>> {
+fn any_turns(
+    block: impl Strategy<Value = Value> + 'static,
+) -> impl Strategy<Value = Vec<Vec<Value>>> {
     let block = block.boxed();
     prop::collection::vec(prop::collection::vec(block, 1..6), 1..40)
 }
@@ -68,17 +72,19 @@ fn anthropic_block() -> impl Strategy<Value = Value> {
     let cited = json!([{"type": "char_location", "cited_text": "c", "document_index": 0,
         "document_title": "t", "start_char_index": 0, "end_char_index": 1}]);
     prop_oneof![
-        text().prop_map(|text| json!({"type": "text", "text": text})),
-        text().prop_map(move |text| json!({"type": "text", "text": text, "citations": cited})),
-        (text(), word()).prop_map(|(text, mark)| json!({"type": "thinking", "thinking": text,
+        any_text().prop_map(|text| json!({"type": "text", "text": text})),
+        any_text().prop_map(move |text| json!({"type": "text", "text": text, "citations": cited})),
+        (any_text(), any_word())
+            .prop_map(|(text, mark)| json!({"type": "thinking", "thinking": text,
             "signature": mark})),
-        word().prop_map(|mark| json!({"type": "thinking", "thinking": "", "signature": mark})),
-        word().prop_map(|data| json!({"type": "redacted_thinking", "data": data})),
-        (word(), object()).prop_map(|(name, input)| json!({"type": "tool_use", "id": "",
+        any_word().prop_map(|mark| json!({"type": "thinking", "thinking": "", "signature": mark})),
+        any_word().prop_map(|data| json!({"type": "redacted_thinking", "data": data})),
+        (any_word(), any_object()).prop_map(|(name, input)| json!({"type": "tool_use", "id": "",
             "name": name, "input": input, "caller": {"type": "direct"}})),
-        (word(), object()).prop_map(|(id, input)| json!({"type": "server_tool_use", "id": id,
+        (any_word(), any_object())
+            .prop_map(|(id, input)| json!({"type": "server_tool_use", "id": id,
             "name": "web_search", "input": input})),
-        (word(), text()).prop_map(|(id, title)| json!({"type": "web_search_tool_result",
+        (any_word(), any_text()).prop_map(|(id, title)| json!({"type": "web_search_tool_result",
             "tool_use_id": id, "content": [{"type": "web_search_result", "title": title}]})),
     ]
 }
@@ -89,60 +95,69 @@ fn responses_item() -> impl Strategy<Value = Value> {
             "content": [{"type": "output_text", "text": text}]})
     };
     prop_oneof![
-        text().prop_map(move |text| message(text, "commentary")),
-        (text(), text()).prop_map(|(one, other)| json!({"type": "message", "role": "assistant",
+        any_text().prop_map(move |text| message(text, "commentary")),
+        (any_text(), any_text()).prop_map(|(one, other)| json!({"type": "message", "role": "assistant",
             "phase": "final_answer", "content": [{"type": "output_text", "text": one,
                 "annotations": [{"type": "url_citation", "url": "https://a"}]},
                 {"type": "refusal", "refusal": other}]})),
-        (word(), prop::collection::vec(text(), 0..3), word()).prop_map(|(id, texts, sealed)| {
+        (any_word(), prop::collection::vec(any_text(), 0..3), any_word()).prop_map(|(id, texts, sealed)| {
             let summary: Vec<Value> =
                 texts.iter().map(|text| json!({"type": "summary_text", "text": text})).collect();
             json!({"type": "reasoning", "id": id, "summary": summary, "encrypted_content": sealed})
         }),
-        (word(), object()).prop_map(|(name, input)| json!({"type": "function_call",
+        (any_word(), any_object()).prop_map(|(name, input)| json!({"type": "function_call",
             "call_id": "", "name": name, "arguments": input.to_string()})),
-        word().prop_map(|id| json!({"type": "web_search_call", "id": id, "status": "completed"})),
-        (word(), text()).prop_map(|(id, input)| json!({"type": "custom_tool_call", "call_id": id,
+        any_word().prop_map(|id| json!({"type": "web_search_call", "id": id, "status": "completed"})),
+        (any_word(), any_text()).prop_map(|(id, input)| json!({"type": "custom_tool_call", "call_id": id,
             "name": "apply_patch", "input": input})),
     ]
 }
 
 fn gemini_part() -> impl Strategy<Value = Value> {
     prop_oneof![
-        (text(), word()).prop_map(|(text, mark)| json!({"text": text, "thoughtSignature": mark})),
-        word().prop_map(|mark| json!({"text": "", "thoughtSignature": mark})),
-        (text(), word()).prop_map(|(text, mark)| json!({"text": text, "thought": true,
+        (any_text(), any_word())
+            .prop_map(|(text, mark)| json!({"text": text, "thoughtSignature": mark})),
+        any_word().prop_map(|mark| json!({"text": "", "thoughtSignature": mark})),
+        (any_text(), any_word()).prop_map(|(text, mark)| json!({"text": text, "thought": true,
             "thoughtSignature": mark})),
-        (word(), object(), word()).prop_map(|(name, args, mark)| json!({"functionCall":
+        (any_word(), any_object(), any_word())
+            .prop_map(|(name, args, mark)| json!({"functionCall":
             {"id": "", "name": name, "args": args}, "thoughtSignature": mark})),
-        text().prop_map(|code| json!({"executableCode": {"language": "PYTHON", "code": code}})),
+        any_text().prop_map(|code| json!({"executableCode": {"language": "PYTHON", "code": code}})),
     ]
 }
 
 fn interactions_step() -> impl Strategy<Value = Value> {
     prop_oneof![
-        prop::collection::vec(text(), 1..2).prop_map(|texts| {
+        prop::collection::vec(any_text(), 1..2).prop_map(|texts| {
             let content: Vec<Value> =
                 texts.iter().map(|text| json!({"type": "text", "text": text})).collect();
             json!({"type": "model_output", "content": content})
         }),
-        (text(), word()).prop_map(|(text, mark)| json!({"type": "thought", "signature": mark,
+        (any_text(), any_word())
+            .prop_map(|(text, mark)| json!({"type": "thought", "signature": mark,
             "summary": [{"type": "text", "text": text}]})),
-        word().prop_map(|mark| json!({"type": "thought", "signature": mark})),
-        (word(), object()).prop_map(|(name, arguments)| json!({"type": "function_call",
+        any_word().prop_map(|mark| json!({"type": "thought", "signature": mark})),
+        (any_word(), any_object()).prop_map(|(name, arguments)| json!({"type": "function_call",
             "id": "", "name": name, "arguments": arguments})),
-        word().prop_map(|id| json!({"type": "google_search_call", "id": id})),
+        any_word().prop_map(|id| json!({"type": "google_search_call", "id": id})),
     ]
 }
 
 fn chat_message() -> impl Strategy<Value = Value> {
-    let call = (word(), object()).prop_map(|(name, input)| {
+    let call = (any_word(), any_object()).prop_map(|(name, input)| {
         json!({"id": "", "type": "function", "extra_content": {"google": {"x": 1}},
             "function": {"name": name, "arguments": input.to_string()}})
     });
     let details = |mark: String| json!([{"type": "reasoning.encrypted", "data": mark, "index": 0}]);
     let calls = prop::collection::vec(call, 0..3);
-    let parts = (prop::option::of(text()), prop::option::of(text()), calls, word(), any::<bool>());
+    let parts = (
+        prop::option::of(any_text()),
+        prop::option::of(any_text()),
+        calls,
+        any_word(),
+        any::<bool>(),
+    );
     parts.prop_map(move |(content, thought, calls, mark, has_details)| {
         let mut message = json!({"role": "assistant", "content": content});
         if let Some(thought) = thought {
@@ -162,10 +177,10 @@ fn chat_message() -> impl Strategy<Value = Value> {
 }
 
 fn ollama_message() -> impl Strategy<Value = Value> {
-    let call = (word(), object())
+    let call = (any_word(), any_object())
         .prop_map(|(name, input)| json!({"function": {"name": name, "arguments": input}}));
     let calls = prop::collection::vec(call, 0..3);
-    (text(), prop::option::of(text()), calls).prop_map(|(content, thought, calls)| {
+    (any_text(), prop::option::of(any_text()), calls).prop_map(|(content, thought, calls)| {
         let mut message = json!({"role": "assistant", "content": content});
         if let Some(thought) = thought {
             message["thinking"] = json!(thought);
@@ -178,7 +193,7 @@ fn ollama_message() -> impl Strategy<Value = Value> {
 }
 
 /// Gives every call a unique id, as providers do.
-fn number(turns: &mut [Vec<Value>], place: &str) {
+fn number_calls(turns: &mut [Vec<Value>], place: &str) {
     let calls = turns.iter_mut().flatten().filter_map(|block| block.pointer_mut(place));
     for (number, id) in calls.filter(|id| *id == "").enumerate() {
         *id = json!(format!("call_{number}"));
@@ -186,7 +201,7 @@ fn number(turns: &mut [Vec<Value>], place: &str) {
 }
 
 /// Returns the blocks of a content, which is a string if it is one plain text.
-fn blocks(content: &Value) -> Vec<Value> {
+fn content_blocks(content: &Value) -> Vec<Value> {
     match content {
         Value::String(text) => vec![json!({"type": "text", "text": text})],
         content => content.as_array().cloned().unwrap_or_default(),
@@ -197,33 +212,33 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn anthropics_blocks(mut turns in turns(anthropic_block())) {
-        number(&mut turns, "/id");
+    fn anthropics_blocks(mut turns in any_turns(anthropic_block())) {
+        number_calls(&mut turns, "/id");
         let answers: Vec<Value> = turns.iter()
             .map(|content| json!({"content": content, "stop_reason": "end_turn"})).collect();
-        let body = sent(&Messages::new("2026-10-21"), &answers);
+        let body = write_conversation(&MessagesDialect::new("2026-10-21"), &answers);
         let sent = body["messages"].as_array().expect("messages");
         prop_assert_eq!(sent.len(), turns.len());
         for (sent, turn) in sent.iter().zip(&turns) {
-            prop_assert_eq!(&blocks(&sent["content"]), turn);
+            prop_assert_eq!(&content_blocks(&sent["content"]), turn);
         }
     }
 
     #[test]
-    fn items_of_responses(mut turns in turns(responses_item())) {
-        number(&mut turns, "/call_id");
+    fn items_of_responses(mut turns in any_turns(responses_item())) {
+        number_calls(&mut turns, "/call_id");
         let answers: Vec<Value> = turns.iter()
             .map(|output| json!({"output": output, "status": "completed"})).collect();
-        let body = sent(&Responses, &answers);
+        let body = write_conversation(&ResponsesDialect, &answers);
         prop_assert_eq!(body["input"].as_array().expect("items"), &turns.concat());
     }
 
     #[test]
-    fn geminis_parts(mut turns in turns(gemini_part())) {
-        number(&mut turns, "/functionCall/id");
+    fn geminis_parts(mut turns in any_turns(gemini_part())) {
+        number_calls(&mut turns, "/functionCall/id");
         let answers: Vec<Value> = turns.iter().map(|parts| json!({"candidates": [
             {"content": {"parts": parts}, "finishReason": "STOP"}]})).collect();
-        let body = sent(&GenerateContent, &answers);
+        let body = write_conversation(&GenerateContentDialect, &answers);
         let sent = body["contents"].as_array().expect("contents");
         for (sent, turn) in sent.iter().zip(&turns) {
             prop_assert_eq!(sent["parts"].as_array().expect("parts"), turn);
@@ -231,8 +246,8 @@ proptest! {
     }
 
     #[test]
-    fn steps_of_interactions(mut turns in turns(interactions_step())) {
-        number(&mut turns, "/id");
+    fn steps_of_interactions(mut turns in any_turns(interactions_step())) {
+        number_calls(&mut turns, "/id");
         // Two outputs in a row are read as one.
         for turn in &mut turns {
             turn.dedup_by(|one, other| {
@@ -241,7 +256,7 @@ proptest! {
         }
         let answers: Vec<Value> = turns.iter()
             .map(|steps| json!({"steps": steps, "status": "completed"})).collect();
-        let body = sent(&Interactions, &answers);
+        let body = write_conversation(&InteractionsDialect, &answers);
         prop_assert_eq!(body["input"].as_array().expect("steps"), &turns.concat());
     }
 
@@ -258,7 +273,7 @@ proptest! {
         let answers: Vec<Value> = turns.iter().flatten()
             .map(|message| json!({"choices": [{"message": message, "finish_reason": "stop"}]}))
             .collect();
-        let body = sent(&Chat::new(Platform::CloudApi, None), &answers);
+        let body = write_conversation(&ChatCompletionsDialect::new(KernelPlatform::CloudApi, None), &answers);
         prop_assert_eq!(body["messages"].as_array().expect("messages"), &turns.concat());
     }
 
@@ -267,7 +282,7 @@ proptest! {
         let answers: Vec<Value> = turns.iter()
             .map(|message| json!({"message": message, "done": true, "done_reason": "stop"}))
             .collect();
-        let mut body = sent(&Native, &answers);
+        let mut body = write_conversation(&OllamaDialect, &answers);
         // Calls without an id got a generated one.
         let messages = body["messages"].as_array_mut().expect("messages");
         for call in messages.iter_mut().filter_map(|it| it.get_mut("tool_calls")?.as_array_mut()).flatten() {

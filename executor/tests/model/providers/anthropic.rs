@@ -1,12 +1,12 @@
 //! Anthropic's messages.
 
 use convergio_domain::chat::{
-    ChatRequest, Interface, Message, NativePart, Part, Role, ThinkingPart,
+    ChatInterface, ChatMessage, ChatRequest, MessagePart, MessageRole, NativePart, ThinkingPart,
 };
 use convergio_domain::metering::Meter;
 use convergio_eventstore::LiveKind;
 use convergio_executor::model::{
-    Api, HttpProvider, ModelInfo, Piece, Provider, ProviderConfig, Secret,
+    AnswerPiece, HttpProvider, ModelInfo, Provider, ProviderApi, ProviderConfig, Secret,
 };
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ use super::{KEY, answer_of, conversation, led_to, meters, weather, written};
 use crate::server::{PATIENCE, Server, ask_service, body_of, call, embed, json, raw_sse, request};
 
 fn config() -> ProviderConfig {
-    ProviderConfig::anthropic(Secret::new(KEY))
+    ProviderConfig::for_anthropic(Secret::new(KEY))
 }
 
 fn events(events: &[Value]) -> String {
@@ -87,19 +87,19 @@ fn a_whole_conversation_is_written_in_its_words() {
     assert_eq!((&body["max_tokens"], &body["stop_sequences"]), (&json!(64), &json!(["END"])));
     // The newest version refuses them.
     assert_eq!((&body["temperature"], &body["top_p"]), (&Value::Null, &Value::Null));
-    let first = Api::Anthropic { version: "2023-06-01".into() };
+    let first = ProviderApi::Anthropic { version: "2023-06-01".into() };
     let body = written(&ProviderConfig { api: first, ..config() }, &conversation());
     assert_eq!(body["temperature"], 0.5);
 }
 
-fn thought(text: &str, signature: &str) -> Part {
+fn thought(text: &str, signature: &str) -> MessagePart {
     let (text, signature) = (text.to_owned(), signature.to_owned());
-    Part::Thinking(ThinkingPart { text, signature, native: None })
+    MessagePart::Thinking(ThinkingPart { text, signature, native: None })
 }
 
 #[test]
 fn a_thought_goes_back_with_its_mark() {
-    let messages = vec![Message::new(Role::Assistant, vec![thought("hm", "EqQB")])];
+    let messages = vec![ChatMessage::new(MessageRole::Assistant, vec![thought("hm", "EqQB")])];
     let body = written(&config(), &ChatRequest { messages, ..conversation() });
     let expected = json!({"type": "thinking", "thinking": "hm", "signature": "EqQB"});
     assert_eq!(body["messages"][0]["content"][0], expected);
@@ -109,8 +109,8 @@ fn a_thought_goes_back_with_its_mark() {
 async fn a_stream_is_put_together_and_its_counts_replace_each_other() {
     let server = Server::chatting(|| raw_sse(events(&stream()))).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.text().as_str(), answer.finish.as_str()), ("Good day", "stop"));
-    assert_eq!(answer.parts, [thought("let me see", "EqQB"), Part::text("Good day")]);
+    assert_eq!((answer.joined_text().as_str(), answer.finish.as_str()), ("Good day", "stop"));
+    assert_eq!(answer.parts, [thought("let me see", "EqQB"), MessagePart::from_text("Good day")]);
     let expected = [
         (Meter::InFresh, 6),
         (Meter::InCacheRead, 40),
@@ -157,14 +157,18 @@ async fn an_answer_that_comes_at_once_is_taken_too() {
         {"type": "tool_use", "id": "t", "name": "weather", "input": {"city": "Oslo"}}]);
     let server = Server::chatting(move || json(200, &whole(&content, "tool_use"))).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.text().as_str(), answer.tool_calls()), ("Let me look.", weather("t")));
+    assert_eq!(
+        (answer.joined_text().as_str(), answer.tool_calls()),
+        ("Let me look.", weather("t"))
+    );
     assert_eq!(meters(&answer), [(Meter::InFresh, 20), (Meter::OutText, 8)]);
 }
 
 #[tokio::test]
 async fn an_answer_in_a_schema_is_the_arguments_of_a_tool() {
     let schema = json!({"type": "object", "properties": {"city": {"type": "string"}}});
-    let request = ChatRequest { schema: Some(schema.clone()), ..ChatRequest::prompt("m", "p") };
+    let request =
+        ChatRequest { schema: Some(schema.clone()), ..ChatRequest::from_prompt("m", "p") };
     let body = written(&config(), &request);
     assert_eq!(body["tools"][0]["input_schema"], schema);
     let name = body["tools"][0]["name"].clone();
@@ -172,7 +176,10 @@ async fn an_answer_in_a_schema_is_the_arguments_of_a_tool() {
     let content = json!([{"type": "tool_use", "id": "t", "name": name, "input": {"city": "Oslo"}}]);
     let server = Server::chatting(move || json(200, &whole(&content, "tool_use"))).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.text().as_str(), answer.finish.as_str()), (r#"{"city":"Oslo"}"#, "stop"));
+    assert_eq!(
+        (answer.joined_text().as_str(), answer.finish.as_str()),
+        (r#"{"city":"Oslo"}"#, "stop")
+    );
     assert!(answer.tool_calls().is_empty());
 }
 
@@ -241,12 +248,13 @@ async fn every_block_is_told_as_it_comes_and_goes_back_as_it_came() {
     let server = Server::chatting(|| raw_sse(events(&rich_stream()))).await;
     let provider = HttpProvider::new(led_to(&server, config())).expect("a valid URL");
     let heard = std::sync::Mutex::new(Vec::new());
-    let sink = |piece: Piece| heard.lock().expect("not poisoned").push(piece);
+    let sink = |piece: AnswerPiece| heard.lock().expect("not poisoned").push(piece);
     let token = tokio_util::sync::CancellationToken::new();
     let body = body_of(&provider, &request());
-    let answer = provider.chat(call(&body, PATIENCE), &sink, &token).await.expect("an answer");
+    let answer =
+        provider.complete_chat(call(&body, PATIENCE), &sink, &token).await.expect("an answer");
     let heard = heard.into_inner().expect("not poisoned");
-    assert_eq!(heard[0], Piece::default(), "it has begun");
+    assert_eq!(heard[0], AnswerPiece::default(), "it has begun");
     let LiveKind::Begin { model, usage } = &heard[1].kind else { panic!("{:?}", heard[1]) };
     assert_eq!((model.as_str(), usage.tokens_in()), ("claude-x", 159_263));
     let part = |place: u32| {
@@ -264,17 +272,19 @@ async fn every_block_is_told_as_it_comes_and_goes_back_as_it_came() {
     let redacted = json!({"type": "redacted_thinking", "data": "RED-1"});
     let whole: Vec<_> = part(1).collect();
     assert_eq!((whole.len(), &whole[0].0), (1, &LiveKind::Whole));
-    let whole: Part = serde_json::from_str(&whole[0].2).expect("a part");
-    let native = |block: Value| Part::Native(NativePart { interface: Interface::Anthropic, block });
+    let whole: MessagePart = serde_json::from_str(&whole[0].2).expect("a part");
+    let native = |block: Value| {
+        MessagePart::Native(NativePart { interface: ChatInterface::Anthropic, block })
+    };
     assert_eq!(whole, native(redacted.clone()));
     let citation = json!({"type": "citations_delta", "citation": {"cited_text": "c"}});
     let told: Vec<_> = part(4).collect();
-    assert_eq!(told[1], (LiveKind::Native(Interface::Anthropic), 5, citation.to_string()));
+    assert_eq!(told[1], (LiveKind::Native(ChatInterface::Anthropic), 5, citation.to_string()));
     let kind = LiveKind::ToolArguments { id: "t1".into(), name: "f".into() };
     assert!(part(5).all(|(it, ..)| it == kind));
     assert_eq!(part(5).map(|(_, _, text)| text).collect::<String>(), "{}");
     assert_eq!((answer.parts.len(), answer.finish.as_str()), (7, "tool_calls"));
-    let messages = vec![Message::new(Role::Assistant, answer.parts)];
+    let messages = vec![ChatMessage::new(MessageRole::Assistant, answer.parts)];
     let body = written(&config(), &ChatRequest { messages, ..ChatRequest::default() });
     let expected = json!([
         {"type": "thinking", "thinking": "let me", "signature": "SIG-A"},
@@ -320,7 +330,7 @@ async fn models_are_listed_and_embeddings_are_not_had() {
     let server = Server::chatting(move || json(200, &list)).await;
     let provider = HttpProvider::new(led_to(&server, config())).expect("a valid URL");
     let expected = ModelInfo::new("claude-x", Some(200_000));
-    assert_eq!(provider.models().await.expect("a list"), [expected]);
+    assert_eq!(provider.list_models().await.expect("a list"), [expected]);
     let error = ask_service(&provider, "m", embed(&["x"])).await.expect_err("none");
     assert_eq!((error.code, server.seen().len()), ("request.unsupported", 1));
     assert!(error.message.contains("has no embeddings"), "{error}");

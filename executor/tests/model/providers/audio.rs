@@ -34,7 +34,7 @@ fn spoken(text: &str) -> ModelService {
 }
 
 fn config() -> ProviderConfig {
-    ProviderConfig::openai(Secret::new(KEY))
+    ProviderConfig::for_openai(Secret::new(KEY))
 }
 
 fn provider(server: &Server, config: ProviderConfig) -> HttpProvider {
@@ -71,7 +71,7 @@ async fn a_recording_becomes_words_billed_by_tokens_or_by_time() {
         let server = Server::chatting(move || json(200, &answer)).await;
         let told = hear(&server).await.expect("words");
         assert_eq!(
-            (told.text().as_str(), meters(&told), told.confirmed),
+            (told.joined_text().as_str(), meters(&told), told.confirmed),
             ("the ship sails", expected, confirmed)
         );
         if let Some(total) = usage["total_tokens"].as_u64() {
@@ -103,7 +103,12 @@ async fn the_form_holds_the_file_and_what_is_asked() {
 #[tokio::test]
 async fn azures_deployments_hear_too() {
     let azure = |version| {
-        ProviderConfig::azure(Secret::new(KEY), "https://r.openai.azure.com", version, &["hear"])
+        ProviderConfig::for_azure(
+            Secret::new(KEY),
+            "https://r.openai.azure.com",
+            version,
+            &["hear"],
+        )
     };
     let cases = [
         (azure(None), "/v1/audio/transcriptions"),
@@ -183,7 +188,7 @@ async fn what_cannot_be_asked_is_told_before_it_is_sent() {
         assert_eq!((error.code, error.retryable), (code, false), "{error}");
         assert_eq!(error.partial_usage, None);
     }
-    let deaf = HttpProvider::new(led_to(&server, ProviderConfig::anthropic(Secret::new(KEY))));
+    let deaf = HttpProvider::new(led_to(&server, ProviderConfig::for_anthropic(Secret::new(KEY))));
     let deaf = deaf.expect("a valid URL");
     let error = ask_service(&deaf, "m", recording()).await.expect_err("deaf");
     assert!(

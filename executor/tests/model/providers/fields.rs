@@ -2,62 +2,63 @@
 //! by name; never neither.
 
 use convergio_domain::chat::{
-    AudioPart, ChatField, ChatRequest, FieldSupport, FilePart, ImagePart, Interface, Message,
-    NativeFields, NativePart, Part, Role, SchemaSpec, TextPart, ThinkingPart, ToolCall, ToolChoice,
-    ToolResultPart, ToolSpec,
+    AudioPart, ChatField, ChatInterface, ChatMessage, ChatRequest, ChatToolSpec, FieldSupport,
+    FilePart, ImagePart, MessagePart, MessageRole, NativeFields, NativePart, SchemaSpec, TextPart,
+    ThinkingPart, ToolCall, ToolChoice, ToolResultPart,
 };
 use convergio_executor::model::{
-    Api, HttpProvider, Provider, ProviderConfig, Secret, WrittenRequest,
+    EncodedRequest, HttpProvider, Provider, ProviderApi, ProviderConfig, Secret,
 };
-use convergio_kernel_c::{Platform, ProviderClass};
+use convergio_kernel_c::{KernelPlatform, ProviderClass};
 use serde_json::{Value, json};
 
 use super::{KEY, weather};
 
-fn config(interface: Interface) -> ProviderConfig {
+fn config(interface: ChatInterface) -> ProviderConfig {
     let key = || Secret::new(KEY);
-    let google = |api| ProviderConfig { api, ..ProviderConfig::gemini(key()) };
+    let google = |api| ProviderConfig { api, ..ProviderConfig::for_gemini(key()) };
     match interface {
-        Interface::OpenAiChat => ProviderConfig::openai(key()),
-        Interface::OpenAiResponses => {
-            ProviderConfig { api: Api::OpenAiResponses, ..ProviderConfig::openai(key()) }
-        }
-        // The first version takes sampling parameters.
-        Interface::Anthropic => ProviderConfig {
-            api: Api::Anthropic { version: "2023-06-01".into() },
-            ..ProviderConfig::anthropic(key())
+        ChatInterface::OpenAiChat => ProviderConfig::for_openai(key()),
+        ChatInterface::OpenAiResponses => ProviderConfig {
+            api: ProviderApi::OpenAiResponses,
+            ..ProviderConfig::for_openai(key())
         },
-        Interface::Gemini => google(Api::Gemini),
-        Interface::GeminiInteractions => google(Api::GeminiInteractions),
-        Interface::Ollama => {
+        // The first version takes sampling parameters.
+        ChatInterface::Anthropic => ProviderConfig {
+            api: ProviderApi::Anthropic { version: "2023-06-01".into() },
+            ..ProviderConfig::for_anthropic(key())
+        },
+        ChatInterface::Gemini => google(ProviderApi::Gemini),
+        ChatInterface::GeminiInteractions => google(ProviderApi::GeminiInteractions),
+        ChatInterface::Ollama => {
             let url = "http://127.0.0.1:11434";
-            ProviderConfig::keyless("local", url, ProviderClass::Local, Platform::Ollama)
+            ProviderConfig::without_key("local", url, ProviderClass::Local, KernelPlatform::Ollama)
         }
     }
 }
 
 fn write(
-    interface: Interface,
+    interface: ChatInterface,
     request: ChatRequest,
-) -> Result<WrittenRequest, Option<&'static str>> {
+) -> Result<EncodedRequest, Option<&'static str>> {
     let provider = HttpProvider::new(config(interface)).expect("a valid configuration");
-    provider.write(request).map_err(|error| {
+    provider.write_request(request).map_err(|error| {
         assert_eq!((error.code, error.retryable), ("request.unsupported", false));
         error.param
     })
 }
 
-fn body(interface: Interface, request: ChatRequest) -> Value {
+fn body(interface: ChatInterface, request: ChatRequest) -> Value {
     let written = write(interface, request).expect("it is taken");
     serde_json::from_slice(&written.body).expect("JSON")
 }
 
-fn tool() -> ToolSpec {
-    ToolSpec::new("weather", "", json!({"type": "object"}))
+fn tool() -> ChatToolSpec {
+    ChatToolSpec::new("weather", "", json!({"type": "object"}))
 }
 
 fn plain() -> ChatRequest {
-    ChatRequest::prompt("m", "p")
+    ChatRequest::from_prompt("m", "p")
 }
 
 fn optional(field: ChatField, value: Value) -> ChatRequest {
@@ -65,7 +66,7 @@ fn optional(field: ChatField, value: Value) -> ChatRequest {
 }
 
 /// A request that has the field, outside of its messages.
-fn asking(field: ChatField, interface: Interface) -> ChatRequest {
+fn asking(field: ChatField, interface: ChatInterface) -> ChatRequest {
     let tools = || vec![tool()];
     match field {
         ChatField::Temperature => ChatRequest { temperature: Some(0.625), ..plain() },
@@ -95,12 +96,12 @@ fn asking(field: ChatField, interface: Interface) -> ChatRequest {
             ..plain()
         },
         ChatField::ToolStrict => {
-            ChatRequest { tools: vec![ToolSpec { strict: Some(true), ..tool() }], ..plain() }
+            ChatRequest { tools: vec![ChatToolSpec { strict: Some(true), ..tool() }], ..plain() }
         }
         ChatField::HostedTools => {
             let interface = match interface {
-                Interface::OpenAiResponses => interface,
-                _ => Interface::Anthropic,
+                ChatInterface::OpenAiResponses => interface,
+                _ => ChatInterface::Anthropic,
             };
             let native_tools = vec![NativePart { interface, block: json!({"type": "canary"}) }];
             ChatRequest { native_tools, ..plain() }
@@ -114,11 +115,15 @@ fn asking(field: ChatField, interface: Interface) -> ChatRequest {
 }
 
 /// A request that has the field in its messages.
-fn in_messages(field: ChatField, interface: Interface) -> Option<ChatRequest> {
-    let foreign =
-        if interface == Interface::Gemini { Interface::Ollama } else { Interface::Gemini };
-    let fields =
-        || NativeFields::of(foreign, [("canary".to_owned(), json!(1))].into_iter().collect());
+fn in_messages(field: ChatField, interface: ChatInterface) -> Option<ChatRequest> {
+    let foreign = if interface == ChatInterface::Gemini {
+        ChatInterface::Ollama
+    } else {
+        ChatInterface::Gemini
+    };
+    let fields = || {
+        NativeFields::from_fields(foreign, [("canary".to_owned(), json!(1))].into_iter().collect())
+    };
     let mut request = plain();
     let part = match field {
         ChatField::MessageName => {
@@ -126,43 +131,47 @@ fn in_messages(field: ChatField, interface: Interface) -> Option<ChatRequest> {
             return Some(request);
         }
         ChatField::SystemInPlace => {
-            request.messages.push(Message::text(Role::System, "canary"));
+            request.messages.push(ChatMessage::from_text(MessageRole::System, "canary"));
             return Some(request);
         }
-        ChatField::ImageDetail => Part::Image(ImagePart {
+        ChatField::ImageDetail => MessagePart::Image(ImagePart {
             detail: Some("canary".into()),
             data: "aGk=".into(),
             media_type: "image/png".into(),
             ..ImagePart::default()
         }),
-        ChatField::CacheControl => Part::Text(TextPart {
+        ChatField::CacheControl => MessagePart::Text(TextPart {
             text: "t".into(),
             cache_control: Some(json!({"type": "canary"})),
             native: None,
         }),
-        ChatField::ForeignThinking => Part::Thinking(ThinkingPart {
+        ChatField::ForeignThinking => MessagePart::Thinking(ThinkingPart {
             text: "canary".into(),
             native: fields(),
             ..ThinkingPart::default()
         }),
-        ChatField::Documents => Part::File(FilePart {
+        ChatField::Documents => MessagePart::File(FilePart {
             media_type: "application/pdf".into(),
             data: Some("canary".into()),
             ..FilePart::default()
         }),
-        ChatField::AudioInput => {
-            Part::Audio(AudioPart { format: "wav".into(), data: "canary".into(), native: None })
-        }
-        ChatField::ResultError => Part::ToolResult(ToolResultPart {
+        ChatField::AudioInput => MessagePart::Audio(AudioPart {
+            format: "wav".into(),
+            data: "canary".into(),
+            native: None,
+        }),
+        ChatField::ResultError => MessagePart::ToolResult(ToolResultPart {
             text: "t".into(),
             is_error: true,
             ..ToolResultPart::default()
         }),
-        ChatField::ForeignFields => {
-            Part::Text(TextPart { text: "t".into(), native: fields(), ..TextPart::default() })
-        }
+        ChatField::ForeignFields => MessagePart::Text(TextPart {
+            text: "t".into(),
+            native: fields(),
+            ..TextPart::default()
+        }),
         ChatField::ForeignPart => {
-            Part::Native(NativePart { interface: foreign, block: json!({"type": "canary"}) })
+            MessagePart::Native(NativePart { interface: foreign, block: json!({"type": "canary"}) })
         }
         _ => return None,
     };
@@ -171,15 +180,15 @@ fn in_messages(field: ChatField, interface: Interface) -> Option<ChatRequest> {
 }
 
 /// What stands in the body only because of the field.
-fn sign_of(field: ChatField, interface: Interface) -> &'static str {
+fn sign_of(field: ChatField, interface: ChatInterface) -> &'static str {
     match field {
         ChatField::Temperature | ChatField::TopP => "0.625",
         ChatField::Seed | ChatField::MaxTokens => "4711",
         ChatField::SchemaStrict => "\"strict\":true",
         ChatField::ResultError => "error",
         ChatField::ToolChoice => match interface {
-            Interface::Gemini => "allowedFunctionNames",
-            Interface::GeminiInteractions => "allowed_tools",
+            ChatInterface::Gemini => "allowedFunctionNames",
+            ChatInterface::GeminiInteractions => "allowed_tools",
             _ => "tool_choice",
         },
         ChatField::ParallelToolCalls => "parallel_tool",
@@ -191,7 +200,7 @@ fn sign_of(field: ChatField, interface: Interface) -> &'static str {
 }
 
 /// What becomes of a field at an interface.
-fn fate(field: ChatField, interface: Interface) -> FieldSupport {
+fn fate(field: ChatField, interface: ChatInterface) -> FieldSupport {
     let sign = sign_of(field, interface);
     match write(interface, asking(field, interface)) {
         Ok(written) => {
@@ -213,11 +222,11 @@ fn fate(field: ChatField, interface: Interface) -> FieldSupport {
 
 #[test]
 fn a_field_is_kept_told_or_refused_as_the_table_says() {
-    for interface in Interface::ALL {
+    for interface in ChatInterface::ALL {
         for field in ChatField::ALL {
             assert_eq!(
                 fate(*field, interface),
-                field.support(interface),
+                field.support_at(interface),
                 "{field:?} {interface:?}"
             );
         }
@@ -226,7 +235,7 @@ fn a_field_is_kept_told_or_refused_as_the_table_says() {
 
 #[test]
 fn two_fields_are_treated_as_each_of_them() {
-    for interface in Interface::ALL {
+    for interface in ChatInterface::ALL {
         for (one, other) in ChatField::ALL.iter().zip(&ChatField::ALL[1..]) {
             let mut request = asking(*one, interface);
             let more = asking(*other, interface);
@@ -247,13 +256,13 @@ fn two_fields_are_treated_as_each_of_them() {
 
 #[test]
 fn the_newest_version_of_anthropics_interface_takes_no_sampling() {
-    let newest = ProviderConfig::anthropic(Secret::new(KEY));
+    let newest = ProviderConfig::for_anthropic(Secret::new(KEY));
     let provider = HttpProvider::new(newest).expect("a valid configuration");
-    let request = ChatRequest { temperature: Some(0.5), ..ChatRequest::prompt("m", "p") };
-    let written = provider.write(request.clone()).expect("it is taken");
+    let request = ChatRequest { temperature: Some(0.5), ..ChatRequest::from_prompt("m", "p") };
+    let written = provider.write_request(request.clone()).expect("it is taken");
     assert_eq!(written.left_out, [ChatField::Temperature]);
     let request = ChatRequest { options: [(ChatField::TopK, json!(5))].into(), ..request };
-    assert_eq!(provider.write(request).expect_err("refused").param, Some("top_k"));
+    assert_eq!(provider.write_request(request).expect_err("refused").param, Some("top_k"));
 }
 
 #[test]
@@ -264,8 +273,8 @@ fn values_that_say_nothing_ask_nothing_of_a_provider() {
         (ChatField::ParallelToolCalls, json!(true)),
         (ChatField::Truncation, json!("disabled")),
     ];
-    let request = ChatRequest { options: options.into(), ..ChatRequest::prompt("m", "p") };
-    let written = write(Interface::GeminiInteractions, request).expect("it is taken");
+    let request = ChatRequest { options: options.into(), ..ChatRequest::from_prompt("m", "p") };
+    let written = write(ChatInterface::GeminiInteractions, request).expect("it is taken");
     assert_eq!(written.left_out, []);
     let body = String::from_utf8(written.body.to_vec()).expect("text");
     assert!(!body.contains("penalty") && !body.contains("truncation"), "{body}");
@@ -273,11 +282,11 @@ fn values_that_say_nothing_ask_nothing_of_a_provider() {
 
 #[test]
 fn no_limit_is_invented_and_where_one_is_demanded_it_is_the_models_own() {
-    let asked = |model: &str| ChatRequest::prompt(model, "p");
-    for interface in Interface::ALL {
+    let asked = |model: &str| ChatRequest::from_prompt(model, "p");
+    for interface in ChatInterface::ALL {
         let body = body(interface, asked("m")).to_string();
         let is_limited = body.contains("max") || body.contains("num_predict");
-        assert_eq!(is_limited, interface == Interface::Anthropic, "{body}");
+        assert_eq!(is_limited, interface == ChatInterface::Anthropic, "{body}");
     }
     for (model, most) in [
         ("claude-sonnet-4-6", 64_000),
@@ -285,42 +294,48 @@ fn no_limit_is_invented_and_where_one_is_demanded_it_is_the_models_own() {
         ("claude-3-5-haiku-latest", 8_192),
         ("claude-opus-5-5", 128_000),
     ] {
-        assert_eq!(body(Interface::Anthropic, asked(model))["max_tokens"], most, "{model}");
+        assert_eq!(body(ChatInterface::Anthropic, asked(model))["max_tokens"], most, "{model}");
     }
 }
 
-fn result(parts: Vec<Part>) -> Part {
+fn result(parts: Vec<MessagePart>) -> MessagePart {
     let (id, name) = ("call_1".to_owned(), String::new());
-    Part::ToolResult(ToolResultPart { id, name, parts, ..ToolResultPart::default() })
+    MessagePart::ToolResult(ToolResultPart { id, name, parts, ..ToolResultPart::default() })
 }
 
 #[test]
 fn a_picture_of_a_tool_reaches_every_model() {
-    let image = Part::Image(ImagePart {
+    let image = MessagePart::Image(ImagePart {
         media_type: "image/png".into(),
         data: "aGk=".into(),
         ..ImagePart::default()
     });
     let messages = vec![
-        Message::text(Role::User, "look"),
-        Message::new(Role::Assistant, vec![Part::ToolCall(weather("call_1").remove(0))]),
-        Message::new(Role::User, vec![result(vec![Part::text("done"), image.clone()])]),
-        Message::new(Role::User, vec![result(vec![image])]),
-        Message::text(Role::User, "and?"),
+        ChatMessage::from_text(MessageRole::User, "look"),
+        ChatMessage::new(
+            MessageRole::Assistant,
+            vec![MessagePart::ToolCall(weather("call_1").remove(0))],
+        ),
+        ChatMessage::new(
+            MessageRole::User,
+            vec![result(vec![MessagePart::from_text("done"), image.clone()])],
+        ),
+        ChatMessage::new(MessageRole::User, vec![result(vec![image])]),
+        ChatMessage::from_text(MessageRole::User, "and?"),
     ];
-    let request = ChatRequest { messages, ..ChatRequest::prompt("m", "p") };
-    for interface in Interface::ALL {
+    let request = ChatRequest { messages, ..ChatRequest::from_prompt("m", "p") };
+    for interface in ChatInterface::ALL {
         let body = body(interface, request.clone());
         let text = body.to_string();
         assert_eq!(text.matches("aGk=").count(), 2, "{interface:?}: {text}");
-        if interface == Interface::OpenAiChat {
+        if interface == ChatInterface::OpenAiChat {
             let messages = body["messages"].as_array().expect("messages");
             let roles: Vec<&str> =
                 messages.iter().map(|message| message["role"].as_str().expect("a role")).collect();
             assert_eq!(roles, ["user", "assistant", "tool", "tool", "user"]);
             assert_eq!(messages[4]["content"][2]["text"], "and?");
         }
-        if interface == Interface::Gemini {
+        if interface == ChatInterface::Gemini {
             let response = &body["contents"][2]["parts"][0]["functionResponse"];
             assert_eq!(response["name"], "weather", "it is known by the call");
         }
@@ -329,44 +344,46 @@ fn a_picture_of_a_tool_reaches_every_model() {
 
 #[test]
 fn an_empty_text_says_nothing_where_it_would_be_refused() {
-    let call = Part::ToolCall(weather("call_1").remove(0));
+    let call = MessagePart::ToolCall(weather("call_1").remove(0));
     let messages = vec![
-        Message::text(Role::User, "weather?"),
-        Message::new(Role::Assistant, vec![Part::text(""), call]),
-        Message::new(Role::Assistant, vec![Part::text("")]),
-        Message::text(Role::User, "go on"),
+        ChatMessage::from_text(MessageRole::User, "weather?"),
+        ChatMessage::new(MessageRole::Assistant, vec![MessagePart::from_text(""), call]),
+        ChatMessage::new(MessageRole::Assistant, vec![MessagePart::from_text("")]),
+        ChatMessage::from_text(MessageRole::User, "go on"),
     ];
-    let request = ChatRequest { messages, ..ChatRequest::prompt("m", "p") };
-    for interface in [Interface::Anthropic, Interface::Gemini, Interface::GeminiInteractions] {
+    let request = ChatRequest { messages, ..ChatRequest::from_prompt("m", "p") };
+    for interface in
+        [ChatInterface::Anthropic, ChatInterface::Gemini, ChatInterface::GeminiInteractions]
+    {
         let text = body(interface, request.clone()).to_string();
         assert!(!text.contains("\"text\":\"\"") && !text.contains("[]"), "{text}");
         assert!(!text.contains("\"content\":\"\""), "{text}");
     }
-    let body = body(Interface::OpenAiChat, request);
+    let body = body(ChatInterface::OpenAiChat, request);
     assert_eq!(body["messages"][1]["content"], Value::Null);
 }
 
 #[test]
 fn instructions_stand_where_they_stood() {
     let messages = vec![
-        Message::text(Role::System, "one"),
-        Message::text(Role::User, "hi"),
-        Message::text(Role::System, "two"),
-        Message::text(Role::User, "go on"),
+        ChatMessage::from_text(MessageRole::System, "one"),
+        ChatMessage::from_text(MessageRole::User, "hi"),
+        ChatMessage::from_text(MessageRole::System, "two"),
+        ChatMessage::from_text(MessageRole::User, "go on"),
     ];
-    let request = ChatRequest { messages, ..ChatRequest::prompt("m", "p") };
-    let written = write(Interface::Anthropic, request.clone()).expect("it is taken");
+    let request = ChatRequest { messages, ..ChatRequest::from_prompt("m", "p") };
+    let written = write(ChatInterface::Anthropic, request.clone()).expect("it is taken");
     let beta = ("anthropic-beta", "mid-conversation-system-2026-04-07".to_owned());
     assert_eq!(written.headers, [beta]);
-    let anthropic = body(Interface::Anthropic, request.clone());
+    let anthropic = body(ChatInterface::Anthropic, request.clone());
     assert_eq!(anthropic["system"], "one");
     assert_eq!(anthropic["messages"][1], json!({"role": "system", "content": "two"}));
-    let gemini = write(Interface::Gemini, request.clone()).expect("it is taken");
+    let gemini = write(ChatInterface::Gemini, request.clone()).expect("it is taken");
     assert_eq!(gemini.left_out, [ChatField::SystemInPlace]);
-    let gemini = body(Interface::Gemini, request.clone());
+    let gemini = body(ChatInterface::Gemini, request.clone());
     let parts = json!([{"text": "one"}, {"text": "two"}]);
     assert_eq!(gemini["systemInstruction"]["parts"], parts);
-    let responses = body(Interface::OpenAiResponses, request);
+    let responses = body(ChatInterface::OpenAiResponses, request);
     assert_eq!(responses["instructions"], "one");
     assert_eq!(responses["input"][1]["role"], "system");
 }
@@ -375,7 +392,7 @@ fn instructions_stand_where_they_stood() {
 fn marks_of_the_cache_stand_on_every_block_of_anthropics() {
     let mark = || Some(json!({"type": "ephemeral", "ttl": "1h"}));
     let text = |text: &str| {
-        Part::Text(TextPart { text: text.into(), cache_control: mark(), native: None })
+        MessagePart::Text(TextPart { text: text.into(), cache_control: mark(), native: None })
     };
     let call =
         convergio_domain::chat::ToolCall { cache_control: mark(), ..weather("call_1").remove(0) };
@@ -387,16 +404,19 @@ fn marks_of_the_cache_stand_on_every_block_of_anthropics() {
     };
     let request = ChatRequest {
         messages: vec![
-            Message::new(Role::System, vec![Part::text("s"), text("marked")]),
-            Message::new(Role::User, vec![text("u")]),
-            Message::new(Role::Assistant, vec![Part::ToolCall(call)]),
-            Message::new(Role::User, vec![Part::ToolResult(answer)]),
+            ChatMessage::new(
+                MessageRole::System,
+                vec![MessagePart::from_text("s"), text("marked")],
+            ),
+            ChatMessage::new(MessageRole::User, vec![text("u")]),
+            ChatMessage::new(MessageRole::Assistant, vec![MessagePart::ToolCall(call)]),
+            ChatMessage::new(MessageRole::User, vec![MessagePart::ToolResult(answer)]),
         ],
-        tools: vec![ToolSpec { cache_control: mark(), ..tool() }],
+        tools: vec![ChatToolSpec { cache_control: mark(), ..tool() }],
         options: [(ChatField::CacheControl, json!({"type": "ephemeral"}))].into(),
-        ..ChatRequest::prompt("m", "p")
+        ..ChatRequest::from_prompt("m", "p")
     };
-    let body = body(Interface::Anthropic, request);
+    let body = body(ChatInterface::Anthropic, request);
     assert_eq!(body.to_string().matches("\"1h\"").count(), 6, "{body}");
     assert_eq!(body["cache_control"], json!({"type": "ephemeral"}));
     assert_eq!(body["system"][0], json!({"type": "text", "text": "s"}));
@@ -405,7 +425,7 @@ fn marks_of_the_cache_stand_on_every_block_of_anthropics() {
 #[test]
 fn a_limit_that_is_too_small_is_raised_and_told() {
     let request = ChatRequest { max_tokens: Some(1), ..plain() };
-    let written = write(Interface::OpenAiResponses, request).expect("it is taken");
+    let written = write(ChatInterface::OpenAiResponses, request).expect("it is taken");
     assert_eq!(written.left_out, [ChatField::MaxTokens]);
     let body: Value = serde_json::from_slice(&written.body).expect("JSON");
     assert_eq!(body["max_output_tokens"], 16);
@@ -414,7 +434,7 @@ fn a_limit_that_is_too_small_is_raised_and_told() {
 #[test]
 fn a_tool_that_must_be_called_and_is_not_there_is_refused() {
     for tool_choice in [ToolChoice::Required, ToolChoice::Named("weather".into())] {
-        for interface in Interface::ALL {
+        for interface in ChatInterface::ALL {
             let request = ChatRequest { tool_choice: tool_choice.clone(), ..plain() };
             let refused = write(interface, request).expect_err("there is no tool");
             assert_eq!(refused, Some("tool_choice"));
@@ -426,11 +446,11 @@ fn a_tool_that_must_be_called_and_is_not_there_is_refused() {
 fn fields_of_one_interface_are_told_by_name_if_they_are_known() {
     for (field, name) in [("citations", "citations"), ("somebody's words", "fields_of_another")] {
         let fields = [(field.to_owned(), json!(1))].into_iter().collect();
-        let native = NativeFields::of(Interface::Anthropic, fields);
+        let native = NativeFields::from_fields(ChatInterface::Anthropic, fields);
         let mut request = plain();
         let text = TextPart { text: "t".into(), native, ..TextPart::default() };
-        request.messages[0].parts.push(Part::Text(text));
-        let written = write(Interface::Gemini, request).expect("it is taken");
+        request.messages[0].parts.push(MessagePart::Text(text));
+        let written = write(ChatInterface::Gemini, request).expect("it is taken");
         assert_eq!(written.left_out_names(), [name]);
     }
 }
@@ -439,11 +459,13 @@ fn fields_of_one_interface_are_told_by_name_if_they_are_known() {
 fn ids_of_calls_that_differ_go_on_to_differ() {
     let call = |id: &str| {
         let (id, name, arguments) = (id.to_owned(), "weather".to_owned(), "{}".to_owned());
-        Part::ToolCall(ToolCall { id, name, arguments, ..ToolCall::default() })
+        MessagePart::ToolCall(ToolCall { id, name, arguments, ..ToolCall::default() })
     };
     let mut request = plain();
-    request.messages.push(Message::new(Role::Assistant, vec![call("a:1"), call("a/1"), call("b")]));
-    let body = body(Interface::Anthropic, request);
+    request
+        .messages
+        .push(ChatMessage::new(MessageRole::Assistant, vec![call("a:1"), call("a/1"), call("b")]));
+    let body = body(ChatInterface::Anthropic, request);
     let ids = [0, 1, 2].map(|place| body["messages"][1]["content"][place]["id"].clone());
     assert_eq!(ids, [json!("a_3a_1"), json!("a_2f_1"), json!("b")]);
 }

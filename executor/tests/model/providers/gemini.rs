@@ -1,6 +1,6 @@
 //! Google's `generateContent`.
 
-use convergio_domain::chat::{ChatRequest, Message, ModelService, Role};
+use convergio_domain::chat::{ChatMessage, ChatRequest, MessageRole, ModelService};
 use convergio_domain::metering::Meter;
 use convergio_executor::model::{HttpProvider, ModelInfo, Provider, ProviderConfig, Secret};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use super::{KEY, answer_of, conversation, led_to, meters, weather, written};
 use crate::server::{Server, ask_service, json, raw_sse, vectors};
 
 fn config() -> ProviderConfig {
-    ProviderConfig::gemini(Secret::new(KEY))
+    ProviderConfig::for_gemini(Secret::new(KEY))
 }
 
 fn events(events: &[Value]) -> String {
@@ -61,7 +61,7 @@ fn a_whole_conversation_is_written_in_its_words() {
     assert_eq!(body["toolConfig"]["functionCallingConfig"], choice);
     assert_eq!(body["generationConfig"]["maxOutputTokens"], 64);
     let schema = json!({"type": "object"});
-    let asked = ChatRequest { schema: Some(schema.clone()), ..ChatRequest::prompt("m", "p") };
+    let asked = ChatRequest { schema: Some(schema.clone()), ..ChatRequest::from_prompt("m", "p") };
     let generation = written(&config(), &asked)["generationConfig"].clone();
     assert_eq!(generation["responseMimeType"], "application/json");
     assert_eq!(generation["responseJsonSchema"], schema);
@@ -71,7 +71,10 @@ fn a_whole_conversation_is_written_in_its_words() {
 async fn a_stream_is_put_together_and_thoughts_are_counted_apart() {
     let server = Server::chatting(|| raw_sse(events(&stream()))).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.text().as_str(), answer.thinking().as_str()), ("Good day", "let me see"));
+    assert_eq!(
+        (answer.joined_text().as_str(), answer.joined_thinking().as_str()),
+        ("Good day", "let me see")
+    );
     assert_eq!((answer.finish.as_str(), answer.model.as_str()), ("stop", "gemini-x"));
     let expected = [
         (Meter::InFresh, 158 + 30),
@@ -99,14 +102,14 @@ async fn a_mark_goes_back_with_the_very_part_that_had_it() {
     let server = Server::chatting(move || raw_sse(events(&all))).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
     assert_eq!(answer.parts.len(), 5);
-    let messages = vec![Message::new(Role::Assistant, answer.parts)];
+    let messages = vec![ChatMessage::new(MessageRole::Assistant, answer.parts)];
     let request = ChatRequest { messages, ..ChatRequest::default() };
     let body = written(&config(), &request);
     let mut expected = parts.as_array().expect("parts").clone();
     expected.push(json!({"text": "", "thoughtSignature": "SIG2"}));
     assert_eq!(body["contents"][0]["parts"], json!(expected));
     let provider = HttpProvider::new(config()).expect("a valid configuration");
-    assert_eq!(provider.write(request).expect("it is taken").left_out, []);
+    assert_eq!(provider.write_request(request).expect("it is taken").left_out, []);
 }
 
 #[tokio::test]
@@ -123,8 +126,8 @@ async fn answers_that_come_at_once_are_taken_too() {
     for body in [json!(stream()), alone] {
         let server = Server::chatting(move || json(200, &body)).await;
         let answer = answer_of(&server, &config()).await.expect("an answer");
-        assert!(answer.text().ends_with("day"), "{}", answer.text());
-        assert_eq!(answer.usage.tokens(), 1150);
+        assert!(answer.joined_text().ends_with("day"), "{}", answer.joined_text());
+        assert_eq!(answer.usage.total_tokens(), 1150);
     }
 }
 
@@ -145,7 +148,10 @@ async fn what_is_blocked_is_surfaced_and_nonsense_is_asked_for_again() {
     for (event, text, word) in [(blocked, "", "PROHIBITED_CONTENT"), (filtered, "half", "SAFETY")] {
         let server = Server::chatting(move || raw_sse(events(std::slice::from_ref(&event)))).await;
         let answer = answer_of(&server, &config()).await.expect("what was said");
-        assert_eq!((answer.text().as_str(), answer.finish.as_str()), (text, "content_filter"));
+        assert_eq!(
+            (answer.joined_text().as_str(), answer.finish.as_str()),
+            (text, "content_filter")
+        );
         assert_eq!(answer.native_finish, word);
         assert_eq!(answer.check_use("p").expect_err("no use").code, "provider.content_filtered");
     }
@@ -166,7 +172,7 @@ async fn models_are_listed_and_texts_become_vectors() {
     let server = server.await;
     let provider = HttpProvider::new(led_to(&server, config())).expect("a valid URL");
     let expected = [ModelInfo::new("gemini-x", Some(1_048_576)), ModelInfo::new("embed", None)];
-    assert_eq!(provider.models().await.expect("a list"), expected);
+    assert_eq!(provider.list_models().await.expect("a list"), expected);
     let texts = vec!["some words".to_owned()];
     let service = ModelService::Embed { texts, dimensions: Some(2) };
     let answer = ask_service(&provider, "embed", service).await.expect("vectors");

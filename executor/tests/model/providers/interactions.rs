@@ -1,17 +1,20 @@
 //! Google's interactions.
 
 use convergio_domain::chat::{
-    ChatRequest, Interface, Message, NativeFields, Part, Role, ThinkingPart,
+    ChatInterface, ChatMessage, ChatRequest, MessagePart, MessageRole, NativeFields, ThinkingPart,
 };
 use convergio_domain::metering::Meter;
-use convergio_executor::model::{Api, ProviderConfig, Secret};
+use convergio_executor::model::{ProviderApi, ProviderConfig, Secret};
 use serde_json::{Value, json};
 
 use super::{KEY, answer_of, conversation, meters, weather, written};
 use crate::server::{Server, json, raw_sse};
 
 fn config() -> ProviderConfig {
-    ProviderConfig { api: Api::GeminiInteractions, ..ProviderConfig::gemini(Secret::new(KEY)) }
+    ProviderConfig {
+        api: ProviderApi::GeminiInteractions,
+        ..ProviderConfig::for_gemini(Secret::new(KEY))
+    }
 }
 
 fn events(events: &[Value]) -> String {
@@ -84,18 +87,22 @@ fn a_whole_conversation_is_written_as_a_timeline_and_nothing_is_stored() {
 }
 
 /// A thought that the interface has signed.
-fn thought(text: &str, signature: &str) -> Part {
+fn thought(text: &str, signature: &str) -> MessagePart {
     let fields = [("signature".to_owned(), json!(signature))];
-    let native = NativeFields::of(Interface::GeminiInteractions, fields.into_iter().collect());
+    let native =
+        NativeFields::from_fields(ChatInterface::GeminiInteractions, fields.into_iter().collect());
     let (text, signature) = (text.to_owned(), signature.to_owned());
-    Part::Thinking(ThinkingPart { text, signature, native })
+    MessagePart::Thinking(ThinkingPart { text, signature, native })
 }
 
 #[test]
 fn thoughts_go_back_where_they_stood() {
     let schema = json!({"type": "object"});
-    let said = Message::new(Role::Assistant, vec![thought("hm", "CpQB"), Part::text("a")]);
-    let asked = ChatRequest { schema: Some(schema.clone()), ..ChatRequest::prompt("m", "p") };
+    let said = ChatMessage::new(
+        MessageRole::Assistant,
+        vec![thought("hm", "CpQB"), MessagePart::from_text("a")],
+    );
+    let asked = ChatRequest { schema: Some(schema.clone()), ..ChatRequest::from_prompt("m", "p") };
     let asked = ChatRequest { messages: vec![asked.messages[0].clone(), said], ..asked };
     let body = written(&config(), &asked);
     let kinds: Vec<_> = body["input"].as_array().expect("a list").iter().collect();
@@ -108,8 +115,11 @@ fn thoughts_go_back_where_they_stood() {
 async fn a_stream_is_put_together_and_counted_in_classes() {
     let server = Server::chatting(|| raw_sse(events(&stream()))).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.text().as_str(), answer.thinking().as_str()), ("Good day", "let me see"));
-    assert_eq!(answer.parts, [thought("let me see", "CpQB"), Part::text("Good day")]);
+    assert_eq!(
+        (answer.joined_text().as_str(), answer.joined_thinking().as_str()),
+        ("Good day", "let me see")
+    );
+    assert_eq!(answer.parts, [thought("let me see", "CpQB"), MessagePart::from_text("Good day")]);
     assert_eq!(answer.model, "gemini-x");
     assert_eq!(answer.finish, "stop");
     let expected = [
@@ -119,7 +129,7 @@ async fn a_stream_is_put_together_and_counted_in_classes() {
         (Meter::OutText, 50),
         (Meter::OutReasoning, 70),
     ];
-    assert_eq!((meters(&answer), answer.usage.tokens()), (expected.to_vec(), 1150));
+    assert_eq!((meters(&answer), answer.usage.total_tokens()), (expected.to_vec(), 1150));
     let seen = &server.seen()[0];
     assert_eq!(
         (seen.path.as_str(), &seen.headers["x-goog-api-key"]),
@@ -156,8 +166,8 @@ async fn an_answer_that_comes_at_once_is_taken_too() {
         "usage": usage()});
     let server = Server::chatting(move || json(200, &body)).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.text().as_str(), answer.thinking().as_str()), ("hello", "hm"));
-    assert_eq!(answer.usage.tokens(), 1150);
+    assert_eq!((answer.joined_text().as_str(), answer.joined_thinking().as_str()), ("hello", "hm"));
+    assert_eq!(answer.usage.total_tokens(), 1150);
 }
 
 #[tokio::test]

@@ -11,7 +11,8 @@ mod responses;
 mod totals;
 
 use convergio_domain::chat::{
-    ChatRequest, ImagePart, Message, Part, Role, ToolCall, ToolChoice, ToolResultPart, ToolSpec,
+    ChatMessage, ChatRequest, ChatToolSpec, ImagePart, MessagePart, MessageRole, ToolCall,
+    ToolChoice, ToolResultPart,
 };
 use convergio_domain::metering::Meter;
 use convergio_executor::model::{ChatAnswer, HttpProvider, ModelError, ProviderConfig};
@@ -57,7 +58,7 @@ fn adds_up(answer: &ChatAnswer) {
     let total = total.or_else(|| Some(input() + count("output_tokens")?));
     // Ollama leaves counts of 0 out.
     let total = total.or_else(|| count("eval_count")).unwrap_or(0);
-    assert_eq!(answer.usage.tokens(), total, "{raw}");
+    assert_eq!(answer.usage.total_tokens(), total, "{raw}");
 }
 
 fn carries(header: convergio_executor::model::KeyHeader, name: &str) -> bool {
@@ -90,11 +91,14 @@ fn conversation() -> ChatRequest {
         model: "m".into(),
         system: Some("be brief".into()),
         messages: vec![
-            Message::new(Role::User, vec![Part::text("look"), Part::Image(image)]),
-            Message::new(Role::Assistant, vec![Part::ToolCall(call)]),
-            Message::new(Role::User, vec![Part::ToolResult(result)]),
+            ChatMessage::new(
+                MessageRole::User,
+                vec![MessagePart::from_text("look"), MessagePart::Image(image)],
+            ),
+            ChatMessage::new(MessageRole::Assistant, vec![MessagePart::ToolCall(call)]),
+            ChatMessage::new(MessageRole::User, vec![MessagePart::ToolResult(result)]),
         ],
-        tools: vec![ToolSpec::new("weather", "Tells.", parameters)],
+        tools: vec![ChatToolSpec::new("weather", "Tells.", parameters)],
         tool_choice: ToolChoice::Named("weather".into()),
         max_tokens: Some(64),
         temperature: Some(0.5),

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use convergio_domain::chat::{ChatRequest, ToolChoice};
 use convergio_domain::metering::Meter;
 use convergio_executor::model::{HttpProvider, ProviderConfig};
-use convergio_kernel_c::{Platform, ProviderClass};
+use convergio_kernel_c::{KernelPlatform, ProviderClass};
 use serde_json::{Value, json};
 
 use super::{answer_of, conversation, led_to, meters, weather, written};
@@ -13,7 +13,7 @@ use crate::server::{Server, ask_service, embed, json, vectors};
 
 fn config() -> ProviderConfig {
     let url = "http://127.0.0.1:11434/v1";
-    ProviderConfig::keyless("local", url, ProviderClass::Local, Platform::Ollama)
+    ProviderConfig::without_key("local", url, ProviderClass::Local, KernelPlatform::Ollama)
 }
 
 fn lines(lines: &[Value]) -> Response {
@@ -56,7 +56,10 @@ async fn a_stream_of_lines_is_put_together() {
     let all = [thought, say("Good "), say("day"), last()];
     let server = Server::chatting(move || lines(&all)).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.text().as_str(), answer.thinking().as_str()), ("Good day", "hm"));
+    assert_eq!(
+        (answer.joined_text().as_str(), answer.joined_thinking().as_str()),
+        ("Good day", "hm")
+    );
     assert_eq!((answer.finish.as_str(), answer.model.as_str()), ("stop", "qwen3:8b"));
     assert_eq!(meters(&answer), [(Meter::InFresh, 26), (Meter::OutText, 298)]);
     assert_eq!(answer.raw_usage.expect("kept")["eval_duration"], 4_000_000);
@@ -93,7 +96,7 @@ async fn an_answer_that_comes_at_once_is_taken_too() {
     whole["done_reason"] = json!("length");
     let server = Server::chatting(move || json(200, &whole)).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.text().as_str(), answer.finish.as_str()), ("Good day", "length"));
+    assert_eq!((answer.joined_text().as_str(), answer.finish.as_str()), ("Good day", "length"));
 }
 
 #[tokio::test]
@@ -119,6 +122,6 @@ async fn texts_become_vectors() {
     let server = Server::chatting(move || json(200, &body)).await;
     let provider = HttpProvider::new(led_to(&server, config())).expect("a valid URL");
     let answer = ask_service(&provider, "e", embed(&["hi"])).await.expect("vectors");
-    assert_eq!((vectors(&answer), answer.usage.tokens()), (vec![vec![0.5, 0.25]], 4));
+    assert_eq!((vectors(&answer), answer.usage.total_tokens()), (vec![vec![0.5, 0.25]], 4));
     assert_eq!(server.seen()[0].path, "/api/embed");
 }

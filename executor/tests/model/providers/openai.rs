@@ -1,6 +1,6 @@
 //! Chat completions with tools, and Azure's two forms of them.
 
-use convergio_domain::chat::{ChatRequest, Message, Role, ToolCall, ToolChoice};
+use convergio_domain::chat::{ChatMessage, ChatRequest, MessageRole, ToolCall, ToolChoice};
 use convergio_domain::metering::Meter;
 use convergio_executor::model::{HttpProvider, Provider, ProviderConfig, Secret};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use super::{KEY, answer_of, conversation, led_to, meters, weather, written};
 use crate::server::{Server, ask_service, delta, embed, json, sse, stop, vectors};
 
 fn config() -> ProviderConfig {
-    ProviderConfig::openai(Secret::new(KEY))
+    ProviderConfig::for_openai(Secret::new(KEY))
 }
 
 #[test]
@@ -141,8 +141,11 @@ async fn content_in_parts_is_read_in_order_and_goes_back_as_it_came() {
         let server =
             Server::chatting(move || if is_stream { sse(&stream) } else { json(200, &whole) });
         let answer = answer_of(&server.await, &config()).await.expect("an answer");
-        assert_eq!((answer.thinking().as_str(), answer.text().as_str()), ("hmm", "forty-two"));
-        let messages = vec![Message::new(Role::Assistant, answer.parts)];
+        assert_eq!(
+            (answer.joined_thinking().as_str(), answer.joined_text().as_str()),
+            ("hmm", "forty-two")
+        );
+        let messages = vec![ChatMessage::new(MessageRole::Assistant, answer.parts)];
         let body = written(&config(), &ChatRequest { messages, ..ChatRequest::default() });
         let text = json!({"type": "text", "text": "forty-two"});
         assert_eq!(body["messages"][0]["content"], json!([thought, text]));
@@ -164,7 +167,7 @@ async fn tool_calls_that_come_at_once_are_taken_too() {
 
 fn azure(version: Option<&str>) -> ProviderConfig {
     let endpoint = "https://res.openai.azure.com";
-    ProviderConfig::azure(Secret::new(KEY), endpoint, version, &["tiny"])
+    ProviderConfig::for_azure(Secret::new(KEY), endpoint, version, &["tiny"])
 }
 
 #[tokio::test]
@@ -183,7 +186,7 @@ async fn azure_is_spoken_to_by_its_v1_and_its_classic_urls() {
         let filtered = filtered.clone();
         let server = Server::chatting(move || sse(&[filtered.clone(), delta("ok"), stop()])).await;
         let answer = answer_of(&server, &config).await.expect("an answer");
-        assert_eq!((answer.text().as_str(), server.seen()[0].path.as_str()), ("ok", path));
+        assert_eq!((answer.joined_text().as_str(), server.seen()[0].path.as_str()), ("ok", path));
         assert_eq!(server.seen()[0].headers["api-key"], KEY);
     }
 }
@@ -195,7 +198,7 @@ async fn texts_become_vectors() {
     let server = Server::chatting(move || json(200, &body)).await;
     let provider = HttpProvider::new(led_to(&server, config())).expect("a valid URL");
     let answer = ask_service(&provider, "e", embed(&["hi"])).await.expect("vectors");
-    assert_eq!((vectors(&answer), answer.usage.tokens()), (vec![vec![0.5, -1.0]], 3));
+    assert_eq!((vectors(&answer), answer.usage.total_tokens()), (vec![vec![0.5, -1.0]], 3));
     assert!(answer.confirmed);
     let seen = &server.seen()[0];
     let expected = json!({"model": "e", "input": ["hi"], "encoding_format": "float"});

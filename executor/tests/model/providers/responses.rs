@@ -1,17 +1,21 @@
 //! OpenAI's responses.
 
 use convergio_domain::chat::{
-    ChatField, ChatRequest, Interface, Message, NativeFields, Part, Role, ThinkingPart,
+    ChatField, ChatInterface, ChatMessage, ChatRequest, MessagePart, MessageRole, NativeFields,
+    ThinkingPart,
 };
 use convergio_domain::metering::Meter;
-use convergio_executor::model::{Api, ProviderConfig, Secret};
+use convergio_executor::model::{ProviderApi, ProviderConfig, Secret};
 use serde_json::{Value, json};
 
 use super::{KEY, answer_of, conversation, meters, weather, written};
 use crate::server::{Server, json, raw_sse};
 
 fn config() -> ProviderConfig {
-    ProviderConfig { api: Api::OpenAiResponses, ..ProviderConfig::openai(Secret::new(KEY)) }
+    ProviderConfig {
+        api: ProviderApi::OpenAiResponses,
+        ..ProviderConfig::for_openai(Secret::new(KEY))
+    }
 }
 
 fn events(events: &[Value]) -> String {
@@ -61,7 +65,10 @@ fn a_whole_conversation_is_written_in_its_words_and_not_stored() {
 async fn a_stream_is_put_together() {
     let server = Server::chatting(|| raw_sse(events(&stream()))).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.text().as_str(), answer.thinking().as_str()), ("Good day", "hm"));
+    assert_eq!(
+        (answer.joined_text().as_str(), answer.joined_thinking().as_str()),
+        ("Good day", "hm")
+    );
     assert_eq!((answer.finish.as_str(), answer.model.as_str()), ("stop", "gpt-r"));
     let expected = [
         (Meter::InFresh, 40),
@@ -152,9 +159,12 @@ async fn every_item_goes_back_as_it_came_streamed_or_whole() {
             if is_stream { raw_sse(events(&streamed)) } else { json(200, &whole) }
         });
         let answer = answer_of(&server.await, &config()).await.expect("an answer");
-        assert_eq!((answer.thinking().as_str(), answer.text().as_str()), ("a\n\nb", "onetwothree"));
+        assert_eq!(
+            (answer.joined_thinking().as_str(), answer.joined_text().as_str()),
+            ("a\n\nb", "onetwothree")
+        );
         assert_eq!((answer.tool_calls().len(), answer.finish.as_str()), (1, "tool_calls"));
-        let messages = vec![Message::new(Role::Assistant, answer.parts)];
+        let messages = vec![ChatMessage::new(MessageRole::Assistant, answer.parts)];
         let body = written(&config(), &ChatRequest { messages, ..ChatRequest::default() });
         assert_eq!(body["input"], json!(items), "streamed: {is_stream}");
     }
@@ -164,11 +174,13 @@ async fn every_item_goes_back_as_it_came_streamed_or_whole() {
 fn a_thought_that_is_not_sealed_cannot_be_found_again() {
     let fields = json!({"type": "reasoning", "id": "rs_1", "summary": []});
     let native = NativeFields {
-        interface: Interface::OpenAiResponses,
+        interface: ChatInterface::OpenAiResponses,
         fields: fields.as_object().expect("an object").clone(),
     };
-    let thought = Part::Thinking(ThinkingPart { native: Some(native), ..ThinkingPart::default() });
-    let messages = vec![Message::new(Role::Assistant, vec![thought, Part::text("t")])];
+    let thought =
+        MessagePart::Thinking(ThinkingPart { native: Some(native), ..ThinkingPart::default() });
+    let messages =
+        vec![ChatMessage::new(MessageRole::Assistant, vec![thought, MessagePart::from_text("t")])];
     let request = ChatRequest { messages, ..ChatRequest::default() };
     let kept = json!([{"type": "message", "role": "assistant",
         "content": [{"type": "output_text", "text": "t"}]}]);
@@ -187,7 +199,7 @@ async fn an_answer_that_comes_at_once_is_taken_too() {
         "usage": usage()});
     let server = Server::chatting(move || json(200, &body)).await;
     let answer = answer_of(&server, &config()).await.expect("an answer");
-    assert_eq!((answer.text().as_str(), answer.finish.as_str()), ("Good", "length"));
+    assert_eq!((answer.joined_text().as_str(), answer.finish.as_str()), ("Good", "length"));
 }
 
 #[tokio::test]

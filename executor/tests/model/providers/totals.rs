@@ -1,6 +1,6 @@
 //! The law of counting: the disjoint classes sum to what the provider itself calls the total.
 
-use convergio_executor::model::{Api, ChatAnswer, ProviderConfig, Secret};
+use convergio_executor::model::{ChatAnswer, ProviderApi, ProviderConfig, Secret};
 use proptest::prelude::{any, prop_assert_eq, proptest};
 use serde_json::{Value, json};
 
@@ -10,15 +10,17 @@ use crate::server::{Server, json, raw_sse};
 /// The answer of a provider that tells of this usage.
 async fn counted(config: ProviderConfig, block: &Value) -> ChatAnswer {
     let text = match &config.api {
-        Api::OpenAiResponses => json!({"type": "response.completed",
+        ProviderApi::OpenAiResponses => json!({"type": "response.completed",
             "response": {"status": "completed", "usage": block}}),
-        Api::Anthropic { .. } => json!({"type": "message_delta",
+        ProviderApi::Anthropic { .. } => json!({"type": "message_delta",
             "delta": {"stop_reason": "end_turn"}, "usage": block}),
-        Api::Gemini => json!({"candidates": [{"finishReason": "STOP"}], "usageMetadata": block}),
+        ProviderApi::Gemini => {
+            json!({"candidates": [{"finishReason": "STOP"}], "usageMetadata": block})
+        }
         _ => json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}],
             "usage": block}),
     };
-    let server = if config.api == Api::Ollama {
+    let server = if config.api == ProviderApi::Ollama {
         let mut last = block.clone();
         last["done"] = json!(true);
         Server::chatting(move || json(200, &last)).await
@@ -29,7 +31,7 @@ async fn counted(config: ProviderConfig, block: &Value) -> ChatAnswer {
 }
 
 fn openai() -> ProviderConfig {
-    ProviderConfig::openai(Secret::new(KEY))
+    ProviderConfig::for_openai(Secret::new(KEY))
 }
 
 fn block_on<F: Future>(future: F) -> F::Output {
@@ -53,12 +55,12 @@ proptest! {
         let chat = json!({"prompt_tokens": i, "completion_tokens": o, "total_tokens": i + o,
             "prompt_tokens_details": {"cached_tokens": a, "audio_tokens": b, "image_tokens": c},
             "completion_tokens_details": {"reasoning_tokens": d, "audio_tokens": e}});
-        prop_assert_eq!(block_on(counted(openai(), &chat)).usage.tokens(), i + o);
+        prop_assert_eq!(block_on(counted(openai(), &chat)).usage.total_tokens(), i + o);
         let responses = json!({"input_tokens": i, "output_tokens": o, "total_tokens": i + o,
             "input_tokens_details": {"cached_tokens": a, "cache_write_tokens": b},
             "output_tokens_details": {"reasoning_tokens": d}});
-        let config = ProviderConfig { api: Api::OpenAiResponses, ..openai() };
-        prop_assert_eq!(block_on(counted(config, &responses)).usage.tokens(), i + o);
+        let config = ProviderConfig { api: ProviderApi::OpenAiResponses, ..openai() };
+        prop_assert_eq!(block_on(counted(config, &responses)).usage.total_tokens(), i + o);
     }
 
     #[test]
@@ -71,7 +73,7 @@ proptest! {
             "cache_creation": {"ephemeral_5m_input_tokens": written.saturating_sub(hour),
                 "ephemeral_1h_input_tokens": hour},
             "output_tokens_details": {"thinking_tokens": thought}});
-        let config = ProviderConfig::anthropic(Secret::new(KEY));
+        let config = ProviderConfig::for_anthropic(Secret::new(KEY));
         let answer = block_on(counted(config, &block));
         prop_assert_eq!(answer.usage.tokens_in(), i + read + written);
         prop_assert_eq!(answer.usage.tokens_out(), o);
@@ -88,14 +90,14 @@ proptest! {
             "toolUsePromptTokenCount": by_tools, "totalTokenCount": total,
             "promptTokensDetails": [{"modality": "IMAGE", "tokenCount": image},
                 {"modality": "AUDIO", "tokenCount": audio}]});
-        let answer = block_on(counted(ProviderConfig::gemini(Secret::new(KEY)), &block));
-        prop_assert_eq!(answer.usage.tokens(), total);
+        let answer = block_on(counted(ProviderConfig::for_gemini(Secret::new(KEY)), &block));
+        prop_assert_eq!(answer.usage.total_tokens(), total);
     }
 
     #[test]
     fn ollamas_classes_sum_to_its_total(i in 0..1_000_000_u64, o in 0..1_000_000_u64) {
         let block = json!({"prompt_eval_count": i, "eval_count": o});
-        let config = ProviderConfig { api: Api::Ollama, ..openai() };
-        prop_assert_eq!(block_on(counted(config, &block)).usage.tokens(), i + o);
+        let config = ProviderConfig { api: ProviderApi::Ollama, ..openai() };
+        prop_assert_eq!(block_on(counted(config, &block)).usage.total_tokens(), i + o);
     }
 }

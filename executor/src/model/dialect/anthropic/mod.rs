@@ -5,41 +5,41 @@
 mod read;
 mod write;
 
-use convergio_domain::chat::{ChatField, ChatRequest, FieldSupport, Interface};
+use convergio_domain::chat::{ChatField, ChatInterface, ChatRequest, FieldSupport};
 use serde_json::Value;
 
-use super::{Dialect, ReadError, refuse_errors, text};
-use crate::model::answer::{Answer, UsageReader};
+use super::{Dialect, ReadError, check_error, text_field};
+use crate::model::answer::{AnswerBuilder, UsageReader};
 use crate::model::provider_traits::ProviderTraits;
 use crate::model::usage;
 
-const INTERFACE: Interface = Interface::Anthropic;
+const INTERFACE: ChatInterface = ChatInterface::Anthropic;
 /// The first version. It accepts sampling parameters, which later ones reject.
-const FIRST: &str = "2023-06-01";
+const FIRST_VERSION: &str = "2023-06-01";
 
 /// The dialect of Anthropic's messages.
-pub(super) struct Messages {
+pub(super) struct MessagesDialect {
     /// The value of the `anthropic-version` header.
     version: String,
 }
 
-impl Messages {
+impl MessagesDialect {
     pub(super) fn new(version: &str) -> Self {
         Self { version: version.to_owned() }
     }
 }
 
-impl Dialect for Messages {
-    fn interface(&self) -> Interface {
+impl Dialect for MessagesDialect {
+    fn wire_interface(&self) -> ChatInterface {
         INTERFACE
     }
 
-    fn support(&self, field: ChatField) -> FieldSupport {
+    fn field_support(&self, field: ChatField) -> FieldSupport {
         match field {
-            _ if self.version == FIRST => field.support(INTERFACE),
+            _ if self.version == FIRST_VERSION => field.support_at(INTERFACE),
             ChatField::Temperature | ChatField::TopP => FieldSupport::LeftOut,
             ChatField::TopK => FieldSupport::Refused,
-            field => field.support(INTERFACE),
+            field => field.support_at(INTERFACE),
         }
     }
 
@@ -47,23 +47,23 @@ impl Dialect for Messages {
         "/messages".to_owned()
     }
 
-    fn write(&self, request: &ChatRequest, traits: &ProviderTraits) -> Value {
-        write::body(request, traits.is_stream())
+    fn write_request(&self, request: &ChatRequest, traits: &ProviderTraits) -> Value {
+        write::write_body(request, traits.is_stream())
     }
 
     fn request_headers(&self, request: &ChatRequest) -> Vec<(&'static str, String)> {
-        let betas = write::betas(request);
+        let betas = write::beta_features(request);
         (!betas.is_empty()).then(|| ("anthropic-beta", betas.join(","))).into_iter().collect()
     }
 
-    fn read_piece(&self, piece: &Value, answer: &mut Answer) -> Result<(), ReadError> {
-        refuse_errors(piece)?;
-        read::piece(piece, answer);
+    fn read_piece(&self, piece: &Value, answer: &mut AnswerBuilder) -> Result<(), ReadError> {
+        check_error(piece)?;
+        read::read_event(piece, answer);
         Ok(())
     }
 
-    fn read_whole(&self, body: &Value, answer: &mut Answer) -> Result<(), ReadError> {
-        refuse_errors(body)?;
+    fn read_whole(&self, body: &Value, answer: &mut AnswerBuilder) -> Result<(), ReadError> {
+        check_error(body)?;
         let blocks = body["content"].as_array().ok_or(ReadError::Malformed("it has no content"))?;
         for block in blocks {
             read::begin_block(block, None, answer);
@@ -71,21 +71,21 @@ impl Dialect for Messages {
         }
         read::begin_message(body, answer);
         // An answer that arrived whole did not break off, even if it gives no reason.
-        let known = if body["stop_reason"].is_null() {
+        let finish = if body["stop_reason"].is_null() {
             Some("stop")
         } else {
-            read::known_stop(text(body, "stop_reason"))
+            read::map_stop_reason(text_field(body, "stop_reason"))
         };
-        answer.stop_at(&body["stop_sequence"]);
-        answer.finish(known, text(body, "stop_reason"));
+        answer.set_stop_sequence(&body["stop_sequence"]);
+        answer.set_finish(finish, text_field(body, "stop_reason"));
         Ok(())
     }
 
-    fn usage(&self) -> UsageReader {
+    fn usage_reader(&self) -> UsageReader {
         usage::from_anthropic
     }
 
-    fn headers(&self) -> Vec<(&'static str, String)> {
+    fn provider_headers(&self) -> Vec<(&'static str, String)> {
         vec![("anthropic-version", self.version.clone())]
     }
 }

@@ -3,17 +3,17 @@
 use std::fmt::Write as _;
 
 use convergio_domain::chat::{
-    ChatField, ChatRequest, FilePart, Interface, Message, NativeFields, Part, RefusalPart, Role,
-    TextPart, ToolChoice, ToolResultPart, ToolSpec,
+    ChatField, ChatInterface, ChatMessage, ChatRequest, ChatToolSpec, FilePart, MessagePart,
+    MessageRole, NativeFields, RefusalPart, TextPart, ToolChoice, ToolResultPart,
 };
 use serde_json::{Value, json};
 
 use super::super::{
-    arguments, description, has_tools, is_system, put, put_extra, put_options, split_system,
-    tools_of,
+    arguments_object, description_value, has_tools, is_system_message, put_extra_body, put_options,
+    put_present, split_system, write_tools,
 };
 use super::INTERFACE;
-use crate::model::draft::ANSWER_TOOL;
+use crate::model::answer_parts::ANSWER_TOOL;
 
 /// The beta feature that allows system messages within a conversation.
 const SYSTEM_BETA: &str = "mid-conversation-system-2026-04-07";
@@ -29,18 +29,18 @@ const OPTIONS: [ChatField; 7] = [
 ];
 
 /// Writes the body of a request.
-pub(super) fn body(request: &ChatRequest, is_stream: bool) -> Value {
+pub(super) fn write_body(request: &ChatRequest, is_stream: bool) -> Value {
     let (_, messages) = split_system(&request.messages);
     let messages: Vec<Value> = messages.iter().filter_map(write_message).collect();
-    let limit = request.max_tokens.unwrap_or_else(|| most_tokens(&request.model));
+    let limit = request.max_tokens.unwrap_or_else(|| default_max_tokens(&request.model));
     let mut body = json!({"model": request.model, "messages": messages, "max_tokens": limit});
-    let (tools, choice) = tools(request);
+    let (tools, choice) = tools_and_choice(request);
     let user = request.options.get(&ChatField::User);
-    put(
+    put_present(
         &mut body,
         [
             ("stream", is_stream.then_some(json!(true))),
-            ("system", system(request)),
+            ("system", system_content(request)),
             ("temperature", request.temperature.map(|value| json!(value))),
             ("top_p", request.top_p.map(|value| json!(value))),
             ("stop_sequences", (!request.stop.is_empty()).then(|| json!(request.stop))),
@@ -51,13 +51,13 @@ pub(super) fn body(request: &ChatRequest, is_stream: bool) -> Value {
         ],
     );
     put_options(&mut body, request, &OPTIONS);
-    put_extra(&mut body, request);
+    put_extra_body(&mut body, request);
     body
 }
 
 /// Returns the limit of an answer that the interface demands, if the request has none: the model's
 /// own maximum.
-fn most_tokens(model: &str) -> u32 {
+fn default_max_tokens(model: &str) -> u32 {
     const MOST: [(&str, u32); 11] = [
         ("claude-3-7", 64_000),
         ("claude-3-5", 8_192),
@@ -77,7 +77,7 @@ fn most_tokens(model: &str) -> u32 {
 }
 
 /// Returns the beta features that the request names, and those that it needs.
-pub(super) fn betas(request: &ChatRequest) -> Vec<String> {
+pub(super) fn beta_features(request: &ChatRequest) -> Vec<String> {
     let mut betas: Vec<String> = match request.options.get(&ChatField::Betas) {
         Some(Value::String(text)) => text.split(',').map(|beta| beta.trim().to_owned()).collect(),
         Some(Value::Array(list)) => {
@@ -86,7 +86,7 @@ pub(super) fn betas(request: &ChatRequest) -> Vec<String> {
         _ => Vec::new(),
     };
     let (_, messages) = split_system(&request.messages);
-    if messages.iter().any(is_system) {
+    if messages.iter().any(is_system_message) {
         betas.push(SYSTEM_BETA.to_owned());
     }
     betas.retain(|beta| !beta.is_empty());
@@ -97,32 +97,33 @@ pub(super) fn betas(request: &ChatRequest) -> Vec<String> {
 }
 
 /// Returns the instructions before the conversation.
-fn system(request: &ChatRequest) -> Option<Value> {
+fn system_content(request: &ChatRequest) -> Option<Value> {
     let (leading, _) = split_system(&request.messages);
-    let opening = request.system.as_deref().filter(|system| !system.is_empty());
-    let opening = opening.map(|system| json!({"type": "text", "text": system}));
+    let opening_text = request.system.as_deref().filter(|system| !system.is_empty());
+    let opening_block = opening_text.map(|system| json!({"type": "text", "text": system}));
     let parts = leading.iter().flat_map(|message| &message.parts);
-    let blocks: Vec<Value> = opening.into_iter().chain(parts.filter_map(block)).collect();
-    (!blocks.is_empty()).then(|| content_of(blocks))
+    let blocks: Vec<Value> =
+        opening_block.into_iter().chain(parts.filter_map(content_block)).collect();
+    (!blocks.is_empty()).then(|| content_value(blocks))
 }
 
-fn write_message(message: &Message) -> Option<Value> {
+fn write_message(message: &ChatMessage) -> Option<Value> {
     let role = match message.role {
-        Role::User => "user",
-        Role::Assistant => "assistant",
-        Role::System | Role::Developer => "system",
+        MessageRole::User => "user",
+        MessageRole::Assistant => "assistant",
+        MessageRole::System | MessageRole::Developer => "system",
     };
-    let blocks: Vec<Value> = message.parts.iter().filter_map(block).collect();
+    let blocks: Vec<Value> = message.parts.iter().filter_map(content_block).collect();
     if blocks.is_empty() {
         return None;
     }
-    let mut object = json!({"role": role, "content": content_of(blocks)});
-    NativeFields::write(message.native.as_ref(), INTERFACE, &mut object);
+    let mut object = json!({"role": role, "content": content_value(blocks)});
+    NativeFields::write_into(message.native.as_ref(), INTERFACE, &mut object);
     Some(object)
 }
 
 /// Returns a single plain text as a string, anything else as blocks.
-fn content_of(blocks: Vec<Value>) -> Value {
+fn content_value(blocks: Vec<Value>) -> Value {
     match blocks.as_slice() {
         [Value::Object(block)] if block.len() == 2 && block.contains_key("text") => {
             block["text"].clone()
@@ -132,33 +133,38 @@ fn content_of(blocks: Vec<Value>) -> Value {
 }
 
 /// Writes a part as a block; `None` for an empty text, which the interface rejects.
-fn block(part: &Part) -> Option<Value> {
+fn content_block(part: &MessagePart) -> Option<Value> {
     let (mut block, native) = match part {
-        Part::Text(TextPart { text, .. }) | Part::Refusal(RefusalPart { text, .. })
+        MessagePart::Text(TextPart { text, .. })
+        | MessagePart::Refusal(RefusalPart { text, .. })
             if text.is_empty() =>
         {
             return None;
         }
-        Part::Refusal(RefusalPart { text, .. }) => (json!({"type": "text", "text": text}), None),
-        Part::Text(part) => (json!({"type": "text", "text": part.text}), part.native.as_ref()),
-        Part::Image(part) => {
+        MessagePart::Refusal(RefusalPart { text, .. }) => {
+            (json!({"type": "text", "text": text}), None)
+        }
+        MessagePart::Text(part) => {
+            (json!({"type": "text", "text": part.text}), part.native.as_ref())
+        }
+        MessagePart::Image(part) => {
             let source =
                 json!({"type": "base64", "media_type": part.media_type, "data": part.data});
             (json!({"type": "image", "source": source}), part.native.as_ref())
         }
-        Part::ImageUrl(part) => {
+        MessagePart::ImageUrl(part) => {
             let source = json!({"type": "url", "url": part.url});
             (json!({"type": "image", "source": source}), part.native.as_ref())
         }
-        Part::File(file) => (document(file), file.native.as_ref()),
-        Part::ToolCall(call) => {
-            let input = arguments(&call.arguments);
-            let block = json!({"type": "tool_use", "id": id(&call.id), "name": call.name,
+        MessagePart::File(file) => (document_block(file), file.native.as_ref()),
+        MessagePart::ToolCall(call) => {
+            let input = arguments_object(&call.arguments);
+            let block = json!({"type": "tool_use", "id": encode_call_id(&call.id), "name": call.name,
                 "input": input});
             (block, call.native.as_ref())
         }
-        Part::ToolResult(result) => (result_of(result), result.native.as_ref()),
-        Part::Thinking(thinking) => {
+        MessagePart::ToolResult(result) => (write_result(result), result.native.as_ref()),
+        MessagePart::Thinking(thinking) => {
             let mut block = json!({"type": "thinking", "thinking": thinking.text});
             // Anthropic demands the field, even empty; reasoning of unsigned servers goes back
             // without it.
@@ -167,55 +173,55 @@ fn block(part: &Part) -> Option<Value> {
             }
             (block, thinking.native.as_ref())
         }
-        Part::Native(native) => return Some(native.block.clone()),
-        Part::Audio(_) => return None,
+        MessagePart::Native(native) => return Some(native.block.clone()),
+        MessagePart::Audio(_) => return None,
     };
-    put(&mut block, [("cache_control", part.cache_control().cloned())]);
-    NativeFields::write(native, INTERFACE, &mut block);
+    put_present(&mut block, [("cache_control", part.cache_control().cloned())]);
+    NativeFields::write_into(native, INTERFACE, &mut block);
     Some(block)
 }
 
 /// Encodes a tool call's id: the interface accepts letters, digits, `_` and `-` only. Other
 /// characters are written as code points, so that different ids stay different.
-fn id(id: &str) -> String {
-    let is_taken = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
-    let mut taken = String::with_capacity(id.len());
+fn encode_call_id(id: &str) -> String {
+    let is_accepted = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
+    let mut encoded = String::with_capacity(id.len());
     for letter in id.chars() {
-        if is_taken(letter) {
-            taken.push(letter);
+        if is_accepted(letter) {
+            encoded.push(letter);
         } else {
-            _ = write!(taken, "_{:x}_", u32::from(letter));
+            _ = write!(encoded, "_{:x}_", u32::from(letter));
         }
     }
-    taken
+    encoded
 }
 
-fn document(file: &FilePart) -> Value {
+fn document_block(file: &FilePart) -> Value {
     let source = match (&file.data, &file.text, &file.url) {
         (Some(data), ..) => json!({"type": "base64", "media_type": file.media_type, "data": data}),
         (None, Some(text), _) => json!({"type": "text", "media_type": "text/plain", "data": text}),
         (None, None, url) => json!({"type": "url", "url": url}),
     };
     let mut document = json!({"type": "document", "source": source});
-    put(&mut document, [("title", file.name.as_ref().map(|name| json!(name)))]);
+    put_present(&mut document, [("title", file.name.as_ref().map(|name| json!(name)))]);
     document
 }
 
-fn result_of(result: &ToolResultPart) -> Value {
+fn write_result(result: &ToolResultPart) -> Value {
     let content = match result.parts.as_slice() {
         [] => json!(result.text),
-        parts => parts.iter().filter_map(block).collect(),
+        parts => parts.iter().filter_map(content_block).collect(),
     };
-    let mut block =
-        json!({"type": "tool_result", "tool_use_id": id(&result.id), "content": content});
-    put(&mut block, [("is_error", result.is_error.then_some(json!(true)))]);
+    let mut block = json!({"type": "tool_result", "tool_use_id": encode_call_id(&result.id), "content": content});
+    put_present(&mut block, [("is_error", result.is_error.then_some(json!(true)))]);
     block
 }
 
 /// Returns whether the schema goes into its own field. Otherwise it becomes a tool that the model
 /// must call, whose arguments are the answer.
-fn is_format(request: &ChatRequest) -> bool {
-    request.schema.is_some() && (request.door == Some(Interface::Anthropic) || has_tools(request))
+fn has_output_format(request: &ChatRequest) -> bool {
+    request.schema.is_some()
+        && (request.door == Some(ChatInterface::Anthropic) || has_tools(request))
 }
 
 fn output_config(request: &ChatRequest) -> Option<Value> {
@@ -223,8 +229,8 @@ fn output_config(request: &ChatRequest) -> Option<Value> {
     let native = request.native.as_ref();
     // The native field is sent as it came; the schema must not be sent twice.
     let has_older_name = native.is_some_and(|it| it.fields.contains_key("output_format"));
-    let schema = request.schema.as_ref().filter(|_| is_format(request) && !has_older_name);
-    put(
+    let schema = request.schema.as_ref().filter(|_| has_output_format(request) && !has_older_name);
+    put_present(
         &mut config,
         [
             ("effort", request.effort.as_ref().map(|effort| json!(effort))),
@@ -235,33 +241,33 @@ fn output_config(request: &ChatRequest) -> Option<Value> {
 }
 
 /// Returns the tools and the tool choice.
-fn tools(request: &ChatRequest) -> (Option<Value>, Option<Value>) {
-    if let Some(schema) = request.schema.as_ref().filter(|_| !is_format(request)) {
+fn tools_and_choice(request: &ChatRequest) -> (Option<Value>, Option<Value>) {
+    if let Some(schema) = request.schema.as_ref().filter(|_| !has_output_format(request)) {
         // The older way to structured output, which works with every server of the interface.
         let tool = json!({"name": ANSWER_TOOL, "description": "Gives the answer.",
             "input_schema": schema});
         return (Some(json!([tool])), Some(json!({"type": "tool", "name": ANSWER_TOOL})));
     }
-    let tools = tools_of(request, tool);
-    let choice = tools.is_some().then(|| choice(request)).flatten();
+    let tools = write_tools(request, write_tool);
+    let choice = tools.is_some().then(|| tool_choice(request)).flatten();
     (tools, choice)
 }
 
-fn tool(tool: &ToolSpec) -> Value {
+fn write_tool(tool: &ChatToolSpec) -> Value {
     let mut object = json!({"name": tool.name, "input_schema": tool.parameters});
-    put(
+    put_present(
         &mut object,
         [
-            ("description", description(&tool.description)),
+            ("description", description_value(&tool.description)),
             ("strict", tool.strict.map(|strict| json!(strict))),
             ("cache_control", tool.cache_control.clone()),
         ],
     );
-    NativeFields::write(tool.native.as_ref(), INTERFACE, &mut object);
+    NativeFields::write_into(tool.native.as_ref(), INTERFACE, &mut object);
     object
 }
 
-fn choice(request: &ChatRequest) -> Option<Value> {
+fn tool_choice(request: &ChatRequest) -> Option<Value> {
     let mut choice = match &request.tool_choice {
         ToolChoice::Auto => json!({"type": "auto"}),
         ToolChoice::None => json!({"type": "none"}),

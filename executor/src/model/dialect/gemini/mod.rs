@@ -6,27 +6,29 @@
 mod read;
 mod write;
 
-use convergio_domain::chat::{ChatRequest, Interface};
+use convergio_domain::chat::{ChatInterface, ChatRequest};
 use convergio_domain::metering::{Meter, Usage};
 use serde_json::{Value, json};
 
-use super::{Dialect, Embeddings, ReadError, encoded, put, refuse_errors, vectors};
-use crate::model::answer::{Answer, UsageReader};
+use super::{
+    Dialect, Embeddings, ReadError, check_error, encode_segment, parse_vectors, put_present,
+};
+use crate::model::answer::{AnswerBuilder, UsageReader};
 use crate::model::provider_traits::ProviderTraits;
 use crate::model::usage;
 
-const INTERFACE: Interface = Interface::Gemini;
+const INTERFACE: ChatInterface = ChatInterface::Gemini;
 
 /// The dialect of `generateContent`.
-pub(super) struct GenerateContent;
+pub(super) struct GenerateContentDialect;
 
-impl Dialect for GenerateContent {
-    fn interface(&self) -> Interface {
+impl Dialect for GenerateContentDialect {
+    fn wire_interface(&self) -> ChatInterface {
         INTERFACE
     }
 
     fn chat_path(&self, model: &str, is_stream: bool) -> String {
-        let model = encoded(model);
+        let model = encode_segment(model);
         if is_stream {
             // Without `alt=sse` the stream is one long JSON list.
             format!("/models/{model}:streamGenerateContent?alt=sse")
@@ -35,17 +37,17 @@ impl Dialect for GenerateContent {
         }
     }
 
-    fn write(&self, request: &ChatRequest, _traits: &ProviderTraits) -> Value {
-        write::body(request)
+    fn write_request(&self, request: &ChatRequest, _traits: &ProviderTraits) -> Value {
+        write::write_body(request)
     }
 
-    fn read_piece(&self, piece: &Value, answer: &mut Answer) -> Result<(), ReadError> {
-        refuse_errors(piece)?;
-        read::piece(piece, answer);
+    fn read_piece(&self, piece: &Value, answer: &mut AnswerBuilder) -> Result<(), ReadError> {
+        check_error(piece)?;
+        read::read_response(piece, answer);
         Ok(())
     }
 
-    fn read_whole(&self, body: &Value, answer: &mut Answer) -> Result<(), ReadError> {
+    fn read_whole(&self, body: &Value, answer: &mut AnswerBuilder) -> Result<(), ReadError> {
         // A gateway in between may drop `alt=sse`: then the pieces arrive as a list.
         let pieces = body.as_array().map_or(std::slice::from_ref(body), Vec::as_slice);
         if !pieces.iter().all(Value::is_object) || pieces.is_empty() {
@@ -54,7 +56,7 @@ impl Dialect for GenerateContent {
         pieces.iter().try_for_each(|piece| self.read_piece(piece, answer))
     }
 
-    fn usage(&self) -> UsageReader {
+    fn usage_reader(&self) -> UsageReader {
         usage::from_gemini
     }
 
@@ -73,21 +75,22 @@ impl Dialect for GenerateContent {
 
 /// Returns the path of an embeddings request, whichever interface is used for chats.
 pub(super) fn embed_path(model: &str) -> String {
-    format!("/models/{}:batchEmbedContents", encoded(model))
+    format!("/models/{}:batchEmbedContents", encode_segment(model))
 }
 
 pub(super) fn write_embed(model: &str, texts: &[String], dimensions: Option<u32>) -> Value {
     let name = format!("models/{model}");
     let request = |text: &String| {
         let mut request = json!({"model": name, "content": {"parts": [{"text": text}]}});
-        put(&mut request, [("outputDimensionality", dimensions.map(Value::from))]);
+        put_present(&mut request, [("outputDimensionality", dimensions.map(Value::from))]);
         request
     };
     json!({"requests": texts.iter().map(request).collect::<Vec<_>>()})
 }
 
 pub(super) fn read_embeddings(body: &Value) -> Option<Embeddings> {
-    let vectors = vectors(body["embeddings"].as_array()?.iter().map(|entry| &entry["values"]))?;
+    let vectors =
+        parse_vectors(body["embeddings"].as_array()?.iter().map(|entry| &entry["values"]))?;
     let tokens = body["usageMetadata"]["promptTokenCount"].as_u64();
     let usage = tokens.map(|tokens| Usage([(Meter::InFresh, tokens)].into()));
     Some(Embeddings { vectors, usage })

@@ -4,18 +4,18 @@
 use convergio_domain::chat::NativeFields;
 use serde_json::{Map, Value, json};
 
-use super::super::{rest, text};
+use super::super::{text_field, unknown_fields};
 use super::INTERFACE;
-use crate::model::answer::{Answer, MALFORMED};
+use crate::model::answer::{AnswerBuilder, MALFORMED};
 
 /// Reads one piece: model, usage, parts and finish reason.
-pub(super) fn piece(piece: &Value, answer: &mut Answer) {
-    answer.name(&piece["modelVersion"]);
+pub(super) fn read_response(piece: &Value, answer: &mut AnswerBuilder) {
+    answer.set_model(&piece["modelVersion"]);
     // Every piece carries the running counts.
-    answer.count(&piece["usageMetadata"]);
+    answer.set_usage(&piece["usageMetadata"]);
     // A blocked prompt has no candidates at all.
     if let Some(reason) = piece["promptFeedback"]["blockReason"].as_str() {
-        answer.finish(Some("content_filter"), reason);
+        answer.set_finish(Some("content_filter"), reason);
         return;
     }
     let candidate = &piece["candidates"][0];
@@ -23,54 +23,56 @@ pub(super) fn piece(piece: &Value, answer: &mut Answer) {
         read_part(part, answer);
     }
     if let Some(reason) = candidate["finishReason"].as_str() {
-        answer.finish(known_finish(reason), reason);
+        answer.set_finish(map_finish_reason(reason), reason);
     }
     let known = ["avgLogprobs", "content", "finishReason", "index", "safetyRatings", "tokenCount"];
-    answer.add_fields(rest(candidate, &known));
+    answer.merge_native_fields(unknown_fields(candidate, &known));
 }
 
 /// Reads a part. Its thought signature stays with this very part, so a marked part is never joined
 /// with others.
-fn read_part(part: &Value, answer: &mut Answer) {
-    let fields = rest(part, &["functionCall", "text", "thought"]);
+fn read_part(part: &Value, answer: &mut AnswerBuilder) {
+    let fields = unknown_fields(part, &["functionCall", "text", "thought"]);
     let is_marked = !fields.is_empty();
     let call = &part["functionCall"];
     if call.is_object() {
         let args = &call["args"];
         // A call without parameters may lack `args`.
         let args = if args.is_object() { args.to_string() } else { "{}".to_owned() };
-        answer.call(text(call, "id"), text(call, "name"), &args);
+        answer.push_tool_call(text_field(call, "id"), text_field(call, "name"), &args);
     } else if let Some(text) = part["text"].as_str() {
         if is_marked {
             // A signed part must not be appended to the one before.
-            answer.parts.separate();
+            answer.parts.force_new_part();
         }
         if part["thought"] == json!(true) {
             // Reasoning without a signature belongs to this interface too.
-            let own = Map::from_iter([("thought".to_owned(), json!(true))]);
+            let thought_field = Map::from_iter([("thought".to_owned(), json!(true))]);
             if is_marked || !text.is_empty() {
-                answer.parts.continue_thought_of(NativeFields::of(INTERFACE, own));
+                answer
+                    .parts
+                    .continue_native_thought(NativeFields::from_fields(INTERFACE, thought_field));
             }
-            answer.think(text);
+            answer.push_thinking(text);
         } else {
             if is_marked {
                 answer.parts.continue_text();
             }
-            answer.say(text);
+            answer.push_text(text);
         }
     } else {
         answer.parts.add_native(INTERFACE, part.clone());
         return;
     }
     if is_marked {
-        let (place, delta) = (answer.parts.newest(), json!(fields));
-        answer.parts.add_fields(place, INTERFACE, fields, &delta);
-        answer.parts.separate();
+        let (place, delta) = (answer.parts.newest_index(), json!(fields));
+        answer.parts.merge_native_fields(place, INTERFACE, fields, &delta);
+        answer.parts.force_new_part();
     }
 }
 
 /// Maps finish reasons. Blocked content becomes `content_filter`; malformed calls are retried.
-fn known_finish(reason: &str) -> Option<&'static str> {
+fn map_finish_reason(reason: &str) -> Option<&'static str> {
     match reason {
         "STOP" => Some("stop"),
         "MAX_TOKENS" => Some("length"),

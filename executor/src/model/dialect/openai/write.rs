@@ -1,13 +1,17 @@
 //! Writing requests for chat completions.
 
 use convergio_domain::chat::{
-    AudioPart, ChatField, ChatRequest, FilePart, Message, NativeFields, Part, RefusalPart, Role,
-    SchemaSpec, TextPart, ThinkingPart, ToolCall, ToolChoice, ToolResultPart, ToolSpec,
+    AudioPart, ChatField, ChatMessage, ChatRequest, ChatToolSpec, FilePart, MessagePart,
+    MessageRole, NativeFields, RefusalPart, SchemaSpec, TextPart, ThinkingPart, ToolCall,
+    ToolChoice, ToolResultPart,
 };
-use convergio_kernel_c::Platform;
+use convergio_kernel_c::KernelPlatform;
 use serde_json::{Value, json};
 
-use super::super::{data_url, description, has_tools, put, put_extra, put_options, text, tools_of};
+use super::super::{
+    data_url, description_value, has_tools, put_extra_body, put_options, put_present, text_field,
+    write_tools,
+};
 use super::INTERFACE;
 use crate::model::provider_traits::{LimitField, ProviderTraits};
 
@@ -34,9 +38,13 @@ const OPTIONS: [ChatField; 18] = [
 ];
 
 /// Writes the body of a request, with the field names that the provider's traits give.
-pub(super) fn body(platform: Platform, request: &ChatRequest, traits: &ProviderTraits) -> Value {
+pub(super) fn write_body(
+    platform: KernelPlatform,
+    request: &ChatRequest,
+    traits: &ProviderTraits,
+) -> Value {
     let is_marked = traits.keeps.contains(&ChatField::CacheControl);
-    let messages = messages(platform, request, is_marked);
+    let messages = write_messages(platform, request, is_marked);
     let mut body = json!({"model": request.model, "messages": messages});
     let limit = traits.limit_field.map_or_else(|| limit_name(platform), LimitField::name);
     let seed = traits.seed_field.as_deref().unwrap_or("seed");
@@ -45,7 +53,7 @@ pub(super) fn body(platform: Platform, request: &ChatRequest, traits: &ProviderT
         // Without it a stream ends without usage counts.
         body["stream_options"] = json!({"include_usage": true});
     }
-    put(
+    put_present(
         &mut body,
         [
             (limit, request.max_tokens.map(|value| json!(value))),
@@ -54,94 +62,100 @@ pub(super) fn body(platform: Platform, request: &ChatRequest, traits: &ProviderT
             (seed, request.seed.map(|value| json!(value))),
             ("reasoning_effort", request.effort.as_ref().map(|value| json!(value))),
             ("stop", (!request.stop.is_empty()).then(|| json!(request.stop))),
-            ("tools", tools_of(request, |spec| tool(spec, is_marked))),
-            ("tool_choice", choice(request)),
-            ("response_format", format(request)),
+            ("tools", write_tools(request, |spec| write_tool(spec, is_marked))),
+            ("tool_choice", tool_choice(request)),
+            ("response_format", response_format(request)),
         ],
     );
     put_options(&mut body, request, &OPTIONS);
-    put_extra(&mut body, request);
+    put_extra_body(&mut body, request);
     body
 }
 
 /// Returns the name of the answer's token limit. Every server for one's own machine knows
 /// `max_tokens`; OpenAI's reasoning models accept only `max_completion_tokens`.
-fn limit_name(platform: Platform) -> &'static str {
+fn limit_name(platform: KernelPlatform) -> &'static str {
     match platform {
-        Platform::CloudApi => "max_completion_tokens",
+        KernelPlatform::CloudApi => "max_completion_tokens",
         _ => "max_tokens",
     }
 }
 
 /// The messages of the body, written one after the other.
-struct Messages {
-    platform: Platform,
+struct ChatMessageWriter {
+    platform: KernelPlatform,
     /// True if the provider accepts cache breakpoints (`cache_control`).
-    is_marked: bool,
+    keeps_cache_marks: bool,
     /// The messages written so far.
-    all: Vec<Value>,
+    written: Vec<Value>,
     /// Pictures and files that tools returned. A tool message cannot hold them, and no other
     /// message may stand between two tool messages: they wait for the next message.
-    pictures: Vec<Value>,
+    pending_pictures: Vec<Value>,
 }
 
-fn messages(platform: Platform, request: &ChatRequest, is_marked: bool) -> Vec<Value> {
-    let mut messages = Messages { platform, is_marked, all: Vec::new(), pictures: Vec::new() };
+fn write_messages(platform: KernelPlatform, request: &ChatRequest, is_marked: bool) -> Vec<Value> {
+    let mut messages = ChatMessageWriter {
+        platform,
+        keeps_cache_marks: is_marked,
+        written: Vec::new(),
+        pending_pictures: Vec::new(),
+    };
     if let Some(system) = &request.system {
-        messages.all.push(json!({"role": "system", "content": system}));
+        messages.written.push(json!({"role": "system", "content": system}));
     }
-    request.messages.iter().for_each(|message| messages.add(message));
-    messages.show();
-    messages.all
+    request.messages.iter().for_each(|message| messages.add_message(message));
+    messages.flush_pictures();
+    messages.written
 }
 
 /// The content of a message apart from its tool results.
 #[derive(Default)]
-struct Turn {
-    is_marked: bool,
+struct ChatTurn {
+    keeps_cache_marks: bool,
     content: Vec<Value>,
     calls: Vec<Value>,
     thought: String,
     refusal: String,
 }
 
-impl Messages {
-    fn turn(&self) -> Turn {
-        Turn { is_marked: self.is_marked, ..Turn::default() }
+impl ChatMessageWriter {
+    fn empty_turn(&self) -> ChatTurn {
+        ChatTurn { keeps_cache_marks: self.keeps_cache_marks, ..ChatTurn::default() }
     }
 
     /// Writes one message, preceded by its tool results.
-    fn add(&mut self, message: &Message) {
-        let mut turn = self.turn();
+    fn add_message(&mut self, message: &ChatMessage) {
+        let mut turn = self.empty_turn();
         for part in &message.parts {
             match part {
-                Part::ToolResult(result) => self.add_result(result),
-                part => turn.add(part),
+                MessagePart::ToolResult(result) => self.add_tool_result(result),
+                part => turn.add_part(part),
             }
         }
         turn.drop_blanks();
         // A message of tool results alone is written already; nothing is left of it.
-        let has_results = message.parts.iter().any(|part| matches!(part, Part::ToolResult(_)));
+        let has_results =
+            message.parts.iter().any(|part| matches!(part, MessagePart::ToolResult(_)));
         let is_silent = message.parts.is_empty() && message.native.is_none();
         if turn.is_empty() && (has_results || is_silent) {
             return;
         }
-        if message.role == Role::User {
+        if message.role == MessageRole::User {
             // The user's own message can carry them: they come before its content.
-            let pictures = std::mem::take(&mut self.pictures);
+            let pictures = std::mem::take(&mut self.pending_pictures);
             turn.content.splice(0..0, pictures);
         } else {
-            self.show();
+            self.flush_pictures();
         }
         let role = match message.role {
-            Role::User => "user",
-            Role::Assistant => "assistant",
+            MessageRole::User => "user",
+            MessageRole::Assistant => "assistant",
             // Chat templates of local models do not know `developer`.
-            Role::Developer if self.platform == Platform::CloudApi => "developer",
-            Role::System | Role::Developer => "system",
+            MessageRole::Developer if self.platform == KernelPlatform::CloudApi => "developer",
+            MessageRole::System | MessageRole::Developer => "system",
         };
-        let mut object = json!({"role": role, "content": self.content(turn.content)});
-        put(
+        let mut object = json!({"role": role, "content": self.content_value(turn.content)});
+        put_present(
             &mut object,
             [
                 ("name", message.name.as_ref().map(|name| json!(name))),
@@ -150,44 +164,45 @@ impl Messages {
                 ("tool_calls", (!turn.calls.is_empty()).then(|| json!(turn.calls))),
             ],
         );
-        NativeFields::write(message.native.as_ref(), INTERFACE, &mut object);
-        self.all.push(object);
+        NativeFields::write_into(message.native.as_ref(), INTERFACE, &mut object);
+        self.written.push(object);
     }
 
     /// Writes one tool result as a message of its own.
-    fn add_result(&mut self, result: &ToolResultPart) {
-        let is_text = |part: &&Part| matches!(part, Part::Text(_));
+    fn add_tool_result(&mut self, result: &ToolResultPart) {
+        let is_text = |part: &&MessagePart| matches!(part, MessagePart::Text(_));
         let (texts, others): (Vec<_>, Vec<_>) = result.parts.iter().partition(is_text);
-        let has_mark = |part: &&Part| self.is_marked && part.cache_control().is_some();
+        let has_mark =
+            |part: &&MessagePart| self.keeps_cache_marks && part.cache_control().is_some();
         let content = match texts.as_slice() {
             [] => json!(result.all_text()),
             // A list is needed only where a part carries a cache breakpoint.
             [part] if !has_mark(part) => json!(result.all_text()),
             texts => {
-                let mut turn = self.turn();
-                texts.iter().for_each(|part| turn.add(part));
-                self.content(turn.content)
+                let mut turn = self.empty_turn();
+                texts.iter().for_each(|part| turn.add_part(part));
+                self.content_value(turn.content)
             }
         };
-        let mut turn = self.turn();
-        others.into_iter().for_each(|part| turn.add(part));
-        self.pictures.append(&mut turn.content);
+        let mut turn = self.empty_turn();
+        others.into_iter().for_each(|part| turn.add_part(part));
+        self.pending_pictures.append(&mut turn.content);
         let mut object = json!({"role": "tool", "tool_call_id": result.id, "content": content});
-        NativeFields::write(result.native.as_ref(), INTERFACE, &mut object);
-        self.all.push(object);
+        NativeFields::write_into(result.native.as_ref(), INTERFACE, &mut object);
+        self.written.push(object);
     }
 
     /// Writes the pending pictures as a message of the user.
-    fn show(&mut self) {
-        if !self.pictures.is_empty() {
-            let pictures = std::mem::take(&mut self.pictures);
-            self.all.push(json!({"role": "user", "content": pictures}));
+    fn flush_pictures(&mut self) {
+        if !self.pending_pictures.is_empty() {
+            let pictures = std::mem::take(&mut self.pending_pictures);
+            self.written.push(json!({"role": "user", "content": pictures}));
         }
     }
 
     /// Returns the content of a message: text alone as a string, because not every server accepts a
     /// list of parts.
-    fn content(&self, parts: Vec<Value>) -> Value {
+    fn content_value(&self, parts: Vec<Value>) -> Value {
         let is_plain = |part: &Value| {
             part["type"] == "text" && part.as_object().is_some_and(|fields| fields.len() == 2)
         };
@@ -197,8 +212,8 @@ impl Messages {
             [] => Value::Null,
             [part] if is_plain => part["text"].clone(),
             // Joined for servers on one's own machine, whose chat templates may know strings only.
-            parts if is_plain && self.platform != Platform::CloudApi => {
-                let texts: Vec<&str> = parts.iter().map(|part| text(part, "text")).collect();
+            parts if is_plain && self.platform != KernelPlatform::CloudApi => {
+                let texts: Vec<&str> = parts.iter().map(|part| text_field(part, "text")).collect();
                 json!(texts.join("\n"))
             }
             _ => Value::Array(parts),
@@ -206,9 +221,9 @@ impl Messages {
     }
 }
 
-impl Turn {
+impl ChatTurn {
     fn is_empty(&self) -> bool {
-        let Self { is_marked: _, content, calls, thought, refusal } = self;
+        let Self { keeps_cache_marks: _, content, calls, thought, refusal } = self;
         content.is_empty() && calls.is_empty() && thought.is_empty() && refusal.is_empty()
     }
 
@@ -222,17 +237,19 @@ impl Turn {
         }
     }
 
-    fn add(&mut self, part: &Part) {
+    fn add_part(&mut self, part: &MessagePart) {
         match part {
-            Part::ToolCall(call) => self.calls.push(call_of(call)),
-            Part::Thinking(thinking) if thinking.native.is_none() => {
+            MessagePart::ToolCall(call) => self.calls.push(write_call(call)),
+            MessagePart::Thinking(thinking) if thinking.native.is_none() => {
                 self.thought.push_str(&thinking.text);
             }
-            Part::Refusal(RefusalPart { text, .. }) => self.refusal.push_str(text),
-            Part::Native(native) if is_call(&native.block) => self.calls.push(native.block.clone()),
-            part => self.content.extend(block(part).map(|mut block| {
-                let mark = part.cache_control().filter(|_| self.is_marked);
-                put(&mut block, [("cache_control", mark.cloned())]);
+            MessagePart::Refusal(RefusalPart { text, .. }) => self.refusal.push_str(text),
+            MessagePart::Native(native) if is_custom_call(&native.block) => {
+                self.calls.push(native.block.clone())
+            }
+            part => self.content.extend(content_block(part).map(|mut block| {
+                let mark = part.cache_control().filter(|_| self.keeps_cache_marks);
+                put_present(&mut block, [("cache_control", mark.cloned())]);
                 block
             })),
         }
@@ -240,76 +257,80 @@ impl Turn {
 }
 
 /// Returns whether a native block is a call of a custom tool.
-fn is_call(block: &Value) -> bool {
+fn is_custom_call(block: &Value) -> bool {
     block["custom"].is_object()
 }
 
-fn call_of(call: &ToolCall) -> Value {
+fn write_call(call: &ToolCall) -> Value {
     let function = json!({"name": call.name, "arguments": call.arguments});
     let mut object = json!({"id": call.id, "type": "function", "function": function});
-    NativeFields::write(call.native.as_ref(), INTERFACE, &mut object);
+    NativeFields::write_into(call.native.as_ref(), INTERFACE, &mut object);
     object
 }
 
 /// Writes a part of the content.
-fn block(part: &Part) -> Option<Value> {
+fn content_block(part: &MessagePart) -> Option<Value> {
     let (mut block, native) = match part {
-        Part::Text(TextPart { text, native, .. }) => {
+        MessagePart::Text(TextPart { text, native, .. }) => {
             (json!({"type": "text", "text": text}), native)
         }
-        Part::Image(part) => {
+        MessagePart::Image(part) => {
             let url = data_url(&part.media_type, &part.data);
-            (image(&url, part.detail.as_deref()), &part.native)
+            (image_block(&url, part.detail.as_deref()), &part.native)
         }
-        Part::ImageUrl(part) => (image(&part.url, part.detail.as_deref()), &part.native),
-        Part::File(file) => (document(file), &file.native),
-        Part::Audio(AudioPart { format, data, native }) => (
+        MessagePart::ImageUrl(part) => {
+            (image_block(&part.url, part.detail.as_deref()), &part.native)
+        }
+        MessagePart::File(file) => (document_block(file), &file.native),
+        MessagePart::Audio(AudioPart { format, data, native }) => (
             json!({"type": "input_audio", "input_audio": {"data": data, "format": format}}),
             native,
         ),
-        Part::Thinking(ThinkingPart { text, native, .. }) => {
+        MessagePart::Thinking(ThinkingPart { text, native, .. }) => {
             let thought = json!([{"type": "text", "text": text}]);
             (json!({"type": "thinking", "thinking": thought}), native)
         }
-        Part::Native(native) => return Some(native.block.clone()),
-        Part::ToolCall(_) | Part::ToolResult(_) | Part::Refusal(_) => return None,
+        MessagePart::Native(native) => return Some(native.block.clone()),
+        MessagePart::ToolCall(_) | MessagePart::ToolResult(_) | MessagePart::Refusal(_) => {
+            return None;
+        }
     };
-    NativeFields::write(native.as_ref(), INTERFACE, &mut block);
+    NativeFields::write_into(native.as_ref(), INTERFACE, &mut block);
     Some(block)
 }
 
-fn image(url: &str, detail: Option<&str>) -> Value {
+fn image_block(url: &str, detail: Option<&str>) -> Value {
     let mut image = json!({"url": url});
-    put(&mut image, [("detail", detail.map(|detail| json!(detail)))]);
+    put_present(&mut image, [("detail", detail.map(|detail| json!(detail)))]);
     json!({"type": "image_url", "image_url": image})
 }
 
-fn document(file: &FilePart) -> Value {
+fn document_block(file: &FilePart) -> Value {
     // Only base64 documents are files here; a document given as text is a text.
     let Some(data) = &file.data else {
         return json!({"type": "text", "text": file.text.as_deref().unwrap_or("")});
     };
     let mut document = json!({"file_data": data_url(&file.media_type, data)});
-    put(&mut document, [("filename", file.name.as_ref().map(|name| json!(name)))]);
+    put_present(&mut document, [("filename", file.name.as_ref().map(|name| json!(name)))]);
     json!({"type": "file", "file": document})
 }
 
-fn tool(tool: &ToolSpec, is_marked: bool) -> Value {
+fn write_tool(tool: &ChatToolSpec, is_marked: bool) -> Value {
     let mut function = json!({"name": tool.name, "parameters": tool.parameters});
-    put(
+    put_present(
         &mut function,
         [
-            ("description", description(&tool.description)),
+            ("description", description_value(&tool.description)),
             ("strict", tool.strict.map(|strict| json!(strict))),
         ],
     );
     let mut object = json!({"type": "function", "function": function});
-    put(&mut object, [("cache_control", tool.cache_control.clone().filter(|_| is_marked))]);
-    NativeFields::write(tool.native.as_ref(), INTERFACE, &mut object);
+    put_present(&mut object, [("cache_control", tool.cache_control.clone().filter(|_| is_marked))]);
+    NativeFields::write_into(tool.native.as_ref(), INTERFACE, &mut object);
     object
 }
 
-fn choice(request: &ChatRequest) -> Option<Value> {
+fn tool_choice(request: &ChatRequest) -> Option<Value> {
     match &request.tool_choice {
         _ if !has_tools(request) => None,
         ToolChoice::Auto => None,
@@ -319,7 +340,7 @@ fn choice(request: &ChatRequest) -> Option<Value> {
     }
 }
 
-fn format(request: &ChatRequest) -> Option<Value> {
+fn response_format(request: &ChatRequest) -> Option<Value> {
     let Some(schema) = &request.schema else {
         return request.json_object.then(|| json!({"type": "json_object"}));
     };
@@ -332,7 +353,7 @@ fn format(request: &ChatRequest) -> Option<Value> {
 pub(in crate::model::dialect) fn schema_fields(spec: Option<&SchemaSpec>, schema: &Value) -> Value {
     let name = spec.and_then(|spec| spec.name.as_deref()).unwrap_or("answer");
     let mut fields = json!({"name": name, "schema": schema});
-    put(
+    put_present(
         &mut fields,
         [
             (

@@ -6,22 +6,22 @@
 mod read;
 mod write;
 
-use convergio_domain::chat::{ChatRequest, Interface};
+use convergio_domain::chat::{ChatInterface, ChatRequest};
 use serde_json::Value;
 
 use super::openai::{read_embeddings, write_embed};
-use super::{Dialect, Embeddings, ReadError, refuse_errors, text};
-use crate::model::answer::{Answer, UsageReader};
+use super::{Dialect, Embeddings, ReadError, check_error, text_field};
+use crate::model::answer::{AnswerBuilder, UsageReader};
 use crate::model::provider_traits::ProviderTraits;
 use crate::model::usage;
 
-const INTERFACE: Interface = Interface::OpenAiResponses;
+const INTERFACE: ChatInterface = ChatInterface::OpenAiResponses;
 
 /// The dialect of OpenAI's responses.
-pub(super) struct Responses;
+pub(super) struct ResponsesDialect;
 
-impl Dialect for Responses {
-    fn interface(&self) -> Interface {
+impl Dialect for ResponsesDialect {
+    fn wire_interface(&self) -> ChatInterface {
         INTERFACE
     }
 
@@ -29,37 +29,37 @@ impl Dialect for Responses {
         "/responses".to_owned()
     }
 
-    fn write(&self, request: &ChatRequest, traits: &ProviderTraits) -> Value {
-        write::body(request, traits.is_stream())
+    fn write_request(&self, request: &ChatRequest, traits: &ProviderTraits) -> Value {
+        write::write_body(request, traits.is_stream())
     }
 
-    fn read_piece(&self, piece: &Value, answer: &mut Answer) -> Result<(), ReadError> {
-        match text(piece, "type") {
+    fn read_piece(&self, piece: &Value, answer: &mut AnswerBuilder) -> Result<(), ReadError> {
+        match text_field(piece, "type") {
             "response.completed" | "response.incomplete" | "response.failed" => {
-                answer.name(&piece["response"]["model"]);
-                read::end(&piece["response"], answer)
+                answer.set_model(&piece["response"]["model"]);
+                read::read_end(&piece["response"], answer)
             }
             "error" => Err(read::error_event(piece)),
             _ => {
-                refuse_errors(piece)?;
-                read::piece(piece, answer);
+                check_error(piece)?;
+                read::read_event(piece, answer);
                 Ok(())
             }
         }
     }
 
-    fn read_whole(&self, body: &Value, answer: &mut Answer) -> Result<(), ReadError> {
-        refuse_errors(body)?;
+    fn read_whole(&self, body: &Value, answer: &mut AnswerBuilder) -> Result<(), ReadError> {
+        check_error(body)?;
         let output = body["output"].as_array();
         let output = output.ok_or(ReadError::Malformed("it has no output"))?;
         for item in output {
-            read::item(item, answer);
+            read::read_item(item, answer);
         }
-        answer.name(&body["model"]);
-        read::end(body, answer)
+        answer.set_model(&body["model"]);
+        read::read_end(body, answer)
     }
 
-    fn usage(&self) -> UsageReader {
+    fn usage_reader(&self) -> UsageReader {
         usage::from_responses
     }
 

@@ -1,0 +1,152 @@
+//! Filter values of listings. Each must name something that exists; others are rejected by name
+//! instead of giving an empty page.
+
+use convergio_domain::event;
+use convergio_domain::graph::graph_id;
+use convergio_domain::id::{ActorId, GraphId};
+use convergio_domain::stream::StreamKey;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::runs::run_stream;
+use crate::app::Gateway;
+use crate::auth::Identity;
+use crate::problem::ApiError;
+
+/// Items of a page by default.
+pub(crate) const PAGE_ITEMS: usize = 50;
+/// Maximum items of a page.
+const PAGE_LIMIT: u16 = 1000;
+
+/// The page size that a query asks for, 1 to 1000.
+#[derive(Debug, Clone, Copy, Deserialize)]
+// Query strings are text, and serde's own number error would not name the range.
+#[serde(try_from = "String")]
+pub(crate) struct PageLimit(u16);
+
+impl TryFrom<String> for PageLimit {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        let limit = text.parse().ok().filter(|limit| (1..=PAGE_LIMIT).contains(limit));
+        limit.map(Self).ok_or_else(|| format!("`{text}` is not a number from 1 to {PAGE_LIMIT}"))
+    }
+}
+
+impl From<PageLimit> for usize {
+    fn from(limit: PageLimit) -> Self {
+        Self::from(limit.0)
+    }
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RunStatus {
+    Running,
+    Paused,
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+impl RunStatus {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// Where a question stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum QuestionState {
+    #[default]
+    Open,
+    Granted,
+    Denied,
+    Void,
+    All,
+}
+
+impl QuestionState {
+    /// The state in the read models; `None` for all states.
+    pub(crate) fn as_filter(self) -> Option<&'static str> {
+        match self {
+            Self::Open => Some("open"),
+            Self::Granted => Some("granted"),
+            Self::Denied => Some("denied"),
+            Self::Void => Some("void"),
+            Self::All => None,
+        }
+    }
+}
+
+/// Where an agent stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum AgentStatus {
+    #[default]
+    Active,
+    Terminated,
+    All,
+}
+
+impl AgentStatus {
+    /// The status in the read models; `None` for all.
+    pub(crate) fn as_filter(self) -> Option<&'static str> {
+        match self {
+            Self::Active => Some("active"),
+            Self::Terminated => Some("terminated"),
+            Self::All => None,
+        }
+    }
+}
+
+/// Resolves a graph's id or name to its id, if the graph exists.
+pub(crate) async fn resolve_graph(
+    gateway: &Gateway,
+    caller: &Identity,
+    text: &str,
+) -> Result<String, ApiError> {
+    let id: GraphId = text.parse().unwrap_or_else(|_| graph_id(&caller.tenant, text));
+    let stream = StreamKey::for_graph(caller.tenant.clone(), id);
+    match gateway.repository.event_log().stream_head(&stream).await? {
+        Some(_) => Ok(id.to_string()),
+        None => Err(ApiError::not_found(&format!("graph as `{text}`"))),
+    }
+}
+
+/// Resolves a run's id, if the run exists.
+pub(crate) async fn resolve_run(
+    gateway: &Gateway,
+    caller: &Identity,
+    text: Option<&str>,
+) -> Result<Option<String>, ApiError> {
+    let Some(text) = text else { return Ok(None) };
+    let not_found = || ApiError::not_found(&format!("run as `{text}`"));
+    let stream = run_stream(caller, text).map_err(|_| not_found())?;
+    let head = gateway.repository.event_log().stream_head(&stream).await?;
+    head.map(|_| Some(stream.id.to_string())).ok_or_else(not_found)
+}
+
+/// Rejects an event type that does not exist.
+pub(crate) fn check_event_type(kind: &str) -> Result<(), ApiError> {
+    // Decoding names an unknown type before it looks at the data, which `null` never satisfies.
+    match event::decode_event_text(kind, "null") {
+        Err(error) if error.reason.starts_with("unknown variant") => {
+            Err(ApiError::invalid_request(format!("type: {}", error.reason)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Rejects a text that is not a valid actor.
+pub(crate) fn check_actor(text: &str) -> Result<(), ApiError> {
+    let actor = text.parse::<ActorId>();
+    actor.map(|_| ()).map_err(|error| ApiError::invalid_request(format!("actor: {error}")))
+}
