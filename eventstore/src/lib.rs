@@ -60,7 +60,7 @@ pub use commit::{Commit, LogLimits, Payload};
 pub use dedup::{DeltaBase, DeltaCopy, PayloadDelta};
 pub use error::{AppendError, LogError};
 pub use health::{ComponentFailure, ComponentHealth, HealthRegistry};
-pub use live::{LiveHub, LiveKind, LiveListener, LiveNote, StreamNote};
+pub use live::{LiveHub, LiveKind, LiveListener, LiveNote, NoteFilter, StreamNote};
 pub use log::{ArchivedRecord, Durability, EventLog, RawScan, RecordPage};
 pub use memory_commands::MemoryWrite;
 pub use providers::embedded;

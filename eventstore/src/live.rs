@@ -79,7 +79,28 @@ pub struct StreamNote {
     pub note: LiveNote,
 }
 
-type Listeners = HashMap<StreamKey, Vec<mpsc::Sender<LiveNote>>>;
+/// Notes that a listener to one run receives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoteFilter {
+    /// Every note.
+    All,
+    /// Only the pauses that providers ask for: any other note would wake the listener for nothing.
+    Pauses,
+}
+
+impl NoteFilter {
+    fn accepts_note(self, note: &LiveNote) -> bool {
+        self == Self::All || note.retry_after_ms.is_some()
+    }
+}
+
+#[derive(Debug)]
+struct RunListener {
+    filter: NoteFilter,
+    notes: mpsc::Sender<LiveNote>,
+}
+
+type Listeners = HashMap<StreamKey, Vec<RunListener>>;
 
 /// Broadcast hub: executors publish progress, gateways listen. All clones are one hub.
 #[derive(Debug, Clone)]
@@ -109,7 +130,10 @@ impl LiveHub {
         if let Some(listeners) = self.lock_listeners().get_mut(stream) {
             // A listener whose buffer is full is dropped: what it has received stays a prefix
             // without a gap.
-            listeners.retain(|listener| listener.try_send(note.clone()).is_ok());
+            listeners.retain(|listener| {
+                let is_wanted = listener.filter.accepts_note(&note);
+                !is_wanted || listener.notes.try_send(note.clone()).is_ok()
+            });
         }
         // Saves a copy of the note when nobody watches all runs, the usual case.
         if self.notes.receiver_count() > 0 {
@@ -125,9 +149,10 @@ impl LiveHub {
 
     /// Listens to one run from now on. A listener that falls behind receives nothing after the
     /// first note that it missed.
-    pub fn listen_to_run(&self, stream: &StreamKey) -> LiveListener {
+    pub fn listen_to_run(&self, stream: &StreamKey, filter: NoteFilter) -> LiveListener {
         let (sender, notes) = mpsc::channel(LISTENER_BACKLOG);
-        self.lock_listeners().entry(stream.clone()).or_default().push(sender);
+        let listener = RunListener { filter, notes: sender };
+        self.lock_listeners().entry(stream.clone()).or_default().push(listener);
         LiveListener { notes, stream: stream.clone(), hub: self.clone() }
     }
 }
@@ -156,7 +181,7 @@ impl Drop for LiveListener {
         self.notes.close();
         let mut listeners = self.hub.lock_listeners();
         if let Some(others) = listeners.get_mut(&self.stream) {
-            others.retain(|other| !other.is_closed());
+            others.retain(|other| !other.notes.is_closed());
             if others.is_empty() {
                 listeners.remove(&self.stream);
             }
@@ -171,7 +196,7 @@ mod tests {
     use futures_util::FutureExt;
     use uuid::Uuid;
 
-    use super::{LISTENER_BACKLOG, LiveHub, LiveNote};
+    use super::{LISTENER_BACKLOG, LiveHub, LiveNote, NoteFilter};
 
     fn note(offset: usize) -> LiveNote {
         LiveNote { offset: offset as u64, ..LiveNote::default() }
@@ -181,7 +206,7 @@ mod tests {
     async fn who_misses_a_note_hears_none_after_it() {
         let hub = LiveHub::new();
         let stream = StreamKey::for_run("acme".parse().expect("a name"), RunId(Uuid::nil()));
-        let mut listener = hub.listen_to_run(&stream);
+        let mut listener = hub.listen_to_run(&stream, NoteFilter::All);
         for offset in 0..=LISTENER_BACKLOG {
             hub.publish_note(&stream, note(offset));
         }
@@ -190,5 +215,17 @@ mod tests {
         }
         hub.publish_note(&stream, note(LISTENER_BACKLOG + 1));
         assert_eq!(listener.next_note().now_or_never(), None);
+    }
+
+    #[tokio::test]
+    async fn a_listener_for_pauses_is_not_woken_for_text() {
+        let hub = LiveHub::new();
+        let stream = StreamKey::for_run("acme".parse().expect("a name"), RunId(Uuid::nil()));
+        let mut listener = hub.listen_to_run(&stream, NoteFilter::Pauses);
+        hub.publish_note(&stream, note(0));
+        assert_eq!(listener.next_note().now_or_never(), None);
+        let pause = LiveNote { retry_after_ms: Some(7), ..note(1) };
+        hub.publish_note(&stream, pause.clone());
+        assert_eq!(listener.next_note().now_or_never(), Some(pause));
     }
 }

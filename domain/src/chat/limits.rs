@@ -17,7 +17,7 @@ pub struct ModelLimit {
 
 /// Table of token limits by provider and model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ModelLimitTable(BTreeMap<(String, String), ModelLimit>);
+pub struct ModelLimitTable(BTreeMap<String, BTreeMap<String, ModelLimit>>);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,16 +35,18 @@ impl ModelLimitTable {
     /// The text is not such a list.
     pub fn parse_table(json: &str) -> Result<Self, serde_json::Error> {
         let entries: Vec<ModelLimitEntry> = serde_json::from_str(json)?;
-        let limit = |entry: ModelLimitEntry| {
-            let ModelLimitEntry { provider, model, input_tokens, output_tokens } = entry;
-            ((provider, model), ModelLimit { input_tokens, output_tokens })
-        };
-        Ok(Self(entries.into_iter().map(limit).collect()))
+        let mut table = Self::default();
+        for ModelLimitEntry { provider, model, input_tokens, output_tokens } in entries {
+            let limit = ModelLimit { input_tokens, output_tokens };
+            table.0.entry(provider).or_default().insert(model, limit);
+        }
+        Ok(table)
     }
 
     /// Returns the limits of a model, or of the model that it is a dated snapshot of.
     pub fn find_limit(&self, provider: &str, model: &str) -> Option<ModelLimit> {
-        let known = |name: &str| self.0.get(&(provider.to_owned(), name.to_owned())).copied();
+        let models = self.0.get(provider)?;
+        let known = |name: &str| models.get(name).copied();
         // Snapshots are published faster than this table changes.
         known(model).or_else(|| known(snapshot_base(model)?))
     }

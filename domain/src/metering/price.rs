@@ -86,7 +86,8 @@ pub struct PriceBook {
     version: String,
     prices: Vec<Price>,
     operator_prices: Vec<Price>,
-    base_models: BTreeMap<(String, String), String>,
+    /// By provider and name of the deployment.
+    base_models: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 /// Key of a look-up in the price book.
@@ -136,8 +137,9 @@ impl PriceBook {
     /// # Errors
     /// The text is not such a list, or a price in it is invalid; the error names the model.
     pub fn parse_book(json: &str) -> Result<Self, PriceError> {
-        let prices: Vec<Price> = serde_json::from_str(json)?;
+        let mut prices: Vec<Price> = serde_json::from_str(json)?;
         prices.iter().try_for_each(check_price)?;
+        sort_prices(&mut prices);
         let (operator_prices, base_models) = (Vec::new(), BTreeMap::new());
         Ok(Self { version: hash_version(&[json]), prices, operator_prices, base_models })
     }
@@ -160,9 +162,10 @@ impl PriceBook {
                 let why = "`base` must be `PROVIDER/MODEL`";
                 return Err(PriceError::Content(format!("{provider}/{model}: {why}")));
             }
-            book.base_models.insert((provider, model), base);
+            book.base_models.entry(provider).or_default().insert(model, base);
         }
         book.operator_prices.extend(prices);
+        sort_prices(&mut book.operator_prices);
         book.check_base_models()?;
         Ok(book)
     }
@@ -180,10 +183,10 @@ impl PriceBook {
     }
 
     fn check_base_models(&self) -> Result<(), PriceError> {
-        let ends = |(provider, model): &(String, String)| {
-            self.resolve_base_model(provider, model).is_some()
-        };
-        match self.base_models.keys().find(|key| !ends(key)) {
+        let mut names = self.base_models.iter().flat_map(|(provider, models)| {
+            models.keys().map(move |model| (provider.as_str(), model.as_str()))
+        });
+        match names.find(|(provider, model)| self.resolve_base_model(provider, model).is_none()) {
             None => Ok(()),
             Some((provider, model)) => {
                 let why = "its base model leads back to it, or over more than four others";
@@ -205,8 +208,8 @@ impl PriceBook {
     ) -> Option<(&'a str, &'a str)> {
         let mut name = (provider, model);
         for _ in 0..=BASE_MODEL_STEPS_LIMIT {
-            let key = (name.0.to_owned(), name.1.to_owned());
-            match self.base_models.get(&key).and_then(|base| base.split_once('/')) {
+            let base = self.base_models.get(name.0).and_then(|models| models.get(name.1));
+            match base.and_then(|base| base.split_once('/')) {
                 Some(base) => name = base,
                 None => return Some(name),
             }
@@ -225,12 +228,12 @@ impl PriceBook {
     }
 
     fn find_named(&self, provider: &str, model: &str, at: Timestamp) -> Option<&Price> {
-        let is_meant = |price: &&Price| {
-            (price.provider.as_str(), price.model.as_str()) == (provider, model)
-                && price.from_ms <= at
-        };
         let mut lists = [&self.operator_prices, &self.prices].into_iter();
-        lists.find_map(|list| list.iter().filter(is_meant).max_by_key(|price| price.from_ms))
+        lists.find_map(|prices| {
+            let end = prices.partition_point(|price| price_order(price) <= (provider, model, at));
+            let price = prices.get(end.checked_sub(1)?)?;
+            (price.provider == provider && price.model == model).then_some(price)
+        })
     }
 
     /// Returns the cost of a call; `None` if the model, the tier that served it, or a meter that it
@@ -286,6 +289,16 @@ impl Price {
         });
         usual.chain(services)
     }
+}
+
+/// Order in which a book keeps its prices, so that a binary search finds the one that holds.
+fn price_order(price: &Price) -> (&str, &str, Timestamp) {
+    (&price.provider, &price.model, price.from_ms)
+}
+
+/// Sorts prices; the sort is stable, so that the last of several with one start holds.
+fn sort_prices(prices: &mut [Price]) {
+    prices.sort_by(|left, right| price_order(left).cmp(&price_order(right)));
 }
 
 /// True if a tier is covered by a price without a tier.

@@ -31,7 +31,7 @@ use super::refusal::ProviderRefusal;
 use super::request_adapter::{LeftOutFields, RequestAdapter, check_fetched_hosts};
 use super::scrub::scrub_message;
 use super::service::{self, ServiceCall};
-use super::sse::{Framing, StreamDecoder};
+use super::sse::{Framing, StreamDecoder, StreamPiece};
 
 /// Media type of all bodies but forms.
 pub(super) const JSON: &str = "application/json";
@@ -272,9 +272,10 @@ impl HttpProvider {
                 .answer
                 .count_received(chunk.len())
                 .map_err(|AnswerTooLarge| self.answer_too_large())?;
-            let data =
+            let pieces =
                 lines.push_bytes(&chunk).map_err(|_| self.malformed_answer("an endless line"))?;
-            let outcome = data.iter().try_for_each(|data| self.read_stream_piece(data, exchange));
+            let mut pieces = pieces.into_iter();
+            let outcome = pieces.try_for_each(|piece| self.read_stream_piece(piece, exchange));
             // The fragments of a chunk are passed on together, and also before an error in the same
             // chunk.
             self.send_new_pieces(exchange);
@@ -286,8 +287,8 @@ impl HttpProvider {
                 return Ok(());
             }
         }
-        let outcome =
-            lines.take_rest().iter().try_for_each(|data| self.read_stream_piece(data, exchange));
+        let mut pieces = lines.take_rest().into_iter();
+        let outcome = pieces.try_for_each(|piece| self.read_stream_piece(piece, exchange));
         self.send_new_pieces(exchange);
         // An incomplete last line is no error once the finish reason has arrived.
         if exchange.answer.is_finished() { Ok(()) } else { outcome }
@@ -326,19 +327,23 @@ impl HttpProvider {
     /// Reads one event of the stream into the answer and checks the limits.
     fn read_stream_piece(
         &self,
-        data: &str,
+        piece: StreamPiece,
         exchange: &mut HttpExchange<'_>,
     ) -> Result<(), ModelError> {
+        let StreamPiece { text, json } = piece;
         // OpenAI's end mark; other interfaces have an event of their own.
-        if data == "[DONE]" {
+        if text == "[DONE]" {
             exchange.answer.mark_ended();
             return Ok(());
         }
-        let piece: Value =
-            serde_json::from_str(data).map_err(|_| self.malformed_answer("a piece is not JSON"))?;
-        let read = self.dialect.read_piece(&piece, &mut exchange.answer);
+        let json = match json {
+            Some(json) => json,
+            None => serde_json::from_str(&text)
+                .map_err(|_| self.malformed_answer("a piece is not JSON"))?,
+        };
+        let read = self.dialect.read_piece(&json, &mut exchange.answer);
         read.map_err(|error| self.error_from_read(error, exchange.call.body))?;
-        self.check_numbers(data)?;
+        self.check_numbers(&text)?;
         exchange.answer.check_limits().map_err(|AnswerTooLarge| self.answer_too_large())
     }
 

@@ -97,14 +97,15 @@ impl OllamaLibrary {
                 break;
             };
             let chunk = chunk.map_err(|_| interrupted_pull())?;
-            let data = lines.push_bytes(&chunk).map_err(|_| malformed_reply("an endless line"))?;
-            for data in data {
+            let pieces =
+                lines.push_bytes(&chunk).map_err(|_| malformed_reply("an endless line"))?;
+            for piece in pieces {
                 // `success` is the last line; a stream that ends without it was cut.
-                is_done |= report_line(&data, &on_progress)?;
+                is_done |= report_line(&piece.text, &on_progress)?;
             }
         }
-        for data in lines.take_rest() {
-            is_done |= report_line(&data, &on_progress)?;
+        for piece in lines.take_rest() {
+            is_done |= report_line(&piece.text, &on_progress)?;
         }
         if is_done { Ok(()) } else { Err(interrupted_pull()) }
     }

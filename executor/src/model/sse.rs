@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use memchr::memchr2;
-use serde::de::IgnoredAny;
+use serde_json::Value;
 
 /// Maximum bytes of one line, and of one event.
 const LINE_LIMIT: usize = 1 << 20;
@@ -31,6 +31,38 @@ pub(super) struct StreamDecoder {
     data: Option<String>,
 }
 
+/// One piece of data of a stream.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct StreamPiece {
+    /// Its text, trimmed and not empty.
+    pub(super) text: String,
+    /// The text as JSON, if it was parsed to see whether the piece is complete.
+    pub(super) json: Option<Value>,
+}
+
+impl StreamPiece {
+    /// Returns the piece of a text, unless that is empty.
+    fn from_text(text: &str) -> Option<Self> {
+        let text = text.trim();
+        (!text.is_empty()).then(|| Self { text: text.to_owned(), json: None })
+    }
+
+    /// Returns the piece of a data line that is complete by itself: the end mark, or JSON. A line
+    /// that says nothing is complete, and no piece: `Some(None)`.
+    fn from_complete_line(line: &str) -> Option<Option<Self>> {
+        let text = line.trim();
+        if text.is_empty() || text == "[DONE]" {
+            return Some(Self::from_text(text));
+        }
+        // Incomplete JSON rarely ends in a bracket, so the parser is seldom tried in vain.
+        if !text.ends_with(['}', ']']) {
+            return None;
+        }
+        let json = serde_json::from_str(text).ok()?;
+        Some(Some(Self { text: text.to_owned(), json: Some(json) }))
+    }
+}
+
 /// A line or an event is longer than any honest server sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LineTooLong;
@@ -44,7 +76,7 @@ impl StreamDecoder {
     ///
     /// # Errors
     /// A line or an event exceeds `LINE_LIMIT`.
-    pub(super) fn push_bytes(&mut self, bytes: &[u8]) -> Result<Vec<String>, LineTooLong> {
+    pub(super) fn push_bytes(&mut self, bytes: &[u8]) -> Result<Vec<StreamPiece>, LineTooLong> {
         let (mut pieces, mut rest) = (Vec::new(), bytes);
         while let Some(end) = memchr2(b'\n', b'\r', rest) {
             let (line, after) = (&rest[..end], &rest[end + 1..]);
@@ -79,7 +111,7 @@ impl StreamDecoder {
     }
 
     /// Returns the pieces of a last line or event that the stream did not end.
-    pub(super) fn take_rest(&mut self) -> Vec<String> {
+    pub(super) fn take_rest(&mut self) -> Vec<StreamPiece> {
         let mut pieces = Vec::new();
         let line = std::mem::take(&mut self.pending);
         self.end_line(&line, &mut pieces);
@@ -88,14 +120,14 @@ impl StreamDecoder {
     }
 
     /// Handles one complete line. Fields other than `data`, and comments, are ignored.
-    fn end_line(&mut self, line: &[u8], pieces: &mut Vec<String>) {
+    fn end_line(&mut self, line: &[u8], pieces: &mut Vec<StreamPiece>) {
         // Valid UTF-8, which is the rule, is borrowed; anything else is copied and repaired.
         let line =
             str::from_utf8(line).map_or_else(|_| String::from_utf8_lossy(line), Cow::Borrowed);
         // A byte order mark may begin a stream (WHATWG HTML, section 9.2.5).
         let line = line.strip_prefix('\u{feff}').unwrap_or(&line);
         match self.framing {
-            Framing::JsonLines => pieces.extend(trimmed_text(line)),
+            Framing::JsonLines => pieces.extend(StreamPiece::from_text(line)),
             Framing::Events if line.is_empty() => self.end_event(pieces),
             Framing::Events => {
                 if let Some(data) = line.strip_prefix("data:") {
@@ -107,35 +139,21 @@ impl StreamDecoder {
 
     /// Adds a data line to the event. A line that is complete JSON by itself is returned at once:
     /// some servers end their events late or never.
-    fn add_data(&mut self, line: &str, pieces: &mut Vec<String>) {
+    fn add_data(&mut self, line: &str, pieces: &mut Vec<StreamPiece>) {
         match &mut self.data {
             Some(data) => {
                 data.push('\n');
                 data.push_str(line);
             }
-            None if is_complete_piece(line) => pieces.extend(trimmed_text(line)),
-            None => self.data = Some(line.to_owned()),
+            None => match StreamPiece::from_complete_line(line) {
+                Some(piece) => pieces.extend(piece),
+                None => self.data = Some(line.to_owned()),
+            },
         }
     }
 
-    fn end_event(&mut self, pieces: &mut Vec<String>) {
-        pieces.extend(self.data.take().and_then(|data| trimmed_text(&data)));
-    }
-}
-
-/// Returns the trimmed text of a piece, unless it is empty.
-fn trimmed_text(text: &str) -> Option<String> {
-    let text = text.trim();
-    (!text.is_empty()).then(|| text.to_owned())
-}
-
-/// Returns whether a data line is a complete piece: the end mark, or JSON. The cheap test of the
-/// last byte comes first.
-fn is_complete_piece(line: &str) -> bool {
-    // Incomplete JSON rarely ends in a bracket, so the parser is seldom tried in vain.
-    let line = line.trim();
-    line == "[DONE]" || line.is_empty() || {
-        line.ends_with(['}', ']']) && serde_json::from_str::<IgnoredAny>(line).is_ok()
+    fn end_event(&mut self, pieces: &mut Vec<StreamPiece>) {
+        pieces.extend(self.data.take().and_then(|data| StreamPiece::from_text(&data)));
     }
 }
 
@@ -143,14 +161,14 @@ fn is_complete_piece(line: &str) -> bool {
 mod tests {
     use proptest::prelude::{any, prop, prop_assert_eq, proptest};
 
-    use super::{LINE_LIMIT, LineTooLong, StreamDecoder};
+    use super::{LINE_LIMIT, LineTooLong, StreamDecoder, StreamPiece};
 
     fn read(parts: &[&[u8]]) -> Vec<String> {
         let mut lines = StreamDecoder::default();
-        let mut data: Vec<String> =
+        let mut pieces: Vec<StreamPiece> =
             parts.iter().flat_map(|part| lines.push_bytes(part).unwrap()).collect();
-        data.extend(lines.take_rest());
-        data
+        pieces.extend(lines.take_rest());
+        pieces.into_iter().map(|piece| piece.text).collect()
     }
 
     /// A stream, which is read the same wherever it is cut.

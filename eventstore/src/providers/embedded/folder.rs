@@ -128,7 +128,14 @@ fn unusable_path(path: &Path, error: &std::io::Error) -> LogError {
 mod tests {
     use std::process::{Command, Stdio};
 
-    use super::*;
+    use std::fs::File;
+    use std::io::Write;
+    use std::path::Path;
+
+    use fs4::FileExt;
+
+    use super::{LOCK_RETRY, LogFolder};
+    use crate::error::LogError;
 
     /// Locks a folder in the name of a process that has ended.
     fn lock_for_dead_owner(path: &Path) -> File {

@@ -17,7 +17,9 @@ use convergio_domain::run::{
     CommandReason, CreateRun, Provenance, Run, RunCommand, RunPhase, RunState, run_id_for_key,
 };
 use convergio_domain::stream::{Seq, StreamKey};
-use convergio_eventstore::{LiveKind, LiveListener, LiveNote, LogError, Payload, Record};
+use convergio_eventstore::{
+    LiveKind, LiveListener, LiveNote, LogError, NoteFilter, Payload, Record,
+};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -150,7 +152,9 @@ impl CompatRun {
             .watch_run(&stream)
             .await
             .map_err(CompatRefusal::internal_error)?;
-        let live = compat_state.gateway.live_notes.listen_to_run(&stream);
+        // A caller that waits for the whole reply finds it in the log.
+        let filter = if call.is_streaming { NoteFilter::All } else { NoteFilter::Pauses };
+        let live = compat_state.gateway.live_notes.listen_to_run(&stream, filter);
         // The budget is the operator's; the graph of the calls has none of its own.
         let create = CreateRun {
             graph,
@@ -261,9 +265,6 @@ impl CompatRun {
         if let Some(pause) = note.retry_after_ms {
             self.retry_after = Some(Duration::from_millis(pause));
             // Such a note carries nothing else.
-            return;
-        }
-        if !self.is_streaming {
             return;
         }
         // Until a part begins, the stream may still follow another attempt.
