@@ -73,7 +73,8 @@ async fn migrate_legacy_file(data: &DataDir, repository: &Repository) -> anyhow:
             execute_command(repository, TokenCommand::ImportToken(token)).await?
         {
             err_line!(
-                "convergio: the token of {actor} in {LEGACY_FILE} opens nothing any more: {rejection}"
+                "convergio: the token of {actor} in {LEGACY_FILE} opens nothing any more: \
+                 {rejection}"
             );
         }
     }

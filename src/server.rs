@@ -116,6 +116,19 @@ pub(crate) async fn open_read_models(store: &ReadModelStore) -> anyhow::Result<P
     })
 }
 
+/// Serves the gateway and announces it in `server.json`.
+fn announce_gateway(
+    config: &ServerConfig,
+    listeners: FrontListeners,
+    gateway: Gateway,
+) -> anyhow::Result<JoinHandle<()>> {
+    let (url, stop) = (listeners.local_url()?, gateway.stop.clone());
+    let serving = listeners.serve_gateway(gateway, stop, &config.front_runtime)?;
+    // Announced last: whoever reads `server.json` finds a server that answers.
+    config.data.write_server_record(&ServerRecord { url, pid: std::process::id() })?;
+    Ok(serving)
+}
+
 impl InProcessServer {
     /// Starts the parts that the role asks for, in the order in which they depend on each other.
     pub(crate) async fn start_server(config: ServerConfig) -> anyhow::Result<Self> {
@@ -155,7 +168,6 @@ impl InProcessServer {
         }
         let (mut url, mut gateway) = (String::new(), None);
         if let (Some(listeners), Some(queries)) = (listeners, queries) {
-            let local_url = listeners.local_url()?;
             url.clone_from(&listeners.url);
             let gateway_parts = Gateway {
                 replayer: Arc::new(LogReplayer::new(&repository, &queries, evaluator.clone())),
@@ -168,17 +180,9 @@ impl InProcessServer {
                 tokens,
                 models: catalog,
                 compat: config.doors.to_settings(),
-                stop: stop_receiver.clone(),
+                stop: stop_receiver,
             };
-            gateway = Some(listeners.serve_gateway(
-                gateway_parts,
-                stop_receiver,
-                &config.front_runtime,
-            )?);
-            // Announced last: whoever reads `server.json` finds a server that answers.
-            config
-                .data
-                .write_server_record(&ServerRecord { url: local_url, pid: std::process::id() })?;
+            gateway = Some(announce_gateway(&config, listeners, gateway_parts)?);
         }
         Ok(Self {
             url,

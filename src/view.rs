@@ -124,7 +124,7 @@ impl LiveTree {
         match status {
             "running" => self.set_message(&format!("{step}  ({tokens})")),
             _ => {
-                self.print_line(&format!("  {} {step}: {status}  ({tokens})", status_mark(status)))
+                self.print_line(&format!("  {} {step}: {status}  ({tokens})", status_mark(status)));
             }
         }
     }

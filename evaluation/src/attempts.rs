@@ -66,8 +66,8 @@ impl Attempts {
         let process_deaths = fs::metadata(&file).map_or(0, |known| known.len());
         if process_deaths >= PROCESS_DEATHS_LIMIT {
             let message = format!(
-                "{process_deaths} processes ended while this was evaluated: it is not begun again; make \
-                 the template, the condition, the schema or the value smaller"
+                "{process_deaths} processes ended while this was evaluated: it is not begun again; \
+                 make the template, the condition, the schema or the value smaller"
             );
             return Err(EvaluationError::limit_exceeded(message));
         }

@@ -18,7 +18,10 @@ pub enum LogError {
         reason: String,
     },
     /// Another process has the log open; its process id, if the lock file could be read.
-    #[error("another convergio process{} uses this folder: stop it, or use another --data", pid(.0))]
+    #[error(
+        "another convergio process{} uses this folder: stop it, or use another --data",
+        pid(.0)
+    )]
     InUse(Option<u32>),
     /// The log's device or server does not answer. Retrying later may succeed.
     #[error("the log is not available: {0}")]

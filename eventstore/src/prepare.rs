@@ -8,9 +8,10 @@ use convergio_domain::stream::{Seq, StreamKey};
 use uuid::Uuid;
 
 use crate::commit::{Commit, LogLimits, Payload};
+use crate::dedup::PayloadDelta;
 use crate::error::{AppendError, LogError};
 use crate::record::{Hash, PayloadMeta, RecordBody, StreamHead, chain_hash};
-use crate::seal::{Opening, PayloadKeys, seal_payload};
+use crate::seal::{Opening, PayloadKeys, TenantKey, seal_payload};
 
 /// Maximum bytes of a payload that is handed to the provider's cache of recent payloads.
 const RECENT_PAYLOAD_BYTES: usize = 32 << 10;
@@ -76,34 +77,15 @@ pub(crate) fn prepare_commit(
         events,
         fingerprint: fold,
         payloads,
-        deltas: reuse,
+        deltas,
         wake,
         ..
     } = commit;
     let is_continued = commit.is_continued;
     let seq = expected.map_or(Seq(0), |head| head.seq).offset_by(1);
     let key = keys.tenant_key(&stream.tenant)?;
-    let mut sealed = Vec::with_capacity(payloads.len());
-    let mut metas = Vec::with_capacity(payloads.len());
-    let mut fresh = Vec::new();
-    let mut reuse = reuse.into_iter();
-    for (index, payload) in (0_u16..).zip(payloads) {
-        let place = PayloadSlot(index).to_payload_ref(seq);
-        let reuse = reuse.next().flatten();
-        let done = seal_payload(&key, &stream, place, &payload.bytes, reuse.as_ref())?;
-        sealed.push(done.bytes);
-        if is_read_soon(&payload) {
-            fresh.push((index, Opening { bytes: payload.bytes.clone(), salt: done.salt }));
-        }
-        metas.push(PayloadMeta {
-            commitment: done.commitment,
-            bytes: payload.bytes.len() as u64,
-            media_type: payload.media_type,
-            purpose: payload.purpose,
-            subject: payload.subject,
-            reuse,
-        });
-    }
+    let SealedPayloads { sealed, metas, recent_payloads } =
+        seal_payloads(&key, (&stream, seq), payloads, deltas)?;
     let (tenant, name) = (stream.tenant.clone(), stream.stream_name());
     let body = RecordBody {
         actor,
@@ -134,9 +116,48 @@ pub(crate) fn prepare_commit(
         canonical,
         sealed,
         wake,
-        recent_payloads: fresh,
+        recent_payloads,
         is_continued,
     })
+}
+
+/// Payloads of a commit as its record and the log hold them.
+struct SealedPayloads {
+    sealed: Vec<Vec<u8>>,
+    metas: Vec<PayloadMeta>,
+    recent_payloads: Vec<(u16, Opening)>,
+}
+
+/// Seals the payloads of a commit whose first event is at a place of its stream.
+fn seal_payloads(
+    key: &TenantKey,
+    (stream, seq): (&StreamKey, Seq),
+    payloads: Vec<Payload>,
+    deltas: Vec<Option<PayloadDelta>>,
+) -> Result<SealedPayloads, AppendError> {
+    let mut sealed = Vec::with_capacity(payloads.len());
+    let mut metas = Vec::with_capacity(payloads.len());
+    let mut recent_payloads = Vec::new();
+    let mut deltas = deltas.into_iter();
+    for (index, payload) in (0_u16..).zip(payloads) {
+        let place = PayloadSlot(index).to_payload_ref(seq);
+        let reuse = deltas.next().flatten();
+        let done = seal_payload(key, stream, place, &payload.bytes, reuse.as_ref())?;
+        sealed.push(done.bytes);
+        if is_read_soon(&payload) {
+            recent_payloads
+                .push((index, Opening { bytes: payload.bytes.clone(), salt: done.salt }));
+        }
+        metas.push(PayloadMeta {
+            commitment: done.commitment,
+            bytes: payload.bytes.len() as u64,
+            media_type: payload.media_type,
+            purpose: payload.purpose,
+            subject: payload.subject,
+            reuse,
+        });
+    }
+    Ok(SealedPayloads { sealed, metas, recent_payloads })
 }
 
 /// Returns whether a payload is read soon: a run's input is read by its executor, and its output by

@@ -177,7 +177,7 @@ where
         }));
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     tokio::pin!(connection);
-    // `evicted` and the sign-in timeout never resolve once the caller is authenticated.
+    // `wait_for_eviction` and the sign-in timeout never resolve once the caller is authenticated.
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = admission.wait_for_eviction() => return,

@@ -134,15 +134,15 @@ pub(crate) fn write_error_body(
         None => return,
     };
     *response = match format {
-        Some(form) => error.to_formatted_response(form, status, request_id),
-        None => error.to_problem_response(status, request_id),
+        Some(form) => error.into_formatted_response(form, status, request_id),
+        None => error.into_problem_response(status, request_id),
     };
 }
 
 /// Writes the problem details of an error response now, so that its bytes can be recorded.
 pub(crate) fn write_problem(mut response: Response, request_id: &RequestId) -> Response {
     let Some(error) = response.extensions_mut().remove::<ApiError>() else { return response };
-    let mut response_with_body = error.to_problem_response(response.status(), &request_id.0);
+    let mut response_with_body = error.into_problem_response(response.status(), &request_id.0);
     response_with_body.extensions_mut().insert(FinalBodyMarker);
     response_with_body
 }
@@ -159,8 +159,8 @@ fn from_status(status: StatusCode) -> ApiError {
 }
 
 impl ApiError {
-    fn to_problem_response(self, status: StatusCode, request_id: &str) -> Response {
-        let mut answer = (status, Json(self.to_problem(request_id))).into_response();
+    fn into_problem_response(self, status: StatusCode, request_id: &str) -> Response {
+        let mut answer = (status, Json(self.into_problem(request_id))).into_response();
         let kind = HeaderValue::from_static("application/problem+json");
         answer.headers_mut().insert(header::CONTENT_TYPE, kind);
         // A second is the shortest delay that the header can express.
@@ -171,7 +171,7 @@ impl ApiError {
     }
 
     /// Returns the error in the format of a compatible API.
-    fn to_formatted_response(
+    fn into_formatted_response(
         self,
         format: ErrorFormat,
         status: StatusCode,
@@ -187,7 +187,7 @@ impl ApiError {
         answer
     }
 
-    fn to_problem(self, request_id: &str) -> Problem {
+    fn into_problem(self, request_id: &str) -> Problem {
         let mistakes = self.mistakes.into_iter().map(|mistake| {
             let Diagnostic { line, column, path, message } = mistake;
             MistakeView { line, column, path, message }

@@ -1,7 +1,7 @@
 //! The border to C: every line of hand-written unsafe code.
 //!
-//! Each handle of the C interface is one type here, which owns the handle, frees it on drop, and has
-//! safe methods that uphold what the header asks of the caller.
+//! Each handle of the C interface is one type here, which owns the handle, frees it on drop, and
+//! has safe methods that uphold what the header asks of the caller.
 #![expect(unsafe_code, reason = "this is the one file that may call C")]
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};

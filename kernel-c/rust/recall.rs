@@ -20,7 +20,7 @@ pub struct RankWeights {
 }
 
 impl RankWeights {
-    pub(crate) fn to_raw(&self) -> c::cvg_weights {
+    pub(crate) fn to_raw(self) -> c::cvg_weights {
         c::cvg_weights {
             text: self.text,
             vector: self.vector,

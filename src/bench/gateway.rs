@@ -239,7 +239,8 @@ impl BenchEndpoint {
 
     /// Sends one call and reads its answer to the end.
     async fn send_call(&self, form: AnswerForm) -> anyhow::Result<()> {
-        let body = json!({"model": self.model, "stream": form == AnswerForm::Stream, "max_tokens": 64,
+        let is_stream = form == AnswerForm::Stream;
+        let body = json!({"model": self.model, "stream": is_stream, "max_tokens": 64,
             "messages": [{"role": "user", "content": "Which city is the capital of France?"}]});
         let request = self.http.post(&self.url).bearer_auth(&self.token).json(&body);
         let response = request.send().await?.error_for_status()?;
@@ -359,7 +360,8 @@ fn mock_answer(request: &Value, stream: &str) -> Response {
 }
 
 fn mock_usage() -> Value {
-    json!({"prompt_tokens": 12, "completion_tokens": ANSWER_PIECES, "total_tokens": 12 + ANSWER_PIECES})
+    json!({"prompt_tokens": 12, "completion_tokens": ANSWER_PIECES,
+        "total_tokens": 12 + ANSWER_PIECES})
 }
 
 fn mock_stream() -> String {

@@ -12,8 +12,8 @@ use super::timeline::{DebugNode, DebugStep, DebugTimeline};
 use crate::terminal::escape_line;
 
 /// Help on the last line of the screen.
-const KEYS_HELP: &str = " ←/→ event · PgUp/PgDn 20 · Home/End · n/p same step · tab pane · ↑/↓ scroll · \
-    q quit";
+const KEYS_HELP: &str = " ←/→ event · PgUp/PgDn 20 · Home/End · n/p same step · tab pane · \
+    ↑/↓ scroll · q quit";
 /// Events that a page key skips.
 const PAGE_EVENTS: usize = 20;
 

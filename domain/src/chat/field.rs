@@ -47,7 +47,11 @@ macro_rules! chat_fields {
                 let kept: &[ChatInterface] = match self {
                     $(Self::$variant => &$kept,)+
                 };
-                if kept.contains(&interface) { FieldSupport::Kept } else { self.support_elsewhere() }
+                if kept.contains(&interface) {
+                    FieldSupport::Kept
+                } else {
+                    self.support_elsewhere()
+                }
             }
 
             /// Returns the treatment of the field by interfaces that do not have it.

@@ -95,7 +95,8 @@ impl ChatReply {
                 MessagePart::ToolCall(call) => self.tool_calls.push(call.clone()),
                 _ => {}
             }
-            // The usual order is rebuilt from the other fields: storing it would double every answer.
+            // The usual order is rebuilt from the other fields: storing it would double every
+            // answer.
         }
         if self.ordered_parts() != parts {
             self.stored_parts = parts;

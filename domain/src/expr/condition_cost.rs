@@ -87,7 +87,7 @@ impl ConditionCostCount {
                 list.elements.iter().for_each(|item| self.count_expression(item, is_in_loop));
             }
             Expr::Map(map) => {
-                map.entries.iter().for_each(|e| self.count_entry(&e.expr, is_in_loop))
+                map.entries.iter().for_each(|e| self.count_entry(&e.expr, is_in_loop));
             }
             Expr::Struct(_) => self.is_unbounded = true,
         }

@@ -163,7 +163,7 @@ impl TokenScan {
             PrecedingToken::Dot => {}
             PrecedingToken::Other if name == "is" => self.count_operator(PrecedingToken::Is)?,
             PrecedingToken::Other if OPERATOR_WORDS.contains(&name) => {
-                self.count_operator(PrecedingToken::Other)?
+                self.count_operator(PrecedingToken::Other)?;
             }
             PrecedingToken::Other => {
                 self.names += 1;
@@ -210,7 +210,7 @@ impl TokenScan {
             (NodeRefState::NodesDot, Token::Ident(name)) => self.refs.add_node(name, self.line),
             (NodeRefState::NodesBracket, Token::Str(name)) => self.refs.add_node(name, self.line),
             (NodeRefState::NodesBracket, Token::String(name)) => {
-                self.refs.add_node(name, self.line)
+                self.refs.add_node(name, self.line);
             }
             _ => return Err(NODE_BY_NAME.to_owned()),
         }

@@ -530,7 +530,8 @@ mod tests {
                 used.0.insert(meter, tokens);
             }
             let tier = served.map(|priority| if priority { "priority" } else { "default" });
-            let charge = book.charge_call(PriceQuery { service_tier: tier, ..query("p", "m") }, &used);
+            let served_query = PriceQuery { service_tier: tier, ..query("p", "m") };
+            let charge = book.charge_call(served_query, &used);
             let bound = CallBound { input_tokens: input, output_tokens: output,
                 ..CallBound::default() };
             let worst = book.worst_cost(query("p", "m"), bound).expect("it has a price");

@@ -472,6 +472,7 @@ impl CommitBuilder<'_> {
                 self.usage.reserved_tokens += reserved_tokens;
                 self.usage.reserved_cost += reserved_cost.unwrap_or_default();
                 let prompt = prompt.to_payload_ref(self.first_seq);
+                let routing = routing.map(|it| Box::new(it.into_event_form(self.first_seq)));
                 self.events.push(Event::ModelCallIntended(run::ModelCallIntended {
                     step,
                     attempt,
@@ -479,8 +480,7 @@ impl CommitBuilder<'_> {
                     provider,
                     model,
                     route,
-                    routing: routing
-                        .map(|routing| Box::new(routing.into_event_form(self.first_seq))),
+                    routing,
                     key,
                     left_out,
                     prompt,
@@ -503,7 +503,7 @@ impl CommitBuilder<'_> {
                 self.events.push(Event::MapExpanded(expanded));
             }
             StepIntent::Sleep { due } => {
-                self.events.push(Event::TimerSet(run::TimerSet { step, due }))
+                self.events.push(Event::TimerSet(run::TimerSet { step, due }));
             }
             StepIntent::AwaitSignal { signal, expires } => {
                 let awaited = control::SignalAwaited { step, signal, expires };
@@ -511,14 +511,9 @@ impl CommitBuilder<'_> {
             }
             StepIntent::RequestApproval { approval, role, content, content_hash, expires } => {
                 let content = content.to_payload_ref(self.first_seq);
-                self.events.push(Event::ApprovalRequested(run::ApprovalRequested {
-                    approval,
-                    step,
-                    role,
-                    content,
-                    content_hash,
-                    expires,
-                }));
+                let requested =
+                    run::ApprovalRequested { approval, step, role, content, content_hash, expires };
+                self.events.push(Event::ApprovalRequested(requested));
             }
         }
     }

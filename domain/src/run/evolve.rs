@@ -45,11 +45,11 @@ pub(super) fn evolve(state: &mut RunState, recorded: RecordedEvent<'_>) {
             });
         }
         Event::TimerSet(event) => {
-            state.set_step_status(&event.step, StepStatus::Sleeping { due: event.due })
+            state.set_step_status(&event.step, StepStatus::Sleeping { due: event.due });
         }
         Event::ApprovalRequested(event) => state.apply_approval_requested(event),
         Event::ApprovalGranted(event) => {
-            state.apply_approval_answered(event, ApprovalState::Granted)
+            state.apply_approval_answered(event, ApprovalState::Granted);
         }
         Event::ApprovalDenied(event) => state.apply_approval_answered(event, ApprovalState::Denied),
         Event::ModelCallIntended(event) => state.apply_model_call_intended(event, recorded.time),
@@ -110,10 +110,10 @@ fn evolve_calls(state: &mut RunState, recorded: RecordedEvent<'_>) {
     match recorded.event {
         Event::ToolCallIntended(event) => state.apply_tool_call_intended(event, recorded.time),
         Event::ToolCallQueued(event) => {
-            state.set_tool_call(&event.step, event.tool_call, ToolCallState::Queued)
+            state.set_tool_call(&event.step, event.tool_call, ToolCallState::Queued);
         }
         Event::ToolCallCompleted(e) => {
-            state.finish_tool_call(&e.step, e.tool_call, e.result, false)
+            state.finish_tool_call(&e.step, e.tool_call, e.result, false);
         }
         Event::ToolCallFailed(e) => state.finish_tool_call(&e.step, e.tool_call, e.result, true),
         Event::ToolCallDenied(e) => state.finish_tool_call(&e.step, e.tool_call, e.result, true),

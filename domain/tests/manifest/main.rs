@@ -510,7 +510,10 @@ fn large_manifests_are_checked_in_time_that_grows_with_their_size() {
     assert_eq!(mistakes(&keys).len(), 101, "a hundred, and a line that says so");
     let mut branches = String::from("name: a\nnodes:\n");
     branches.extend((0..2000).map(|i| {
-        format!("- {{id: b{i}, branch: {{if: 'true', then: s{i}, else: []}}}}\n- {{id: s{i}, sleep: 1s}}\n")
+        format!(
+            "- {{id: b{i}, branch: {{if: 'true', then: s{i}, else: []}}}}\n\
+            - {{id: s{i}, sleep: 1s}}\n"
+        )
     }));
     let needs: Vec<_> = (0..2000).map(|i| format!("s{i}")).collect();
     branches.push_str(&format!("- {{id: last, sleep: 1s, needs: [{}]}}\n", needs.join(",")));

@@ -296,7 +296,8 @@ fn a_move() -> impl Strategy<Value = TurnUpdate> {
     });
     let next = prop_oneof![
         3 => call().prop_map(tool),
-        2 => (1..4_u32, 1..90_u64).prop_map(|(number, tokens)| TurnIntent::Begin(turn(number, tokens))),
+        2 => (1..4_u32, 1..90_u64)
+            .prop_map(|(number, tokens)| TurnIntent::Begin(turn(number, tokens))),
         2 => (1..6_u128, call(), 1..90_u64)
             .prop_map(|(id, at, tokens)| TurnIntent::Begin(child(id, Some(at), tokens))),
     ];
@@ -330,9 +331,11 @@ fn command() -> impl Strategy<Value = RunCommand> {
     let lost = StepResult::Unknown { retry_at: Some(Timestamp(0)) };
     let result = prop_oneof![Just(completed()), Just(failed(Some(Timestamp(0)))), Just(lost)];
     let over = (name(), 1..3_u32, result).prop_map(|(id, n, r)| outcomes(vec![outcome(id, n, r)]));
-    let moves = prop::collection::vec(a_move(), 1..3);
+    let updates = prop::collection::vec(a_move(), 1..3);
+    let updated = updates
+        .prop_map(|turn_updates| RunCommand::Advance(AdvanceRun { turn_updates, ..advance() }));
     prop_oneof![
-        6 => moves.prop_map(|moves| RunCommand::Advance(AdvanceRun { turn_updates: moves, ..advance() })),
+        6 => updated,
         3 => begun,
         2 => over,
         2 => (1..6_u128).prop_map(|id| ended(id, 1)),

@@ -66,7 +66,7 @@ impl RunFileContents {
                     graphs.push((version, (parsed, manifest)));
                 }
                 RunFileItem::Record(record, canonical) => {
-                    push_record(&mut parts, record, canonical)
+                    push_record(&mut parts, record, canonical);
                 }
                 RunFileItem::Payload(reference, opening) => {
                     seal_payload(&mut parts, &key, reference, &opening)?;

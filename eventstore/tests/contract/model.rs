@@ -24,7 +24,8 @@ fn op() -> impl Strategy<Value = LogOperation> {
     ];
     let append = (0..STREAMS, 1..5_usize, expected);
     prop_oneof![
-        8 => append.prop_map(|(stream, events, expected)| LogOperation::Append(stream, events, expected)),
+        8 => append
+            .prop_map(|(stream, events, expected)| LogOperation::Append(stream, events, expected)),
         2 => any::<usize>().prop_map(LogOperation::Again),
         1 => any::<usize>().prop_map(LogOperation::Changed),
         1 => (0..STREAMS, 1..9_u64).prop_map(|(stream, seq)| LogOperation::Erase(stream, Seq(seq))),

@@ -295,7 +295,10 @@ proptest! {
                 if *kind == 0 {
                     repository = Repository::new(log.clone(), Arc::new(SystemClock));
                 }
-                let purpose = if *kind == 1 { PayloadPurpose::Output } else { PayloadPurpose::Prompt };
+                let purpose = match kind {
+                    1 => PayloadPurpose::Output,
+                    _ => PayloadPurpose::Prompt,
+                };
                 let said = [purpose, PayloadPurpose::Prompt];
                 let payloads = said.map(|purpose| payload(purpose, text.as_bytes())).to_vec();
                 repository.commit(&mut talk, (), payloads, &context()).await.expect("written");

@@ -37,6 +37,7 @@ mod fallback;
 mod family;
 mod inbox;
 mod model_call;
+mod pending_turn;
 mod planning;
 mod prepare;
 mod proposals;

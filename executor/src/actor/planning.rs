@@ -162,7 +162,7 @@ impl Actor {
                 plan.add_start(StepStart { step, intent });
             }
             Ok(PreparedStep::Instant(result)) => {
-                self.conclude_instantly(plan, step, attempt, result)
+                self.conclude_instantly(plan, step, attempt, result);
             }
             Err(OutputError::Failure(error)) => {
                 self.conclude_instantly(plan, step, attempt, EffectOutcome::Failed(error));

@@ -15,7 +15,7 @@ use super::capacity::CapacityKind;
 use super::children::{ChildGraph, ChildSpec};
 use super::commit_plan::CommitPlan;
 use super::effect::{EffectResult, new_failure};
-use super::turns::ToolCallAt;
+use super::pending_turn::ToolCallAt;
 use super::{Actor, ActorError};
 use crate::outputs::{OutputError, UncommittedOutcomes};
 use crate::tool;

@@ -12,8 +12,9 @@ use super::agent_tools::{AllowedCall, RejectedCall};
 use super::capacity::CapacityKind;
 use super::commit_plan::CommitPlan;
 use super::effect::new_failure;
+use super::pending_turn::ToolCallAt;
 use super::transcript::TurnAgent;
-use super::turns::{ChildRunCall, ToolCallAt};
+use super::turns::ChildRunCall;
 use super::{Actor, ActorError};
 use crate::outputs::OutputError;
 
@@ -78,7 +79,7 @@ impl Actor {
         };
         match turn_agent {
             TurnAgent::Plan(node) => {
-                self.run_queued_proposal(plan, &call_at, node, &reply.text).await?
+                self.run_queued_proposal(plan, &call_at, node, &reply.text).await?;
             }
             TurnAgent::Agent(agent) => self.run_queued_call(plan, &call_at, agent, &reply).await?,
         }

@@ -192,6 +192,9 @@ impl AnswerBuilder {
     /// Merges fields of the whole answer that only the provider's interface has. A stream sends
     /// them in several pieces.
     pub(super) fn merge_native_fields(&mut self, fields: Map<String, Value>) {
+        if fields.is_empty() {
+            return;
+        }
         let fields = Value::Object(fields);
         // These fields are outside the parts but share their limit.
         self.parts.add_bytes(approximate_size(&fields));
@@ -201,7 +204,12 @@ impl AnswerBuilder {
     /// Sets the model's name as reported by the provider, which may be more exact than the
     /// requested one.
     pub(super) fn set_model(&mut self, model: &Value) {
-        if let Some(model) = model.as_str().filter(|model| !model.is_empty()) {
+        self.set_model_name(model.as_str().unwrap_or_default());
+    }
+
+    /// Sets the model's name, unless it is empty. Every piece of a stream repeats the name.
+    pub(super) fn set_model_name(&mut self, model: &str) {
+        if !model.is_empty() && model != self.model {
             self.model = scrub::clean_name(model, NAME_LIMIT);
         }
     }

@@ -253,7 +253,10 @@ impl AnswerParts {
 
     /// Ensures that the newest part is a reasoning part with exactly these native fields.
     pub(super) fn continue_native_thought(&mut self, native: Option<NativeFields>) {
-        let is_same_thought = |part: &MessagePart| matches!(part, MessagePart::Thinking(part) if part.native == native);
+        let is_same_thought = |part: &MessagePart| match part {
+            MessagePart::Thinking(part) => part.native == native,
+            _ => false,
+        };
         if !self.last_continuable().is_some_and(|draft| is_same_thought(&draft.part)) {
             let note = native.as_ref().map(|it| (it.interface, json!(it.fields).to_string()));
             self.open_part(

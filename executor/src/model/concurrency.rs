@@ -345,8 +345,12 @@ mod tests {
                     },
                     LimitHappening::Later(ms) => now += Duration::from_millis(ms),
                     _ if calls.is_empty() => {}
-                    LimitHappening::Pass(call) => limit.record_accepted(calls.remove(at(call, &calls))),
-                    LimitHappening::Release(call) => limit.release_slot(calls.remove(at(call, &calls))),
+                    LimitHappening::Pass(call) => {
+                        limit.record_accepted(calls.remove(at(call, &calls)));
+                    }
+                    LimitHappening::Release(call) => {
+                        limit.release_slot(calls.remove(at(call, &calls)));
+                    }
                     LimitHappening::Refuse(call, hint) => {
                         let hint = hint.map(Duration::from_millis);
                         let start = calls.remove(at(call, &calls));

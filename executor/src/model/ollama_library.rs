@@ -101,11 +101,11 @@ impl OllamaLibrary {
                 lines.push_bytes(&chunk).map_err(|_| malformed_reply("an endless line"))?;
             for piece in pieces {
                 // `success` is the last line; a stream that ends without it was cut.
-                is_done |= report_line(&piece.text, &on_progress)?;
+                is_done |= report_line(&piece, &on_progress)?;
             }
         }
         for piece in lines.take_rest() {
-            is_done |= report_line(&piece.text, &on_progress)?;
+            is_done |= report_line(&piece, &on_progress)?;
         }
         if is_done { Ok(()) } else { Err(interrupted_pull()) }
     }

@@ -108,7 +108,7 @@ impl ProviderRefusal {
         let message =
             format!("{provider} refused the call ({}){quoted}{place}{pause}", self.status);
         let retryable = retryable && !self.is_final;
-        let param = known_param(&self.param);
+        let param = find_param(&self.param);
         let error = ModelError::new(code, retryable, message);
         ModelError { retry_after: self.retry_after, param, ..error }
     }
@@ -232,7 +232,7 @@ const BLAMED_FIELDS: [&str; 24] = [
 ];
 
 /// Returns the blamed field by a name of our own list: the provider's text may quote anything.
-fn known_param(param: &str) -> Option<&'static str> {
+fn find_param(param: &str) -> Option<&'static str> {
     // The whole path first, then its first segment.
     let names = || ChatField::ALL.iter().map(|field| field.name()).chain(BLAMED_FIELDS);
     let begin = param.split(['.', '[']).next().unwrap_or("");

@@ -1,5 +1,5 @@
 //! Adapting a request to what an interface supports. Unsupported fields are left out and named, or
-//! the call fails before anything is sent; `ChatField::support` is the one table that decides.
+//! the call fails before anything is sent; `ChatField::support_at` is the one table that decides.
 
 use std::collections::{BTreeMap, BTreeSet};
 

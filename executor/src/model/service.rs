@@ -170,14 +170,14 @@ fn check_texts(model: &str, texts: &[String], dimensions: Option<u32>) -> Result
         let message = "there is no text, or an empty one: nothing has a vector of it";
         return Err(ModelError::new("request.invalid", false, message));
     }
-    match dimensions.or_else(|| known_dimensions(model)) {
+    match dimensions.or_else(|| published_dimensions(model)) {
         Some(dimensions) => check_vectors(texts.len(), dimensions as usize),
         None => Ok(()),
     }
 }
 
 /// Returns the default length of a model's vectors, where its maker publishes it.
-fn known_dimensions(model: &str) -> Option<u32> {
+fn published_dimensions(model: &str) -> Option<u32> {
     match model {
         "text-embedding-3-small" | "text-embedding-ada-002" => Some(1536),
         "text-embedding-3-large" | "gemini-embedding-001" => Some(3072),

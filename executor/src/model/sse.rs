@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 
 use memchr::memchr2;
-use serde_json::Value;
 
 /// Maximum bytes of one line, and of one event.
 const LINE_LIMIT: usize = 1 << 20;
@@ -31,38 +30,6 @@ pub(super) struct StreamDecoder {
     data: Option<String>,
 }
 
-/// One piece of data of a stream.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct StreamPiece {
-    /// Its text, trimmed and not empty.
-    pub(super) text: String,
-    /// The text as JSON, if it was parsed to see whether the piece is complete.
-    pub(super) json: Option<Value>,
-}
-
-impl StreamPiece {
-    /// Returns the piece of a text, unless that is empty.
-    fn from_text(text: &str) -> Option<Self> {
-        let text = text.trim();
-        (!text.is_empty()).then(|| Self { text: text.to_owned(), json: None })
-    }
-
-    /// Returns the piece of a data line that is complete by itself: the end mark, or JSON. A line
-    /// that says nothing is complete, and no piece: `Some(None)`.
-    fn from_complete_line(line: &str) -> Option<Option<Self>> {
-        let text = line.trim();
-        if text.is_empty() || text == "[DONE]" {
-            return Some(Self::from_text(text));
-        }
-        // Incomplete JSON rarely ends in a bracket, so the parser is seldom tried in vain.
-        if !text.ends_with(['}', ']']) {
-            return None;
-        }
-        let json = serde_json::from_str(text).ok()?;
-        Some(Some(Self { text: text.to_owned(), json: Some(json) }))
-    }
-}
-
 /// A line or an event is longer than any honest server sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LineTooLong;
@@ -76,7 +43,7 @@ impl StreamDecoder {
     ///
     /// # Errors
     /// A line or an event exceeds `LINE_LIMIT`.
-    pub(super) fn push_bytes(&mut self, bytes: &[u8]) -> Result<Vec<StreamPiece>, LineTooLong> {
+    pub(super) fn push_bytes(&mut self, bytes: &[u8]) -> Result<Vec<String>, LineTooLong> {
         let (mut pieces, mut rest) = (Vec::new(), bytes);
         while let Some(end) = memchr2(b'\n', b'\r', rest) {
             let (line, after) = (&rest[..end], &rest[end + 1..]);
@@ -111,7 +78,7 @@ impl StreamDecoder {
     }
 
     /// Returns the pieces of a last line or event that the stream did not end.
-    pub(super) fn take_rest(&mut self) -> Vec<StreamPiece> {
+    pub(super) fn take_rest(&mut self) -> Vec<String> {
         let mut pieces = Vec::new();
         let line = std::mem::take(&mut self.pending);
         self.end_line(&line, &mut pieces);
@@ -120,14 +87,14 @@ impl StreamDecoder {
     }
 
     /// Handles one complete line. Fields other than `data`, and comments, are ignored.
-    fn end_line(&mut self, line: &[u8], pieces: &mut Vec<StreamPiece>) {
+    fn end_line(&mut self, line: &[u8], pieces: &mut Vec<String>) {
         // Valid UTF-8, which is the rule, is borrowed; anything else is copied and repaired.
         let line =
             str::from_utf8(line).map_or_else(|_| String::from_utf8_lossy(line), Cow::Borrowed);
         // A byte order mark may begin a stream (WHATWG HTML, section 9.2.5).
         let line = line.strip_prefix('\u{feff}').unwrap_or(&line);
         match self.framing {
-            Framing::JsonLines => pieces.extend(StreamPiece::from_text(line)),
+            Framing::JsonLines => pieces.extend(trimmed_text(line)),
             Framing::Events if line.is_empty() => self.end_event(pieces),
             Framing::Events => {
                 if let Some(data) = line.strip_prefix("data:") {
@@ -139,21 +106,67 @@ impl StreamDecoder {
 
     /// Adds a data line to the event. A line that is complete JSON by itself is returned at once:
     /// some servers end their events late or never.
-    fn add_data(&mut self, line: &str, pieces: &mut Vec<StreamPiece>) {
+    fn add_data(&mut self, line: &str, pieces: &mut Vec<String>) {
         match &mut self.data {
             Some(data) => {
                 data.push('\n');
                 data.push_str(line);
             }
-            None => match StreamPiece::from_complete_line(line) {
-                Some(piece) => pieces.extend(piece),
-                None => self.data = Some(line.to_owned()),
-            },
+            None if is_complete_piece(line) => pieces.extend(trimmed_text(line)),
+            None => self.data = Some(line.to_owned()),
         }
     }
 
-    fn end_event(&mut self, pieces: &mut Vec<StreamPiece>) {
-        pieces.extend(self.data.take().and_then(|data| StreamPiece::from_text(&data)));
+    fn end_event(&mut self, pieces: &mut Vec<String>) {
+        pieces.extend(self.data.take().and_then(|data| trimmed_text(&data)));
+    }
+}
+
+/// Returns the trimmed text of a piece, unless it is empty.
+fn trimmed_text(text: &str) -> Option<String> {
+    let text = text.trim();
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// Returns whether a data line is a complete piece: the end mark, or an object or array whose last
+/// bracket closes the first one. Not parsed here: whoever reads the piece does so.
+fn is_complete_piece(line: &str) -> bool {
+    let text = line.trim();
+    if text.is_empty() || text == "[DONE]" {
+        return true;
+    }
+    text.starts_with(['{', '[']) && text.ends_with(['}', ']']) && ends_balanced(text.as_bytes())
+}
+
+/// Returns whether the brackets outside of strings are closed by the last byte, and not before.
+fn ends_balanced(text: &[u8]) -> bool {
+    let (mut depth, mut offset) = (0_usize, 0);
+    while let Some(byte) = text.get(offset) {
+        match byte {
+            b'"' => match end_of_string(text, offset + 1) {
+                Some(end) => offset = end,
+                None => return false,
+            },
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' if depth <= 1 => return depth == 1 && offset + 1 == text.len(),
+            b'}' | b']' => depth -= 1,
+            _ => {}
+        }
+        offset += 1;
+    }
+    false
+}
+
+/// Returns the offset of the quote that ends a string whose content begins at `from`.
+fn end_of_string(text: &[u8], from: usize) -> Option<usize> {
+    let mut offset = from;
+    loop {
+        offset += memchr2(b'"', b'\\', text.get(offset..)?)?;
+        match text[offset] {
+            b'"' => return Some(offset),
+            // The byte behind a backslash ends no string.
+            _ => offset += 2,
+        }
     }
 }
 
@@ -161,14 +174,14 @@ impl StreamDecoder {
 mod tests {
     use proptest::prelude::{any, prop, prop_assert_eq, proptest};
 
-    use super::{LINE_LIMIT, LineTooLong, StreamDecoder, StreamPiece};
+    use super::{LINE_LIMIT, LineTooLong, StreamDecoder, is_complete_piece};
 
     fn read(parts: &[&[u8]]) -> Vec<String> {
         let mut lines = StreamDecoder::default();
-        let mut pieces: Vec<StreamPiece> =
+        let mut pieces: Vec<String> =
             parts.iter().flat_map(|part| lines.push_bytes(part).unwrap()).collect();
         pieces.extend(lines.take_rest());
-        pieces.into_iter().map(|piece| piece.text).collect()
+        pieces
     }
 
     /// A stream, which is read the same wherever it is cut.
@@ -213,6 +226,26 @@ mod tests {
             ];
             let pieces = read_in_any_cut(&lines.join(end));
             assert_eq!(pieces, ["{\"a\":\n \"ü\",\n\n\"b\": 1}", "{}", "[DONE]"], "{end:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_complete_when_its_brackets_are() {
+        for (line, expected) in [
+            ("[DONE]", true),
+            (r#" {"a": "}"} "#, true),
+            (r#"{"a": "\\\"}"}"#, true),
+            (r#"[{"a": [1]}]"#, true),
+            (r#"{"a": {}"#, false),
+            (r#"{"a": "}"#, false),
+            (r#"{"a": "\"}"#, false),
+            (r#"{"a": 1}}"#, false),
+            (r#"{} {}"#, false),
+            ("}", false),
+            ("1", false),
+            (r#"{"a": "\"#, false),
+        ] {
+            assert_eq!(is_complete_piece(line), expected, "{line}");
         }
     }
 

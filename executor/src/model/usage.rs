@@ -195,19 +195,25 @@ pub(super) fn from_ollama(block: &Value) -> Option<Usage> {
 
 /// Returns a count, 0 if it is absent, or `None` if it is implausible.
 fn tokens_or_zero(block: &Value, pointer: &str) -> Option<u64> {
-    if block.pointer(pointer).is_none() { Some(0) } else { token_count(block, pointer) }
+    if value_at(block, pointer).is_none() { Some(0) } else { token_count(block, pointer) }
+}
+
+/// Returns the value at a path of field names, each behind a `/`. As a JSON pointer, without the
+/// copies that escapes need.
+fn value_at<'a>(block: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split('/').skip(1).try_fold(block, |value, name| value.get(name))
 }
 
 /// Returns a count, if it is there and plausible.
 fn token_count(block: &Value, pointer: &str) -> Option<u64> {
-    block.pointer(pointer)?.as_u64().filter(|tokens| *tokens <= COUNT_LIMIT)
+    value_at(block, pointer)?.as_u64().filter(|tokens| *tokens <= COUNT_LIMIT)
 }
 
 /// Splits a total into meters: each part is taken out of it, the remainder goes to `rest`.
 fn split_total(usage: &mut Usage, block: &Value, total: u64, parts: &[(Meter, &str)], rest: Meter) {
     let mut remaining = total;
     for (meter, pointer) in parts {
-        let tokens = block.pointer(pointer).and_then(Value::as_u64).unwrap_or(0).min(remaining);
+        let tokens = value_at(block, pointer).and_then(Value::as_u64).unwrap_or(0).min(remaining);
         remaining -= tokens;
         set_quantity(usage, *meter, tokens);
     }

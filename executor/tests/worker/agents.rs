@@ -74,10 +74,11 @@ async fn chat(
         _ => {
             let prompt = request["messages"].as_array().and_then(|list| list.last()).cloned();
             let text = prompt.map_or(Value::Null, |message| message["content"].clone());
+            let echo = format!("echo {}", text.as_str().unwrap_or(""));
             Json(json!({
                 "model": "tiny",
                 "choices": [{"index": 0, "finish_reason": "stop",
-                    "message": {"role": "assistant", "content": format!("echo {}", text.as_str().unwrap_or(""))}}],
+                    "message": {"role": "assistant", "content": echo}}],
                 "usage": {"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 13,
                     "prompt_tokens_details": {"cached_tokens": 4}},
             }))

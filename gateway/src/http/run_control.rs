@@ -275,7 +275,7 @@ pub(crate) async fn signal_run(
         None => Uuid::now_v7(),
     };
     // The run remembers each signal by this id, so the command needs no request id.
-    let signal = SendSignal { id, name: name, payload: PayloadSlot(0) };
+    let signal = SendSignal { id, name, payload: PayloadSlot(0) };
     check_signal_of_run(&gateway, &caller, &run_request.stream, &signal).await?;
     let commands = |_: &_, _| (RunCommand::Signal(signal.clone()), vec![payload.clone()]);
     let context = gateway.decision_context(&caller);

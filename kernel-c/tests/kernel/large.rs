@@ -145,8 +145,8 @@ proptest! {
         let mut dice = Dice(seed);
         let (nodes, edges) = random(&mut dice, count);
         let mut model = plain(&mut dice, nodes, &edges);
-        let graph = KernelGraph::compile_graph(&model.nodes, &edges).expect("nothing waits for itself");
-        let graph = Arc::new(graph);
+        let graph = KernelGraph::compile_graph(&model.nodes, &edges);
+        let graph = Arc::new(graph.expect("nothing waits for itself"));
         let (mut scheduler, started) = Scheduler::start(&graph).expect("memory");
         model.settle();
         let mut wave: Vec<u32> = started.ready.iter().map(|ready| ready.node).collect();
@@ -155,8 +155,11 @@ proptest! {
             for node in wave {
                 let choice = (dice.below(3) > 0).then(|| dice.below(2));
                 let is_done = dice.below(5) > 0;
-                let outcome = if is_done { NodeOutcome::Done { choice } } else { NodeOutcome::Failed };
-                let status = if is_done { NodeStatus::Done } else { NodeStatus::Failed };
+                let (outcome, status) = if is_done {
+                    (NodeOutcome::Done { choice }, NodeStatus::Done)
+                } else {
+                    (NodeOutcome::Failed, NodeStatus::Failed)
+                };
                 model.status[node as usize] = status;
                 model.choice[node as usize] = choice;
                 let delta = scheduler.complete_node(node, outcome).expect("in flight");

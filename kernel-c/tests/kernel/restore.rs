@@ -38,7 +38,8 @@ proptest! {
     fn restoring_finds_what_the_account_leaves_out(source in acyclic(16), dice in dice()) {
         let (graph, _, started) = start(&source);
         let mut model = Model::new(&source.nodes, &source.edges);
-        let (_, implied) = Scheduler::restore_run(&graph, &model.states).expect("nothing happened yet");
+        let (_, implied) = Scheduler::restore_run(&graph, &model.states)
+            .expect("nothing happened yet");
         prop_assert_eq!(implied, started);
         model.advance();
         for throw in dice {

@@ -240,8 +240,8 @@ proptest! {
         let top = Arc::new(level(&mut dice, 3, &mut 0));
         let (mut nodes, mut edges, mut scopes) = (Vec::new(), Vec::new(), Vec::new());
         top.flatten(&mut nodes, &mut edges, &mut scopes);
-        let graph = KernelGraph::compile_scoped(&nodes, &edges, &scopes).expect("each level compiles");
-        let graph = Arc::new(graph);
+        let graph = KernelGraph::compile_scoped(&nodes, &edges, &scopes);
+        let graph = Arc::new(graph.expect("each level compiles"));
         let (mut nested, wanted) = Nested::start(&top);
         let (mut scheduler, started) = Scheduler::start(&graph).expect("memory");
         prop_assert_eq!(started, wanted);

@@ -133,7 +133,8 @@ proptest! {
     #[test]
     fn pointers_lead_where_they_should(value in json_value(), pointer in "(/[a-c0-2~]{0,3}){0,3}") {
         let found = call("json.get", &json!({"value": value, "pointer": pointer}));
-        let bad_escape = matches!(&found, Err(KernelToolError::Failed(why)) if why.contains("written"));
+        let bad_escape =
+            matches!(&found, Err(KernelToolError::Failed(why)) if why.contains("written"));
         prop_assert!(bad_escape || found.ok().as_ref() == value.pointer(&pointer));
     }
 
@@ -163,7 +164,8 @@ proptest! {
         rows in prop::collection::vec(prop::collection::vec("[a\",\n\r ;é]{0,4}", 1..4), 0..4),
     ) {
         let text = call("csv.format", &json!({ "rows": rows })).expect("strings");
-        prop_assert_eq!(call("csv.parse", &json!({"text": text, "header": false})), Ok(json!(rows)));
+        let parsed = call("csv.parse", &json!({"text": text, "header": false}));
+        prop_assert_eq!(parsed, Ok(json!(rows)));
     }
 
     #[test]

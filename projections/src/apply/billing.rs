@@ -66,7 +66,7 @@ pub(super) async fn apply(
         // the same usage; a different one is a conflict.
         match find_usage_quantity(batch, applied, &id).await? {
             None => {
-                add_usage_line(batch, applied, usage, (id, *meter, to_column(*quantity))).await?
+                add_usage_line(batch, applied, usage, (id, *meter, to_column(*quantity))).await?;
             }
             Some(recorded_quantity) if recorded_quantity != to_column(*quantity) => {
                 insert_usage_conflict(batch.transaction, applied, &id, to_column(*quantity))

@@ -62,13 +62,13 @@ pub(super) async fn apply(
             change_run(batch, applied, |row| row.version = migrated.to.to_string()).await?;
         }
         Event::RunCompleted(done) => {
-            end_run(batch, applied, RunEndUpdate::from_completed(done)).await?
+            end_run(batch, applied, RunEndUpdate::from_completed(done)).await?;
         }
         Event::RunFailed(failed) => {
-            end_run(batch, applied, RunEndUpdate::from_failed(failed)).await?
+            end_run(batch, applied, RunEndUpdate::from_failed(failed)).await?;
         }
         Event::RunCancelled(_) => {
-            end_run(batch, applied, RunEndUpdate::from_status("cancelled")).await?
+            end_run(batch, applied, RunEndUpdate::from_status("cancelled")).await?;
         }
         Event::ApprovalRequested(asked) => {
             batch
@@ -79,10 +79,10 @@ pub(super) async fn apply(
             insert_approval(batch.transaction, applied, asked).await?;
         }
         Event::ApprovalGranted(answer) => {
-            update_approval(batch.transaction, applied, answer, "granted").await?
+            update_approval(batch.transaction, applied, answer, "granted").await?;
         }
         Event::ApprovalDenied(answer) => {
-            update_approval(batch.transaction, applied, answer, "denied").await?
+            update_approval(batch.transaction, applied, answer, "denied").await?;
         }
         _ => {}
     }

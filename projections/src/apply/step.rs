@@ -33,21 +33,13 @@ pub(super) async fn apply(
         }
         // A child of an agent's tool call leaves the step as it is: the agent is at work.
         Event::ChildIntended(e) if e.tool_call.is_none() => {
-            set_step_kind(batch, applied, &e.step, "graph").await?;
-            set_step_status(batch, applied, &e.step, "waiting").await
+            begin_wait(batch, applied, &e.step, ("graph", "waiting")).await
         }
-        Event::TimerSet(e) => {
-            set_step_kind(batch, applied, &e.step, "sleep").await?;
-            set_step_status(batch, applied, &e.step, "sleeping").await
-        }
+        Event::TimerSet(e) => begin_wait(batch, applied, &e.step, ("sleep", "sleeping")).await,
         Event::ApprovalRequested(e) => {
-            set_step_kind(batch, applied, &e.step, "approval").await?;
-            set_step_status(batch, applied, &e.step, "waiting").await
+            begin_wait(batch, applied, &e.step, ("approval", "waiting")).await
         }
-        Event::SignalAwaited(e) => {
-            set_step_kind(batch, applied, &e.step, "signal").await?;
-            set_step_status(batch, applied, &e.step, "waiting").await
-        }
+        Event::SignalAwaited(e) => begin_wait(batch, applied, &e.step, ("signal", "waiting")).await,
         Event::StepAsked(e) => set_step_status(batch, applied, &e.step, "undecided").await,
         Event::StepSkipped(e) => {
             set_step_status(batch, applied, &e.step, "skipped").await?;
@@ -83,6 +75,17 @@ pub(super) async fn apply(
         Event::UsageRecorded(e) => add_step_usage(batch, applied, e).await,
         _ => Ok(()),
     }
+}
+
+/// Sets kind and status of a step that waits from now on.
+async fn begin_wait(
+    batch: &mut ApplyBatch<'_>,
+    applied: &AppliedEvent<'_>,
+    step: &StepId,
+    (kind, status): (&'static str, &'static str),
+) -> sqlx::Result<()> {
+    set_step_kind(batch, applied, step, kind).await?;
+    set_step_status(batch, applied, step, status).await
 }
 
 /// Reopens a run's steps: abandoned ones return to where they were, and `steps` get another series

@@ -13,7 +13,7 @@ const FOLDERS: [&str; 2] = ["executor/src", "domain/src"];
 /// The file that has the list.
 const LIST: &str = "failure_code.rs";
 /// Words by which a failure is made, as they stand before its code.
-const MAKERS: [&str; 5] = ["failure(", "refused(", "code: ", "ModelError::new(", "=> ("];
+const MAKERS: [&str; 5] = ["failure(", "failed_outcome(", "code: ", "ModelError::new(", "=> ("];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).expect("readable") {

@@ -152,7 +152,8 @@ mod tests {
         #[test]
         fn no_bytes_end_the_process(bytes: Vec<u8>) {
             let stream = stream();
-            let row = RowColumns { stream: &stream, commit: Uuid::nil(), seq: Seq(1), time: Timestamp(1) };
+            let (seq, time) = (Seq(1), Timestamp(1));
+            let row = RowColumns { stream: &stream, commit: Uuid::nil(), seq, time };
             let _read = unpack_body(&bytes, &row);
         }
     }

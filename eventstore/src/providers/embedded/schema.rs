@@ -69,7 +69,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, LogError> {
     match (version("application_id"), version("user_version")) {
         // A new or empty file has neither application id nor version.
         (Ok(0), Ok(0)) => {
-            migrate_schema(&connection, CREATE_TABLES).map_err(|error| file_error(path, &error))?
+            migrate_schema(&connection, CREATE_TABLES).map_err(|error| file_error(path, &error))?;
         }
         (Ok(APPLICATION_ID), Ok(2)) => {
             migrate_schema(&connection, MIGRATE_FROM_2)

@@ -118,7 +118,8 @@ fn judge_replies(answers: &[SecurityReply], servers: usize) -> SecurityFinding {
         return SecurityFinding::Shut;
     }
     SecurityFinding::Silent(format!(
-        "{} of {servers} servers told how they keep strangers out: import {SETTINGS_SUBJECT} {REMEDY}",
+        "{} of {servers} servers told how they keep strangers out: import {SETTINGS_SUBJECT} \
+         {REMEDY}",
         answers.len()
     ))
 }

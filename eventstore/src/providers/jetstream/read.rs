@@ -253,7 +253,7 @@ impl LogCore {
                 Some(message) => return Ok(message),
                 // A leader that was just elected may not have applied everything yet.
                 None if Instant::now() < deadline => {
-                    self.sleep_unless_closed(waits.next_delay()).await?
+                    self.sleep_unless_closed(waits.next_delay()).await?;
                 }
                 None => {
                     let at = format!("{} {}", self.names.log, position.0);

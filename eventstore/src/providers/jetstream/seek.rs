@@ -113,7 +113,8 @@ mod tests {
                 (SeekBounds { low: None, high: last.position.0, high_seq: last.seq.0 }, 0);
             while let Some(guess) = bounds.guess_position(after, rounds % 2 == 0) {
                 let found = heads.iter().find(|head| head.position.0 >= guess);
-                bounds.narrow_bounds(after, guess, *found.expect("the last one is behind every guess"));
+                let found = found.expect("the last one is behind every guess");
+                bounds.narrow_bounds(after, guess, *found);
                 rounds += 1;
             }
             let best = heads.iter().rev().find(|head| head.seq <= after);

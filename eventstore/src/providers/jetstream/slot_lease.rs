@@ -35,7 +35,7 @@ const READ_LIMIT: usize = 1024;
 
 /// A process's lease of slots, renewed until it is released or dropped.
 pub struct SlotLease {
-    held_slots: watch::Receiver<SlotSet>,
+    leased_slots: watch::Receiver<SlotSet>,
     leave: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -43,7 +43,7 @@ pub struct SlotLease {
 impl SlotLease {
     /// Watches the slots that the process holds.
     pub fn watch_slots(&self) -> watch::Receiver<SlotSet> {
-        self.held_slots.clone()
+        self.leased_slots.clone()
     }
 
     /// Releases all slots and ends the lease.
@@ -103,7 +103,7 @@ pub(super) fn start_lease(inner: Arc<LogCore>, health: ComponentHealth) -> SlotL
         }
         keeper.release_all_slots().await;
     });
-    SlotLease { held_slots: watched, leave, task }
+    SlotLease { leased_slots: watched, leave, task }
 }
 
 impl LeaseKeeper {
@@ -135,11 +135,11 @@ impl LeaseKeeper {
     /// Publishes the held slots, or none if the lease has expired.
     fn publish_held_slots(&self) {
         let may = self.last_heartbeat.is_some_and(|alive| alive.elapsed() < LEASE_DURATION);
-        let held = if may { self.held_slots() } else { SlotSet::NONE };
+        let held = if may { self.leased_slots() } else { SlotSet::NONE };
         self.published.send_if_modified(|share| std::mem::replace(share, held) != held);
     }
 
-    fn held_slots(&self) -> SlotSet {
+    fn leased_slots(&self) -> SlotSet {
         let mine = self.slots.iter().filter(|(_, slot)| slot.holder == Some(self.own_id));
         mine.map(|(number, _)| *number).collect()
     }
@@ -217,7 +217,7 @@ impl LeaseKeeper {
         }
         let others = self.members.keys().filter(|id| **id != self.own_id && self.is_alive(**id));
         let part = SLOT_COUNT.div_ceil(1 + u32::try_from(others.count()).unwrap_or(SLOT_COUNT));
-        let held = self.held_slots();
+        let held = self.leased_slots();
         if held.slot_count() > part {
             for number in (0..SLOT_COUNT).filter(|n| held.contains_slot(*n)).skip(part as usize) {
                 // This process stops working on the slot before others may take it.
@@ -267,7 +267,7 @@ impl LeaseKeeper {
 
     /// Releases all held slots.
     async fn release_all_slots(&mut self) {
-        let held = self.held_slots();
+        let held = self.leased_slots();
         self.published.send_replace(SlotSet::NONE);
         for number in (0..SLOT_COUNT).filter(|number| held.contains_slot(*number)) {
             if let Err(NoAnswerError(reason)) = self.write_slot(number, None).await {

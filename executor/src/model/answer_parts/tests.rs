@@ -104,7 +104,8 @@ proptest! {
         }
         for (place, part) in drafts.into_parts().iter().enumerate() {
             let pieces = by_part.get(&u32::try_from(place).expect("few"));
-            prop_assert!(fits(part, pieces.expect("there are pieces of it")), "{:?} {:?}", part, pieces);
+            let pieces = pieces.expect("there are pieces of it");
+            prop_assert!(fits(part, pieces), "{:?} {:?}", part, pieces);
         }
     }
 }

@@ -65,6 +65,12 @@ pub(super) trait Dialect: Send + Sync {
         Vec::new()
     }
 
+    /// Reads a piece that has some text and nothing else, as nearly all pieces do, without building
+    /// its tree. Returns false, and has read nothing, if the piece may have more.
+    fn read_text_piece(&self, _piece: &str, _answer: &mut AnswerBuilder) -> bool {
+        false
+    }
+
     /// Reads one piece of a stream into the answer.
     fn read_piece(&self, piece: &Value, answer: &mut AnswerBuilder) -> Result<(), ReadError>;
 

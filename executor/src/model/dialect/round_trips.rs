@@ -94,22 +94,25 @@ fn responses_item() -> impl Strategy<Value = Value> {
         json!({"type": "message", "role": "assistant", "phase": phase,
             "content": [{"type": "output_text", "text": text}]})
     };
+    let reasoning = (any_word(), prop::collection::vec(any_text(), 0..3), any_word());
     prop_oneof![
         any_text().prop_map(move |text| message(text, "commentary")),
-        (any_text(), any_text()).prop_map(|(one, other)| json!({"type": "message", "role": "assistant",
-            "phase": "final_answer", "content": [{"type": "output_text", "text": one,
+        (any_text(), any_text()).prop_map(|(one, other)| json!({"type": "message",
+            "role": "assistant", "phase": "final_answer",
+            "content": [{"type": "output_text", "text": one,
                 "annotations": [{"type": "url_citation", "url": "https://a"}]},
                 {"type": "refusal", "refusal": other}]})),
-        (any_word(), prop::collection::vec(any_text(), 0..3), any_word()).prop_map(|(id, texts, sealed)| {
+        reasoning.prop_map(|(id, texts, sealed)| {
             let summary: Vec<Value> =
                 texts.iter().map(|text| json!({"type": "summary_text", "text": text})).collect();
             json!({"type": "reasoning", "id": id, "summary": summary, "encrypted_content": sealed})
         }),
         (any_word(), any_object()).prop_map(|(name, input)| json!({"type": "function_call",
             "call_id": "", "name": name, "arguments": input.to_string()})),
-        any_word().prop_map(|id| json!({"type": "web_search_call", "id": id, "status": "completed"})),
-        (any_word(), any_text()).prop_map(|(id, input)| json!({"type": "custom_tool_call", "call_id": id,
-            "name": "apply_patch", "input": input})),
+        any_word().prop_map(|id| json!({"type": "web_search_call", "id": id,
+            "status": "completed"})),
+        (any_word(), any_text()).prop_map(|(id, input)| json!({"type": "custom_tool_call",
+            "call_id": id, "name": "apply_patch", "input": input})),
     ]
 }
 
@@ -273,7 +276,8 @@ proptest! {
         let answers: Vec<Value> = turns.iter().flatten()
             .map(|message| json!({"choices": [{"message": message, "finish_reason": "stop"}]}))
             .collect();
-        let body = write_conversation(&ChatCompletionsDialect::new(KernelPlatform::CloudApi, None), &answers);
+        let dialect = ChatCompletionsDialect::new(KernelPlatform::CloudApi, None);
+        let body = write_conversation(&dialect, &answers);
         prop_assert_eq!(body["messages"].as_array().expect("messages"), &turns.concat());
     }
 
@@ -285,7 +289,8 @@ proptest! {
         let mut body = write_conversation(&OllamaDialect, &answers);
         // Calls without an id got a generated one.
         let messages = body["messages"].as_array_mut().expect("messages");
-        for call in messages.iter_mut().filter_map(|it| it.get_mut("tool_calls")?.as_array_mut()).flatten() {
+        let calls = messages.iter_mut().filter_map(|it| it.get_mut("tool_calls")?.as_array_mut());
+        for call in calls.flatten() {
             call.as_object_mut().expect("a call").remove("id");
         }
         prop_assert_eq!(messages, &turns);

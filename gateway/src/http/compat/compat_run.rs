@@ -20,7 +20,8 @@ use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::{
     LiveKind, LiveListener, LiveNote, LogError, NoteFilter, Payload, Record,
 };
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::CompatState;
@@ -68,6 +69,13 @@ pub(super) struct CompatCall<'a> {
     pub(super) request_hash: String,
     /// True if the reply is streamed.
     pub(super) is_streaming: bool,
+}
+
+/// Input of a front door's run.
+#[derive(Serialize)]
+struct CompatRunInput<'a> {
+    echo: &'a Value,
+    request: &'a ChatRequest,
 }
 
 /// A call in progress. Dropping it cancels the run, unless the run has ended or has an idempotency
@@ -165,7 +173,7 @@ impl CompatRun {
             request_hash: call.request_hash,
             provenance: Provenance::default(),
         };
-        let input = json!({"request": call.request, "echo": call.echo});
+        let input = CompatRunInput { echo: &call.echo, request: &call.request };
         let input = serde_json::to_vec(&input).map_err(CompatRefusal::internal_error)?;
         let state =
             create_run(&compat_state.gateway, &caller, &stream, create, input, call.key).await?;

@@ -44,7 +44,8 @@ impl ErrorFormat {
         match self {
             Self::OpenAi => {
                 let (kind, openai_code) = openai_error_type(code);
-                json!({"error": {"message": message, "type": kind, "param": param, "code": openai_code}})
+                json!({"error": {"message": message, "type": kind, "param": param,
+                    "code": openai_code}})
             }
             Self::Anthropic => {
                 let mut error = json!({"type": anthropic_error_type(code, message),

@@ -424,7 +424,9 @@ mod tests {
                 events.extend(progress.apply_note(note));
             }
             events.extend(progress.finish_parts(parts.clone()).expect("they fit"));
-            let texts = |part: &MessagePart| streamed_text(part).map_or("", |(_, text)| text).to_owned();
+            let texts = |part: &MessagePart| {
+                streamed_text(part).map_or("", |(_, text)| text).to_owned()
+            };
             let expected: Vec<_> = parts.iter().map(|part| (texts(part), part.clone())).collect();
             prop_assert_eq!(built_parts(&events), expected);
         }

@@ -159,8 +159,8 @@ fn content_block(part: &MessagePart) -> Option<Value> {
         MessagePart::File(file) => (document_block(file), file.native.as_ref()),
         MessagePart::ToolCall(call) => {
             let input = arguments_object(&call.arguments);
-            let block = json!({"type": "tool_use", "id": encode_call_id(&call.id), "name": call.name,
-                "input": input});
+            let block = json!({"type": "tool_use", "id": encode_call_id(&call.id),
+                "name": call.name, "input": input});
             (block, call.native.as_ref())
         }
         MessagePart::ToolResult(result) => (write_result(result), result.native.as_ref()),
@@ -212,7 +212,8 @@ fn write_result(result: &ToolResultPart) -> Value {
         [] => json!(result.text),
         parts => parts.iter().filter_map(content_block).collect(),
     };
-    let mut block = json!({"type": "tool_result", "tool_use_id": encode_call_id(&result.id), "content": content});
+    let call_id = encode_call_id(&result.id);
+    let mut block = json!({"type": "tool_result", "tool_use_id": call_id, "content": content});
     put_present(&mut block, [("is_error", result.is_error.then_some(json!(true)))]);
     block
 }

@@ -1,9 +1,10 @@
 //! OpenAI's chat completions, as served by OpenAI, Azure, llama.cpp, MLX and many others.
 //!
-//! `write` makes the request, `read` takes the answer in; this file has the paths and embeddings,
-//! which the responses dialect shares.
+//! `write` makes the request, `read` takes the answer in, `read_text` the pieces of a stream that
+//! are only text; this file has the paths and embeddings, which the responses dialect shares.
 
 mod read;
+mod read_text;
 mod write;
 
 use convergio_domain::chat::{ChatInterface, ChatRequest};
@@ -57,6 +58,10 @@ impl Dialect for ChatCompletionsDialect {
 
     fn write_request(&self, request: &ChatRequest, traits: &ProviderTraits) -> Value {
         write::write_body(self.platform, request, traits)
+    }
+
+    fn read_text_piece(&self, piece: &str, answer: &mut AnswerBuilder) -> bool {
+        read_text::read_text_piece(piece, answer)
     }
 
     fn read_piece(&self, piece: &Value, answer: &mut AnswerBuilder) -> Result<(), ReadError> {

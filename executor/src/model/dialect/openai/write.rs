@@ -245,7 +245,7 @@ impl ChatTurn {
             }
             MessagePart::Refusal(RefusalPart { text, .. }) => self.refusal.push_str(text),
             MessagePart::Native(native) if is_custom_call(&native.block) => {
-                self.calls.push(native.block.clone())
+                self.calls.push(native.block.clone());
             }
             part => self.content.extend(content_block(part).map(|mut block| {
                 let mark = part.cache_control().filter(|_| self.keeps_cache_marks);

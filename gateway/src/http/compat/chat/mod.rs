@@ -40,8 +40,9 @@ impl CompatChatCompletions {
     }
 
     fn chunk_frame(&self, choices: &Value, usage: &Value) -> Value {
-        let mut frame = json!({"id": write::completion_id(&self.run), "object": "chat.completion.chunk",
-            "created": self.created, "model": self.model, "choices": choices});
+        let mut frame = json!({"id": write::completion_id(&self.run),
+            "object": "chat.completion.chunk", "created": self.created, "model": self.model,
+            "choices": choices});
         // OpenAI sends `usage: null` in every chunk before the usage chunk, but only if it was
         // asked for.
         if self.includes_usage {

@@ -429,7 +429,7 @@ fn order_parts(plain: &[MessagePart], slots: &[PartSlot]) -> Option<Vec<MessageP
     for slot in slots {
         match slot {
             PartSlot::Text(bytes) => {
-                parts.push(MessagePart::from_text(split_prefix(&mut text, *bytes)?))
+                parts.push(MessagePart::from_text(split_prefix(&mut text, *bytes)?));
             }
             PartSlot::Refusal(bytes) => {
                 let text = split_prefix(&mut refusal, *bytes)?.to_owned();

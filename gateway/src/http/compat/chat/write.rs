@@ -32,8 +32,9 @@ pub(in super::super) fn render_completion(answered: &WholeReply<'_>, created: u6
     }
     let choice = json!({"index": 0, "message": message, "logprobs": null,
         "finish_reason": finish_reason(reply)});
-    let mut whole = json!({"id": completion_id(answered.run), "object": "chat.completion", "created": created,
-        "model": answered.model, "choices": [choice], "usage": usage_json(&reply.usage)});
+    let mut whole = json!({"id": completion_id(answered.run), "object": "chat.completion",
+        "created": created, "model": answered.model, "choices": [choice],
+        "usage": usage_json(&reply.usage)});
     add_top_fields(&mut whole, reply, &top);
     whole
 }

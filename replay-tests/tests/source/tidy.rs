@@ -1,7 +1,9 @@
 //! The form of the source: openings, lengths, words that must not stand in it.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
+
+use crate::checkout::{files, read_text};
+use crate::declarations::find_functions;
 
 const FILE_LINES: usize = 600;
 /// A header of the kernel is read as a whole by whoever embeds it.
@@ -27,23 +29,6 @@ fn banned() -> Vec<(String, &'static [&'static str])> {
     ]
 }
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
-}
-
-/// Files of the checkout with one of these endings.
-fn files(endings: &[&str]) -> Vec<PathBuf> {
-    let mut command = Command::new("git");
-    command.args(["ls-files", "--cached", "--others", "--exclude-standard"]).current_dir(root());
-    let listed = command.output().expect("git works").stdout;
-    let listed = String::from_utf8(listed).expect("paths are UTF-8");
-    let has_ending = |path: &&str| endings.iter().any(|ending| path.ends_with(ending));
-    let paths = listed.lines().filter(has_ending).map(PathBuf::from);
-    let files: Vec<PathBuf> = paths.filter(|path| root().join(path).is_file()).collect();
-    assert!(!files.is_empty(), "there are files to check");
-    files
-}
-
 fn is_generated(path: &Path) -> bool {
     path.ends_with("kernel-c/rust/bindings.rs")
 }
@@ -64,43 +49,26 @@ fn mistakes(path: &Path, text: &str) -> Vec<String> {
     if text.lines().count() > limit {
         found.push(format!("{shown}: more than {limit} lines"));
     }
+    let banned = banned();
     for (number, line) in text.lines().enumerate() {
         let is_data = line.contains("data:") || line.contains("://") || line.contains("(\"");
         if (is_rust || is_c) && line.chars().count() > LINE_CHARS && !is_data {
             found.push(format!("{shown}:{}: more than {LINE_CHARS} characters", number + 1));
         }
-        for (word, places) in banned() {
-            let is_allowed = places.iter().any(|place| shown.to_string().starts_with(place));
-            if line.contains(&word) && !is_allowed {
+        for (word, places) in &banned {
+            let is_allowed = || places.iter().any(|place| shown.to_string().starts_with(place));
+            if line.contains(word) && !is_allowed() {
                 found.push(format!("{shown}:{}: `{word}`", number + 1));
             }
         }
     }
     if is_rust {
-        let long = functions(text).into_iter().filter(|(_, lines)| *lines > FUNCTION_LINES);
-        found.extend(long.map(|(name, lines)| format!("{shown}: `{name}` has {lines} lines")));
-    }
-    found
-}
-
-/// Functions and their lengths: from the line of `fn` to the brace at its indentation.
-fn functions(text: &str) -> Vec<(String, usize)> {
-    let lines: Vec<&str> = text.lines().collect();
-    let mut found = Vec::new();
-    for (start, line) in lines.iter().enumerate() {
-        let code = line.trim_start();
-        let indent = line.len() - code.len();
-        let words = code.split("fn ").collect::<Vec<_>>();
-        let is_function = words.len() == 2
-            && words[0].split_whitespace().all(|word| {
-                word.starts_with("pub") || ["async", "const", "unsafe", "(crate)"].contains(&word)
-            });
-        if !is_function {
-            continue;
+        for function in find_functions(text) {
+            let (name, lines) = (function.name, function.length);
+            if lines > FUNCTION_LINES {
+                found.push(format!("{shown}: `{name}` has {lines} lines"));
+            }
         }
-        let closing = format!("{}}}", " ".repeat(indent));
-        let length = lines[start..].iter().position(|line| *line == closing);
-        found.extend(length.map(|length| (words[1].to_owned(), length + 1)));
     }
     found
 }
@@ -110,7 +78,7 @@ fn the_source_is_tidy() {
     let mut found = Vec::new();
     for path in files(&[".rs", ".c", ".h", ".py", ".sh"]) {
         if !is_generated(&path) {
-            let text = std::fs::read_to_string(root().join(&path)).expect("source is UTF-8");
+            let text = read_text(&path);
             found.extend(mistakes(&path, &text));
         }
     }
@@ -132,7 +100,7 @@ fn prints(path: &Path, text: &str) -> Vec<String> {
 fn the_binary_prints_in_one_place() {
     let mut found = Vec::new();
     for path in files(&[".rs"]) {
-        let text = std::fs::read_to_string(root().join(&path)).expect("source is UTF-8");
+        let text = read_text(&path);
         found.extend(prints(&path, &text));
     }
     assert!(found.is_empty(), "what is printed goes through src/terminal.rs\n{}", found.join("\n"));
@@ -156,7 +124,7 @@ fn untidy_source_is_found() {
 fn decisions_have_their_form() {
     let decisions = files(&[".md"]).into_iter().filter(|path| path.starts_with("docs/adr"));
     for path in decisions {
-        let text = std::fs::read_to_string(root().join(&path)).expect("text");
+        let text = read_text(&path);
         for part in ["Status", "Context", "Decision", "Consequences"] {
             assert!(text.contains(&format!("## {part}")), "{} lacks {part}", path.display());
         }
