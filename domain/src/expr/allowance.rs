@@ -1,6 +1,6 @@
 //! Work that may be done on the calling thread before it is handed to a worker process.
 
-use super::ExprError;
+use super::error::ExprError;
 
 /// Bytes that evaluation may still touch on the calling thread. Every bound of work is in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

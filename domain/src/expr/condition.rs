@@ -2,8 +2,10 @@
 
 use cel::{Context, Program, Value};
 
+use super::allowance::{Allowance, BoundedEvalError};
 use super::condition_cost::condition_cost;
-use super::{Allowance, BoundedEvalError, ExprError, ExprScope};
+use super::error::ExprError;
+use super::scope::ExprScope;
 
 /// Longest condition in bytes.
 const CONDITION_LIMIT: usize = 4 << 10;

@@ -6,8 +6,9 @@ use cel::common::ast::{
     CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators,
 };
 
+use super::error::ExprError;
+use super::expr_refs::ExprRefs;
 use super::token_scan::NODE_BY_NAME;
-use super::{ExprError, ExprRefs};
 
 /// Returns the names that a program uses. The recursion is as deep as the condition has operators,
 /// which are limited before it is compiled.

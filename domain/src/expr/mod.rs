@@ -4,7 +4,8 @@
 //! - `template`, `filters`, `filter_meter`: rendering, its filters, and the metering of their work.
 //! - `condition`: evaluation of conditions.
 //! - `token_scan`, `condition_refs`, `refs`: the names that an expression uses, and the checks
-//!   before it is compiled, which bound the parsers' recursion.
+//!   before it is compiled, which bound the parsers' recursion. `expr_refs`: the names themselves.
+//! - `error`: why an expression cannot be parsed or has no value.
 //! - `allowance`, `weight`, `condition_cost`: bounds of the work, for callers that evaluate on a
 //!   thread which others share.
 //!
@@ -16,6 +17,8 @@ mod allowance;
 mod condition;
 mod condition_cost;
 mod condition_refs;
+mod error;
+mod expr_refs;
 mod filter_meter;
 mod filters;
 mod refs;
@@ -27,35 +30,9 @@ mod weight;
 pub use allowance::{Allowance, BoundedEvalError};
 pub use condition::{condition_holds, first_true_condition, first_true_condition_within};
 pub(crate) use condition_cost::pattern_states;
-pub use refs::{ExprRefs, NameLines, nodes_in_value, refs_in_condition, refs_in_text};
+pub use error::ExprError;
+pub use expr_refs::{ExprRefs, NameLines};
+pub use refs::{nodes_in_value, refs_in_condition, refs_in_text};
 pub use scope::{ExprScope, NodeView};
 pub use template::{render_text, render_text_within, render_value, render_value_within};
 pub use weight::ValueWeight;
-
-/// Error of an expression that cannot be parsed or has no value.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct ExprError {
-    /// The error, with the expression that has it.
-    pub message: String,
-    /// Line within the text, from 1, if known.
-    pub line: Option<usize>,
-}
-
-impl ExprError {
-    fn new(message: impl Into<String>) -> Self {
-        Self { message: truncate_message(message.into()), line: None }
-    }
-}
-
-/// Longest message in bytes: a library may repeat a whole value in its message.
-const MESSAGE_BYTES: usize = 2 << 10;
-
-fn truncate_message(mut message: String) -> String {
-    if message.len() > MESSAGE_BYTES {
-        let end = (0..=MESSAGE_BYTES).rev().find(|at| message.is_char_boundary(*at));
-        message.truncate(end.unwrap_or(0));
-        message.push_str(" (cut)");
-    }
-    message
-}

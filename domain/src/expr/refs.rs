@@ -1,38 +1,16 @@
 //! The nodes and variables that an expression refers to, found without evaluating it.
 
-use std::collections::BTreeMap;
-
 use serde_json::Value;
 
+use super::condition;
+use super::error::ExprError;
+use super::expr_refs::ExprRefs;
 use super::template::{ENVIRONMENT, explain_template_error, sole_expression};
 use super::token_scan::{SourceForm, scan_text};
-use super::{ExprError, condition};
 use crate::id::NodeId;
-
-/// Names, each with the line, from 1, where it is first used.
-pub type NameLines = BTreeMap<String, usize>;
 
 /// Functions that templates can call.
 const TEMPLATE_FUNCTIONS: [&str; 1] = ["range"];
-
-/// Names that an expression uses.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ExprRefs {
-    /// Node names in `nodes.NAME` or `nodes["NAME"]`.
-    pub nodes: NameLines,
-    /// Other variables, by the first name of their path.
-    pub variables: NameLines,
-}
-
-impl ExprRefs {
-    pub(super) fn add_node(&mut self, name: &str, line: usize) {
-        self.nodes.entry(name.to_owned()).or_insert(line);
-    }
-
-    pub(super) fn add_variable(&mut self, name: &str, line: usize) {
-        self.variables.entry(name.to_owned()).or_insert(line);
-    }
-}
 
 /// Returns the names that a template uses.
 ///

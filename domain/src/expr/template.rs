@@ -7,10 +7,13 @@ use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior, Value as Jinja};
 use serde_json::Value;
 
+use super::allowance::{Allowance, BoundedEvalError};
+use super::error::ExprError;
 use super::filter_meter::limit_filters;
+use super::filters;
+use super::scope::ExprScope;
 use super::token_scan::{SourceForm, TextShape, scan_text};
 use super::weight::ValueWeight;
-use super::{Allowance, BoundedEvalError, ExprError, ExprScope, filters};
 
 /// Most instructions of one rendering.
 const FUEL: u64 = 2_000_000;

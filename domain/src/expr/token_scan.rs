@@ -7,8 +7,9 @@
 use minijinja::machinery::{Token, tokenize};
 use minijinja::syntax::SyntaxConfig;
 
+use super::error::ExprError;
+use super::expr_refs::ExprRefs;
 use super::filters::{FILTERS, TESTS};
-use super::{ExprError, ExprRefs};
 
 /// Most operators, brackets and dots of one expression.
 const OPERATORS_LIMIT: usize = 256;

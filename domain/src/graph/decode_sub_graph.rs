@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::decode_node::decode_agent_base;
+use super::decode_agent::decode_agent_base;
 use super::decode_toolbox;
 use super::decoder::{ManifestDecoder, MapFields, Mentions};
 use super::manifest::{Grants, PlanNode, SubGraph};

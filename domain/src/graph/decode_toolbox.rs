@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::decode_node::decode_template;
-use super::decoder::{ManifestDecoder, MapFields, Mentions};
+use super::decoder::{ManifestDecoder, MapFields, Mentions, decode_template};
 use super::manifest::{
     AgentMemory, CalleeRef, RECALL_TOOL, SPAWN_TOOL, ToolRef, Toolbox, TurnLimits,
 };

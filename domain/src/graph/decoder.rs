@@ -6,16 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::decode_node;
 use super::diagnostic::{Diagnostics, TextPosition};
-use super::manifest::Graph;
 use super::schema_check::check_schema;
 use super::tool_catalog::ToolCatalog;
 use super::yaml::{YamlKind, YamlTree};
 use crate::expr::{self, ExprError, ExprRefs};
-use crate::id::{Name, NodeId};
+use crate::id::NodeId;
 use crate::money::Money;
 use crate::run::Budget;
 use crate::time::Span;
@@ -315,8 +313,20 @@ impl ManifestDecoder<'_> {
     }
 }
 
+/// Decodes a text that may be a template, and notes the names that it uses.
+pub(super) fn decode_template(
+    decoder: &mut ManifestDecoder<'_>,
+    tree: &YamlTree,
+    path: &str,
+    mentions: &mut Mentions,
+) -> Option<String> {
+    let text = decoder.decode_text(tree, path)?;
+    decoder.add_template_refs(tree, path, mentions);
+    Some(text)
+}
+
 /// Parses a node name: `a-z`, `0-9` and `_`, beginning with a letter.
-fn parse_node_name(text: &str) -> Option<NodeId> {
+pub(super) fn parse_node_name(text: &str) -> Option<NodeId> {
     let is_usable = text.starts_with(|c: char| c.is_ascii_lowercase()) && !text.contains('-');
     text.parse().ok().filter(|_| is_usable)
 }
@@ -331,59 +341,6 @@ fn suggest_node_name(text: &str) -> String {
     let name = if begins_well { name.to_owned() } else { format!("n{name}") };
     // The longest valid name has 40 characters.
     name.chars().take(40).collect()
-}
-
-/// The ids of a graph's nodes that are no valid names.
-fn find_invalid_ids(tree: &YamlTree) -> BTreeSet<String> {
-    let Some(YamlKind::List(nodes)) = tree.find_field("nodes").map(|nodes| &nodes.kind) else {
-        return BTreeSet::new();
-    };
-    let ids = nodes.iter().filter_map(|node| node.find_field("id").and_then(YamlTree::as_str));
-    ids.filter(|id| parse_node_name(id).is_none()).map(str::to_owned).collect()
-}
-
-/// Decodes a graph; `None` when there are no nodes to be checked further.
-pub(super) fn decode_graph(
-    tree: &YamlTree,
-    tools: &ToolCatalog,
-    diagnostics: &mut Diagnostics,
-) -> Option<(Graph, GraphLocations)> {
-    let invalid_ids = find_invalid_ids(tree);
-    let mut decoder = ManifestDecoder { tools, diagnostics, invalid_ids };
-    let mut fields = decoder.map_fields(tree, "")?;
-    let name = match fields.take_field("name") {
-        Some(tree) => decoder.decode_parsed::<Name>(tree, "name").map(String::from),
-        None => {
-            decoder.add_error(tree, "name", "missing: give the graph a name, as `name: brief`");
-            None
-        }
-    };
-    let description =
-        fields.take_field("description").and_then(|t| decoder.decode_text(t, "description"));
-    let inputs = match fields.take_field("inputs") {
-        Some(tree) => decoder.decode_schema(tree, "inputs"),
-        None => json!({"type": "object"}),
-    };
-    let budget = fields.take_field("budget");
-    let budget = budget.map(|tree| decoder.decode_budget(tree, "budget", Budget::default()));
-    let mut locations = GraphLocations::default();
-    let output = fields.take_field("output").map(|tree| {
-        decoder.add_template_refs(tree, "output", &mut locations.output);
-        tree.to_value()
-    });
-    let nodes = match fields.take_field("nodes") {
-        Some(tree) => decode_node::decode_nodes(&mut decoder, tree, &mut locations),
-        None => {
-            decoder.add_error(tree, "nodes", "missing: a graph has at least one node");
-            None
-        }
-    };
-    decoder.reject_unknown_fields(&fields);
-    // Errors have been reported: the graph only serves the checks that follow.
-    let name = name.unwrap_or_default();
-    let budget = budget.unwrap_or_default();
-    let graph = Graph { name, description, inputs, budget, nodes: nodes?, output };
-    Some((graph, locations))
 }
 
 impl ManifestDecoder<'_> {

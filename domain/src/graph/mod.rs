@@ -4,8 +4,8 @@
 //!
 //! - `yaml`: text to a tree of values with positions; `diagnostic`: errors and warnings by
 //!   position.
-//! - `decoder` and the `decode_*` files: tree to [`manifest::Graph`], one file a kind of node;
-//!   `field_rules` refuses fields that a kind of node ignores.
+//! - `decode_graph` and the `decode_*` files below it: tree to [`manifest::Graph`], one file a kind
+//!   of node; `decoder`: what they share; `field_rules` refuses fields that a kind of node ignores.
 //! - `graph_check`: rules between nodes, by `cycle`, `branch_exclusion` and `topology` (edges).
 //!
 //! Beside them: `manifest` (the types), `versions` (the [`GraphNoun`] rules and the version hash),
@@ -17,6 +17,8 @@
 
 mod branch_exclusion;
 mod cycle;
+mod decode_agent;
+mod decode_graph;
 mod decode_node;
 mod decode_retry;
 mod decode_signal;
@@ -53,7 +55,7 @@ use diagnostic::Diagnostics;
 pub fn parse_manifest(text: &str, tools: &ToolCatalog) -> Result<ValidManifest, Vec<Diagnostic>> {
     let mut diagnostics = Diagnostics::default();
     let tree = yaml::parse_yaml(text).map_err(|mistake| vec![mistake])?;
-    let decoded = decoder::decode_graph(&tree, tools, &mut diagnostics);
+    let decoded = decode_graph::decode_graph(&tree, tools, &mut diagnostics);
     if let Some((mut graph, places)) = decoded {
         graph_check::check_graph(&mut graph, &places, &mut diagnostics);
         if diagnostics.is_empty() {
