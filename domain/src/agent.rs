@@ -2,10 +2,9 @@
 
 use crate::decider::{Decider, DecisionContext, RecordedEvent, Wake};
 use crate::event::{Event, agent};
-use crate::id::{AgentId, GraphId, GraphVersion, TenantId};
+use crate::id::{AgentId, GraphId, GraphVersion, TenantId, derive_uuid};
 use crate::idempotency::{AppliedRequests, HasAppliedRequests};
 use crate::payload::{PayloadRef, PayloadSlot};
-use crate::request::derive_uuid;
 use crate::stream::Seq;
 
 /// Longest name in characters: its graph is named `agent-NAME`, which must be a graph's name.

@@ -23,6 +23,8 @@ const NAME_LIMIT: usize = 40;
 const NAME_RULE: &str = "use 1 to 40 characters of a-z, 0-9, `_` and `-`";
 /// Maximum characters of a signal's name.
 pub const SIGNAL_NAME_LIMIT: usize = 128;
+/// Most characters of a subject.
+const SUBJECT_LIMIT: usize = 128;
 const SIGNAL_NAME_RULE: &str =
     "use 1 to 128 characters of a-z, A-Z, 0-9, `_`, `-`, `.`, `:` and `/`, as `payment.settled`";
 
@@ -258,4 +260,80 @@ impl From<StepId> for String {
     fn from(id: StepId) -> String {
         id.to_string()
     }
+}
+
+/// Identity of one memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MemoryId(pub Uuid);
+
+impl fmt::Display for MemoryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for MemoryId {
+    type Err = uuid::Error;
+    fn from_str(text: &str) -> Result<Self, uuid::Error> {
+        Uuid::parse_str(text).map(Self)
+    }
+}
+
+impl MemoryId {
+    /// Derives the id of what a call stores: the same call repeated is the same memory.
+    pub fn from_call(tenant: &TenantId, origin: &str) -> Self {
+        Self(derive_uuid(&["memory/v1", tenant.as_str(), origin]))
+    }
+}
+
+/// Person or thing that a memory is about: a pseudonymous name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Subject(String);
+
+/// Error of a text that cannot name a subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a subject has 1 to 128 of the characters a-z A-Z 0-9 . _ : @ / -")]
+pub struct InvalidSubject;
+
+impl Subject {
+    /// The pseudonymous name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Subject {
+    type Err = InvalidSubject;
+    fn from_str(text: &str) -> Result<Self, InvalidSubject> {
+        let is_right = |byte: u8| byte.is_ascii_alphanumeric() || b"._:@/-".contains(&byte);
+        let fits = (1..=SUBJECT_LIMIT).contains(&text.len()) && text.bytes().all(is_right);
+        if fits { Ok(Self(text.to_owned())) } else { Err(InvalidSubject) }
+    }
+}
+
+impl TryFrom<String> for Subject {
+    type Error = InvalidSubject;
+    fn try_from(text: String) -> Result<Self, InvalidSubject> {
+        text.parse()
+    }
+}
+
+impl From<Subject> for String {
+    fn from(subject: Subject) -> String {
+        subject.0
+    }
+}
+
+/// Derives a UUIDv8 from the BLAKE3 of parts, each closed by a zero byte.
+pub fn derive_uuid(parts: &[&str]) -> Uuid {
+    let mut hash = blake3::Hasher::new();
+    for part in parts {
+        hash.update(part.as_bytes());
+        hash.update(&[0]);
+    }
+    let mut bytes = [0_u8; 16];
+    bytes.copy_from_slice(&hash.finalize().as_bytes()[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }

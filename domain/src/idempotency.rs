@@ -7,11 +7,10 @@ use std::marker::PhantomData;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::decider::{
-    Decider, DecisionContext, Fingerprint, InheritedHistory, RecordedEvent, Wake,
-};
+use crate::decider::{Decider, DecisionContext, InheritedHistory, RecordedEvent, Wake};
 use crate::event::Event;
 use crate::event::request::RequestApplied;
+use crate::fingerprint::Fingerprint;
 use crate::stream::Seq;
 
 /// Most requests that a stream remembers; the oldest are forgotten first.

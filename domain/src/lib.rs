@@ -9,6 +9,7 @@
 //!   tokens.
 //! - [`event`]: the closed enum of all events, their wire form and their upcasters.
 //! - [`decider`], [`stream`], [`payload`], [`failure`], [`id`], [`time`]: vocabulary of all nouns.
+//! - `fingerprint`, `token_hash`: hashes that events carry, at home in [`decider`] and [`token`].
 //! - [`chat`], [`expr`], [`metering`], [`money`], [`json`]: values that the rules compute with.
 //!
 //! Nothing here does IO, reads a clock or draws random numbers (`clippy.toml` bans them): time,
@@ -21,6 +22,7 @@ pub mod decider;
 pub mod event;
 pub mod expr;
 pub mod failure;
+mod fingerprint;
 pub mod graph;
 pub mod id;
 pub mod idempotency;
@@ -36,3 +38,4 @@ mod serde_text;
 pub mod stream;
 pub mod time;
 pub mod token;
+mod token_hash;

@@ -4,18 +4,15 @@
 //! folded from these events.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use crate::decider::{Decider, DecisionContext, RecordedEvent, Wake};
 use crate::event::Event;
 use crate::event::memory::{MemoryForgottenEvent, MemoryStoredEvent};
-use crate::id::TenantId;
+pub use crate::id::{InvalidSubject, MemoryId, Subject};
+use crate::id::{TenantId, derive_uuid};
 use crate::payload::{PayloadRef, PayloadSlot};
-use crate::request::derive_uuid;
 use crate::stream::{Seq, StreamKey, StreamKind};
 use crate::time::Timestamp;
 
@@ -27,72 +24,6 @@ pub const IMPORTANCE_LIMIT: u16 = 1000;
 pub const IMPORTANCE_DEFAULT: u16 = 500;
 /// Most memories of one subject, forgotten ones not counted.
 pub const MEMORIES_LIMIT: usize = 100_000;
-/// Most characters of a subject.
-const SUBJECT_LIMIT: usize = 128;
-
-/// Identity of one memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct MemoryId(pub Uuid);
-
-impl fmt::Display for MemoryId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl FromStr for MemoryId {
-    type Err = uuid::Error;
-    fn from_str(text: &str) -> Result<Self, uuid::Error> {
-        Uuid::parse_str(text).map(Self)
-    }
-}
-
-impl MemoryId {
-    /// Derives the id of what a call stores: the same call repeated is the same memory.
-    pub fn from_call(tenant: &TenantId, origin: &str) -> Self {
-        Self(derive_uuid(&["memory/v1", tenant.as_str(), origin]))
-    }
-}
-
-/// Person or thing that a memory is about: a pseudonymous name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Subject(String);
-
-/// Error of a text that cannot name a subject.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a subject has 1 to 128 of the characters a-z A-Z 0-9 . _ : @ / -")]
-pub struct InvalidSubject;
-
-impl Subject {
-    /// The pseudonymous name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for Subject {
-    type Err = InvalidSubject;
-    fn from_str(text: &str) -> Result<Self, InvalidSubject> {
-        let is_right = |byte: u8| byte.is_ascii_alphanumeric() || b"._:@/-".contains(&byte);
-        let fits = (1..=SUBJECT_LIMIT).contains(&text.len()) && text.bytes().all(is_right);
-        if fits { Ok(Self(text.to_owned())) } else { Err(InvalidSubject) }
-    }
-}
-
-impl TryFrom<String> for Subject {
-    type Error = InvalidSubject;
-    fn try_from(text: String) -> Result<Self, InvalidSubject> {
-        text.parse()
-    }
-}
-
-impl From<Subject> for String {
-    fn from(subject: Subject) -> String {
-        subject.0
-    }
-}
 
 /// Returns the stream of a subject's memories.
 pub fn memory_stream(tenant: &TenantId, subject: &Subject) -> StreamKey {

@@ -4,6 +4,7 @@ use crate::decider::{Decider, DecisionContext, RecordedEvent, Wake};
 use crate::event::Event;
 use crate::event::request::{RequestAccepted, RequestAnswered};
 use crate::id::TenantId;
+pub use crate::id::derive_uuid;
 use crate::payload::{PayloadRef, PayloadSlot};
 use crate::stream::Seq;
 use uuid::Uuid;
@@ -67,18 +68,6 @@ pub fn request_id(tenant: &TenantId, key: &str) -> Uuid {
 /// Derives the id of a key's stream as earlier versions did, which bound a key in each scope.
 pub fn scoped_request_id(tenant: &TenantId, scope: &str, key: &str) -> Uuid {
     derive_uuid(&["request/v1", tenant.as_str(), scope, key])
-}
-
-/// Derives a UUIDv8 from the BLAKE3 of parts, each closed by a zero byte.
-pub fn derive_uuid(parts: &[&str]) -> Uuid {
-    let mut hash = blake3::Hasher::new();
-    for part in parts {
-        hash.update(part.as_bytes());
-        hash.update(&[0]);
-    }
-    let mut bytes = [0_u8; 16];
-    bytes.copy_from_slice(&hash.finalize().as_bytes()[..16]);
-    uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
 impl RequestState {

@@ -2,18 +2,15 @@
 //! known to its holder alone.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 
 use crate::decider::{Decider, DecisionContext, RecordedEvent, Wake};
 use crate::event::Event;
 use crate::event::token::{TokenIssued, TokenRevoked};
-use crate::id::{ActorId, Name, TenantId, TokenId};
+use crate::id::{ActorId, Name, TenantId, TokenId, derive_uuid};
 use crate::idempotency::{AppliedRequests, HasAppliedRequests};
-use crate::request::derive_uuid;
-use crate::serde_text::written_as_text;
 use crate::stream::{Seq, StreamKey, StreamKind};
 use crate::time::Timestamp;
+pub use crate::token_hash::{InvalidTokenHash, TokenHash};
 
 /// Actor that owns the data folder, and the role that may issue and revoke tokens.
 pub const OWNER: &str = "owner";
@@ -36,47 +33,6 @@ pub const RESERVED_ACTORS: [&str; 14] = [
     "scheduler",
     "system",
 ];
-
-/// BLAKE3 of a token, written as 64 hexadecimal digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TokenHash([u8; 32]);
-
-written_as_text!(TokenHash);
-
-/// Error of a text that is no token hash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the BLAKE3 of a token has 64 hexadecimal digits in lower case")]
-pub struct InvalidTokenHash;
-
-impl TokenHash {
-    /// Hashes a token.
-    pub fn from_token(token: &str) -> Self {
-        Self(*blake3::hash(token.as_bytes()).as_bytes())
-    }
-}
-
-impl fmt::Display for TokenHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(blake3::Hash::from_bytes(self.0).to_hex().as_str())
-    }
-}
-
-impl FromStr for TokenHash {
-    type Err = InvalidTokenHash;
-    fn from_str(text: &str) -> Result<Self, InvalidTokenHash> {
-        let hash = blake3::Hash::from_hex(text).map_err(|_| InvalidTokenHash)?;
-        let hash = Self(*hash.as_bytes());
-        // `from_hex` accepts upper case, which would give one hash two texts.
-        if hash.to_string() == text { Ok(hash) } else { Err(InvalidTokenHash) }
-    }
-}
-
-impl TokenId {
-    /// Derives the id of the token with this hash: the same token is the same entity.
-    pub fn from_hash(hash: &TokenHash) -> Self {
-        Self(derive_uuid(&["token/v1", &hash.to_string()]))
-    }
-}
 
 /// Returns the stream of a tenant's tokens.
 pub fn token_stream(tenant: &TenantId) -> StreamKey {

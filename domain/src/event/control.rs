@@ -1,13 +1,14 @@
 //! Payloads of events that control a run from outside, version 1: pause, retry, amendment, signals,
 //! decisions, imports and forks.
 //!
-//! The commands behind them are in `run/control.rs`, `run/amend.rs` and `run/family.rs`.
+//! The commands behind them are in `run/command.rs`; their rules are in `run/control.rs`,
+//! `run/amend.rs` and `run/family.rs`.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::decider::Fingerprint;
 use crate::failure::PlatformText;
+use crate::fingerprint::Fingerprint;
 use crate::id::{ActorId, GraphId, GraphVersion, NodeId, RunId, SignalName, StepId};
 use crate::payload::PayloadRef;
 use crate::run::{Budget, Resolution};

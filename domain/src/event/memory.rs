@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::memory::{MemoryId, Subject};
+use crate::id::{MemoryId, Subject};
 use crate::payload::PayloadRef;
 
 /// `memory.stored.v1`: a text is remembered from now on.

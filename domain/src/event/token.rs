@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ActorId, Name, TokenId};
-use crate::token::TokenHash;
+use crate::token_hash::TokenHash;
 
 /// `token.issued.v1`: a bearer of the token with this hash acts as `actor` from now on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use super::manifest::Graph;
 use crate::decider::{Decider, DecisionContext, RecordedEvent, Wake};
 use crate::event::{Event, graph::GraphRegistered};
-use crate::id::{GraphId, GraphVersion, TenantId};
+use crate::id::{GraphId, GraphVersion, TenantId, derive_uuid};
 use crate::idempotency::{AppliedRequests, HasAppliedRequests};
 use crate::json::canonical_json;
 use crate::payload::{PayloadRef, PayloadSlot};
-use crate::request::derive_uuid;
 use crate::stream::Seq;
 
 /// Decider of the graph stream, which has one event a registered version.

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeSet;
 
-use super::command::{
-    AdvanceRun, CallReport, ChildIntent, RunOutcome, StepIntent, StepOutcome, StepResult, StepStart,
+use super::advance_command::{
+    AdvanceRun, CallReport, ChildIntent, RunOutcome, StepIntent, StepOutcome, StepResult,
+    StepStart, TurnUpdate,
 };
 use super::fallback::Fallback;
 use super::rejection::RunRejection;
-use super::state::{BudgetUsage, RunPhase, RunState, StepStatus};
-use super::turn_update::TurnUpdate;
+use super::state::{BudgetUsage, RunPhase, RunState};
+use super::step::StepStatus;
 use crate::decider::DecisionContext;
 use crate::event::{Event, control, run, turn};
 use crate::failure::{FailureReport, PlatformText};

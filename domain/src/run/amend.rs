@@ -2,56 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use super::command::CommandReason;
+use super::command::{AmendRun, CommandReason};
 use super::control::check_steps_failed;
 use super::family::migration_event;
 use super::rejection::RunRejection;
-use super::state::{Budget, RunPhase, RunState};
+use super::state::{RunPhase, RunState};
+use super::values::Budget;
 use crate::chat::Privacy;
 use crate::event::{Event, control};
 use crate::graph::manifest::{Agent, Graph, GraphNode, MapWork, NodeWork};
-use crate::id::{GraphVersion, NodeId, StepId};
-use crate::money::Money;
+use crate::id::NodeId;
 use crate::stream::Seq;
-use crate::time::{Span, Timestamp};
-
-/// Command: changes the budget or the graph version of a run that is running or has failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AmendRun {
-    /// New limits; limits that are `None` stay.
-    pub limits: NewLimits,
-    /// New graph version. The kernel has checked before that it fits the state.
-    pub version: Option<GraphVersion>,
-    /// Failed steps that ended the run, by its graph; they get a new series of attempts.
-    pub steps: Vec<StepId>,
-    /// Reason of the amendment, if one was given.
-    pub reason: Option<CommandReason>,
-}
-
-/// Budget limits that replace those of a run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct NewLimits {
-    /// Maximum tokens, input and output together.
-    pub tokens: Option<u64>,
-    /// Maximum cost, in the currency of the prices.
-    pub cost: Option<Money>,
-    /// Maximum active time of the run.
-    pub wall: Option<Span>,
-    /// Maximum time from creation to end.
-    pub deadline: Option<Span>,
-}
-
-impl NewLimits {
-    /// Returns the budget with these limits replaced.
-    fn apply_to(self, budget: Budget) -> Budget {
-        Budget {
-            tokens: self.tokens.or(budget.tokens),
-            cost: self.cost.or(budget.cost),
-            wall: self.wall.or(budget.wall),
-            deadline: self.deadline.or(budget.deadline),
-        }
-    }
-}
+use crate::time::Timestamp;
 
 /// Decides an amendment. A failed run is reopened by it; without any change it is rejected, since
 /// the run would fail again.

@@ -1,131 +1,21 @@
-//! Child runs: runs that a step or tool call of this run started. Their state in the parent, and
-//! the effect of their end.
+//! Child runs: runs that a step or tool call of this run started. Their creation, and the effect of
+//! their end.
 
-use serde::{Deserialize, Serialize};
-
-use super::fingerprint::FingerprintPart;
+use super::child_state::{ChildOutcome, RunChild};
+use super::command::ChildReport;
 use super::rejection::RunRejection;
-use super::state::{Budget, BudgetUsage, RunPhase, RunState};
-use super::turns::{ToolCallNumber, ToolCallState};
-use crate::chat::Privacy;
-use crate::event::run::Failure;
+use super::state::{BudgetUsage, FingerprintPart, RunPhase, RunState};
+use super::turns::ToolCallState;
+use super::values::{Budget, ToolCallNumber};
 use crate::event::{Event, turn};
-use crate::failure::FailureReport;
-use crate::id::{AgentId, GraphId, GraphVersion, RunId, StepId};
+use crate::id::{RunId, StepId, derive_uuid};
 use crate::money::Money;
-use crate::payload::{PayloadRef, PayloadSlot};
-use crate::request::derive_uuid;
 use crate::stream::Seq;
 use crate::time::{Span, Timestamp};
-
-/// Maximum nesting depth of child runs.
-pub const DEPTH_LIMIT: u32 = 4;
-/// Maximum number of open child runs of one run. Further tool calls are queued.
-pub const WIDTH_LIMIT: usize = 64;
 
 /// Time after which an executor checks that a child run exists, unless the child run has ended
 /// before.
 const EXISTENCE_CHECK_DELAY: Span = Span::from_seconds(10);
-
-/// Link from a child run to its parent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunOrigin {
-    /// Id of the parent run.
-    pub run: RunId,
-    /// Step of the parent that waits for this run.
-    pub step: StepId,
-    /// Nesting depth of this run: 1 for a child, 2 for a grandchild.
-    pub depth: u32,
-}
-
-/// Properties that a run takes over from its creator.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Provenance {
-    /// Parent run, if this is a child run.
-    pub origin: Option<RunOrigin>,
-    /// Agent that the run executes, if any.
-    pub agent: Option<AgentId>,
-}
-
-/// A child run as its parent knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunChild {
-    /// Step that waits for the child run.
-    pub step: StepId,
-    /// Attempt of that step.
-    pub attempt: u32,
-    /// Tool call that the child run answers; `None` if it is the whole step.
-    pub at: Option<ToolCallNumber>,
-    /// Graph that the child run executes.
-    pub graph: GraphId,
-    /// Graph version to which it was pinned at its creation.
-    pub version: GraphVersion,
-    /// Inputs of the child run, in the parent's history.
-    pub input: PayloadRef,
-    /// Canonical manifest, if the graph has to be registered first.
-    pub manifest: Option<PayloadRef>,
-    /// Total budget of the child run.
-    pub budget: Budget,
-    /// Farthest that its prompts may travel.
-    pub privacy: Privacy,
-    /// Agent that it executes, if any.
-    pub agent: Option<AgentId>,
-    /// Time of the next check that the child run exists, or runs again after a resumption; `None`
-    /// once that is certain.
-    pub look: Option<Timestamp>,
-    /// Outcome of the child run; `None` while it is open.
-    pub ended: Option<ChildOutcome>,
-    /// Number of times the child run was reopened, as far as the parent knows.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub reopenings: u32,
-    /// Graph version with which it continues after its end, if it changes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reopened_version: Option<GraphVersion>,
-    /// Hash of this part, as last added to the run's fingerprint.
-    #[serde(skip)]
-    pub(super) fingerprint: u64,
-}
-
-/// Outcome of a child run, as its parent knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChildOutcome {
-    /// Failure or cancellation; `None` if it completed.
-    pub error: Option<Failure>,
-    /// Output of the child run, in the parent's history.
-    pub output: Option<PayloadRef>,
-    /// True if it was cancelled only because this run or an ancestor ended.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub inherited: bool,
-}
-
-impl ChildOutcome {
-    /// True if the child run may continue: it failed, or was cancelled only because this run ended.
-    /// A cancellation by a person is final.
-    pub fn is_reopenable(&self) -> bool {
-        self.error.as_ref().is_some_and(|error| self.inherited || error.code != "run.cancelled")
-    }
-}
-
-/// Command content: a child run reports its end to its parent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChildReport {
-    /// Id of the child run.
-    pub child: RunId,
-    /// Failure or cancellation; `None` if it completed.
-    pub error: Option<FailureReport>,
-    /// Output of the child run, as a payload of the commit.
-    pub output: Option<PayloadSlot>,
-    /// Tokens used by the child run and its descendants, over all its reopenings.
-    pub tokens: u64,
-    /// Cost of the child run and its descendants, over all its reopenings.
-    pub cost: Money,
-    /// Number of times it had been reopened before this end.
-    pub reopenings: u32,
-    /// Active time of the child run, in milliseconds.
-    pub active_ms: Option<u64>,
-    /// True if it was cancelled only because an ancestor ended.
-    pub inherited: bool,
-}
 
 /// Returns the id of a child run. The same step, attempt and tool call always give the same id, so
 /// that an executor that repeats a creation finds the run.
@@ -319,14 +209,4 @@ pub(super) fn decide_parent_told(state: &RunState) -> Result<Vec<Event>, RunReje
     }
     let must_record = state.origin.is_some() && !state.told;
     Ok(must_record.then_some(Event::ParentTold(turn::ParentTold {})).into_iter().collect())
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
-fn is_false(value: &bool) -> bool {
-    !*value
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
-fn is_zero(number: &u32) -> bool {
-    *number == 0
 }

@@ -1,35 +1,10 @@
 //! The clock of a run: which time counts against `budget.wall` and `budget.deadline`, and how open
 //! waits are extended by a pause.
 
-use serde::{Deserialize, Serialize};
-
-use super::fingerprint::FingerprintPart;
-use super::state::{ApprovalState, RunPhase, RunState, RunStep, StepStatus};
+use super::state::{ApprovalState, FingerprintPart, RunPhase, RunState};
+use super::step::{RunStep, StepStatus};
 use crate::id::{ApprovalId, StepId};
 use crate::time::{Span, Timestamp};
-
-/// Times of a run besides its creation and its pauses.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct RunClock {
-    /// Time of the last folded event.
-    pub(super) last_event: Timestamp,
-    /// Milliseconds in which nothing of the run could proceed, because all of it waited for people,
-    /// signals, timers or child runs. The active time of child runs is deducted again.
-    pub(super) idle_ms: u64,
-}
-
-impl RunStep {
-    /// True if something of the step can proceed without an external event.
-    pub(super) fn is_active(&self) -> bool {
-        match &self.status {
-            StepStatus::Scheduled { .. } | StepStatus::Unknown => true,
-            StepStatus::Started { .. } => !self.is_parked(),
-            StepStatus::Awaiting { received, .. } => received.is_some(),
-            StepStatus::Undecided { decision, .. } => decision.is_some(),
-            _ => false,
-        }
-    }
-}
 
 impl RunState {
     /// True if all of the run waits for people, signals, timers or child runs.

@@ -1,23 +1,20 @@
-//! Commands to a run, and the reports and intents that they carry.
+//! Commands to a run, with their contents.
 
-use super::amend::AmendRun;
-use super::children::{ChildReport, Provenance};
-use super::family::{ChildReopening, FamilyCommand, ReopenRun};
-use super::turn_update::TurnUpdate;
-use super::turns::ToolCallNumber;
+use uuid::Uuid;
+
+use super::advance_command::AdvanceRun;
+use super::values::{Budget, Resolution, RunOrigin};
 use crate::chat::Privacy;
 use crate::failure::{FailureReport, PlatformText};
-use crate::id::{
-    AgentId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, RunId, SignalName, StepId,
-};
-use crate::metering::{Charge, Meter, Usage};
+use crate::fingerprint::Fingerprint;
+use crate::id::{AgentId, ApprovalId, GraphId, GraphVersion, RunId, SignalName, StepId};
 use crate::money::Money;
 use crate::payload::{PayloadRef, PayloadSlot};
-use crate::run::{
-    Budget, CandidateTableRef, Fallback, ForkRun, ResolveStep, RouterDecision, SendSignal,
-};
 use crate::stream::Seq;
-use crate::time::{Span, Timestamp};
+use crate::time::Span;
+
+/// Maximum number of external events that a run receives.
+pub const SIGNALS_LIMIT: usize = 10_000;
 
 /// A command to a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,268 +92,6 @@ pub struct CreateRun {
     pub provenance: Provenance,
 }
 
-/// Command content: an executor's work since its last report and its next intents, as one commit.
-/// The kernel's scheduler has computed `ready_steps`, `skipped` and `end` before, so that the
-/// domain does not depend on the kernel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AdvanceRun {
-    /// Executor process that reports.
-    pub executor: ExecutorId,
-    /// Progress within steps that continue, at most one update a step.
-    pub turn_updates: Vec<TurnUpdate>,
-    /// Outcomes of attempts, in the order in which the scheduler received them.
-    pub outcomes: Vec<StepOutcome>,
-    /// Outcomes of steps without effect, which begin and end in this commit: branches, empty maps,
-    /// and steps whose arguments cannot be built. Their `attempt` is the one that would have
-    /// started.
-    pub instant_outcomes: Vec<StepOutcome>,
-    /// Steps that became ready. Those that do not start in this commit are recorded as scheduled.
-    pub ready_steps: Vec<StepId>,
-    /// Steps that start in this commit.
-    pub starts: Vec<StepStart>,
-    /// End of the run, if the scheduler reports it.
-    pub end: Option<RunOutcome>,
-}
-
-impl AdvanceRun {
-    /// Creates a report without work or intents.
-    pub fn new(executor: ExecutorId) -> Self {
-        Self {
-            executor,
-            turn_updates: Vec::new(),
-            outcomes: Vec::new(),
-            instant_outcomes: Vec::new(),
-            ready_steps: Vec::new(),
-            starts: Vec::new(),
-            end: None,
-        }
-    }
-}
-
-/// Outcome of one attempt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StepOutcome {
-    /// Step that was attempted.
-    pub step: StepId,
-    /// Number of the attempt.
-    pub attempt: u32,
-    /// Result of the attempt, and what follows from it.
-    pub result: StepResult,
-    /// Model call that the attempt made, if any.
-    pub call: Option<CallReport>,
-    /// Nodes that will never run because of the outcome.
-    pub skipped: Vec<NodeId>,
-}
-
-/// Result of an attempt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StepResult {
-    /// The step succeeded with a new output, or without one.
-    Completed {
-        /// Output of the step, as a payload of this commit.
-        output: Option<PayloadSlot>,
-        /// Index of the case that a branch took.
-        case: Option<u32>,
-    },
-    /// The step succeeded with an output that is in the log already.
-    Yielded {
-        /// Output of the step, as a payload of an earlier commit.
-        output: Option<PayloadRef>,
-    },
-    /// The attempt failed, with another one to follow or not.
-    Failed {
-        /// Failure of the attempt.
-        error: FailureReport,
-        /// Start of the next attempt; `None` if the step has failed for good.
-        retry_at: Option<Timestamp>,
-    },
-    /// The executor died during the attempt.
-    Unknown {
-        /// Start of the next attempt; `None` if the step has failed for good.
-        retry_at: Option<Timestamp>,
-    },
-    /// The attempt failed, and a person must decide what becomes of the step.
-    FailedAsking {
-        /// Failure of the attempt.
-        error: FailureReport,
-    },
-    /// The executor died, and a person must decide what becomes of the step.
-    UnknownAsking,
-    /// By decision of a person, another attempt starts now.
-    Retried,
-    /// By decision of a person, the run continues without the step.
-    Skipped,
-}
-
-impl StepResult {
-    /// True if the executor died, so that the effects of the attempt are unknown.
-    pub(super) fn is_unknown(&self) -> bool {
-        matches!(self, Self::Unknown { .. } | Self::UnknownAsking)
-    }
-}
-
-/// Report of a finished model call.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CallReport {
-    /// Configured name of the provider.
-    pub provider: String,
-    /// Model that answered; for a failed call, the model that was called.
-    pub model: String,
-    /// Reason why generation stopped; `None` for a failed call.
-    pub finish: Option<String>,
-    /// Milliseconds from the request to the last byte.
-    pub duration_ms: u64,
-    /// Milliseconds from the request to the first token.
-    pub first_token_ms: Option<u64>,
-    /// Quantities in disjoint classes; `None` if nothing was used.
-    pub usage: Option<Usage>,
-    /// False if the quantities are an estimate.
-    pub confirmed: bool,
-    /// Service tier reported by the provider, if it is not the default one.
-    pub service_tier: Option<String>,
-    /// Cost by the price book; `None` if the model has no price.
-    pub charge: Option<Charge>,
-    /// Cost reported by the provider, in US dollars.
-    pub provider_cost: Option<Money>,
-    /// Model that the step must not call again, if a failed call is followed by one to another
-    /// model.
-    pub fallback: Option<Fallback>,
-    /// Wait that the provider asked for after a failed call. Not recorded itself: it is part of the
-    /// next attempt's due time.
-    pub retry_after: Option<Span>,
-}
-
-/// Start of a step, with its intent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StepStart {
-    /// Step that starts in this commit.
-    pub step: StepId,
-    /// Effect that the step is about to have.
-    pub intent: StepIntent,
-}
-
-/// Effect that a step is about to have. It is committed before the effect, so that a crash leaves a
-/// trace of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StepIntent {
-    /// A pure computation, which can be repeated at will.
-    Compute,
-    /// A call to a model.
-    CallModel {
-        /// Turn of the agent, from 1; 0 for an agent without tools.
-        turn: u32,
-        /// Configured name of the provider.
-        provider: String,
-        /// Model id in the provider's spelling.
-        model: String,
-        /// Reason of the router for its choice.
-        route: String,
-        /// Input of the router's choice.
-        routing: Option<Box<RouterDecision<CandidateTableRef>>>,
-        /// Name of the API key, never the key itself.
-        key: Option<String>,
-        /// Request fields that the provider does not support.
-        left_out: Vec<String>,
-        /// Request exactly as it is sent.
-        prompt: PayloadSlot,
-        /// Worst case of tokens, held against the budget.
-        reserved_tokens: u64,
-        /// Worst case of cost; `None` if the model has no price.
-        reserved_cost: Option<Money>,
-        /// Estimated input tokens of the request.
-        estimated_tokens: Option<u64>,
-        /// Meter of the estimate, for calls that are no chat.
-        estimated_meter: Option<Meter>,
-        /// Maximum output tokens, where the budget and not the caller limits them.
-        output_limit: Option<u32>,
-        /// Key by which the provider recognises a repeated call.
-        idempotency_key: Option<String>,
-    },
-    /// A tool call before an agent's first turn.
-    CallTool {
-        /// Turn and number of the tool call.
-        tool_call: ToolCallNumber,
-        /// Name of the tool, as the agent sees it.
-        name: String,
-    },
-    /// Creation of a child run.
-    CreateChild(ChildIntent),
-    /// Reopening of a child run that had ended.
-    ReopenChild(ChildReopening),
-    /// Expansion of a map; `ready_steps` of the command holds its first items.
-    ExpandMap {
-        /// Number of items of the map.
-        width: u32,
-        /// Maximum number of items in flight at once.
-        max_parallel: u32,
-    },
-    /// A wait until a time.
-    Sleep {
-        /// Time at which the sleep ends.
-        due: Timestamp,
-    },
-    /// A wait for an external event.
-    AwaitSignal {
-        /// Name of the awaited event.
-        signal: SignalName,
-        /// Time at which the step gives up waiting and fails.
-        expires: Option<Timestamp>,
-    },
-    /// A request for a person's approval.
-    RequestApproval {
-        /// Id of the approval request.
-        approval: ApprovalId,
-        /// Role that may answer; `owner` may always.
-        role: String,
-        /// Content to approve, exactly as shown to the person.
-        content: PayloadSlot,
-        /// SHA-256 of that content.
-        content_hash: String,
-        /// Time after which no answer is accepted.
-        expires: Option<Timestamp>,
-    },
-}
-
-/// Intent to create a child run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChildIntent {
-    /// Tool call that the child run answers; `None` if it is the whole step.
-    pub tool_call: Option<ToolCallNumber>,
-    /// Id of the child run.
-    pub child: RunId,
-    /// Graph that the child run executes.
-    pub graph: GraphId,
-    /// Graph version to which it is pinned.
-    pub version: GraphVersion,
-    /// Inputs of the child run.
-    pub input: PayloadSlot,
-    /// Canonical manifest, if the graph has to be registered first.
-    pub manifest: Option<PayloadSlot>,
-    /// Budget of the child run, held against this run's budget.
-    pub budget: Budget,
-    /// Farthest that the child run's prompts may travel.
-    pub privacy: Privacy,
-    /// Agent that the child run executes, if any.
-    pub agent: Option<AgentId>,
-}
-
-/// End of a run, as the scheduler reports it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RunOutcome {
-    /// All steps are done.
-    Completed {
-        /// Output of the run; `None` if the manifest names none.
-        output: Option<PayloadSlot>,
-    },
-    /// A failure ended the run.
-    Failed {
-        /// Step whose failure ended the run; `None` if its output or budget did.
-        step: Option<StepId>,
-        /// Failure that ended the run.
-        error: FailureReport,
-    },
-}
-
 /// Reason that accompanies a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommandReason {
@@ -394,4 +129,148 @@ pub struct AnswerApproval {
     pub reason: Option<CommandReason>,
     /// Roles of the person, one of which must be that of the request.
     pub roles: Vec<String>,
+}
+
+/// Properties that a run takes over from its creator.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Provenance {
+    /// Parent run, if this is a child run.
+    pub origin: Option<RunOrigin>,
+    /// Agent that the run executes, if any.
+    pub agent: Option<AgentId>,
+}
+
+/// Command content: a child run reports its end to its parent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChildReport {
+    /// Id of the child run.
+    pub child: RunId,
+    /// Failure or cancellation; `None` if it completed.
+    pub error: Option<FailureReport>,
+    /// Output of the child run, as a payload of the commit.
+    pub output: Option<PayloadSlot>,
+    /// Tokens used by the child run and its descendants, over all its reopenings.
+    pub tokens: u64,
+    /// Cost of the child run and its descendants, over all its reopenings.
+    pub cost: Money,
+    /// Number of times it had been reopened before this end.
+    pub reopenings: u32,
+    /// Active time of the child run, in milliseconds.
+    pub active_ms: Option<u64>,
+    /// True if it was cancelled only because an ancestor ended.
+    pub inherited: bool,
+}
+
+/// Command that a run passes on to its child runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FamilyCommand {
+    /// End, because the parent has ended.
+    Cancel,
+    /// Start no further step, because the parent is paused.
+    Pause,
+    /// End the inherited pause.
+    Resume,
+}
+
+/// Command content: reopens an ended child run, because its parent continues.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReopenRun {
+    /// Number of reopenings that the run will have had. A run that has had as many ignores the
+    /// command.
+    pub reopenings: u32,
+    /// Failed steps that ended the run, by its graph.
+    pub steps: Vec<StepId>,
+    /// Total budget of the run, including what it has spent.
+    pub budget: Budget,
+    /// Graph version with which the run continues.
+    pub version: GraphVersion,
+}
+
+/// Command: changes the budget or the graph version of a run that is running or has failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AmendRun {
+    /// New limits; limits that are `None` stay.
+    pub limits: NewLimits,
+    /// New graph version. The kernel has checked before that it fits the state.
+    pub version: Option<GraphVersion>,
+    /// Failed steps that ended the run, by its graph; they get a new series of attempts.
+    pub steps: Vec<StepId>,
+    /// Reason of the amendment, if one was given.
+    pub reason: Option<CommandReason>,
+}
+
+/// Budget limits that replace those of a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NewLimits {
+    /// Maximum tokens, input and output together.
+    pub tokens: Option<u64>,
+    /// Maximum cost, in the currency of the prices.
+    pub cost: Option<Money>,
+    /// Maximum active time of the run.
+    pub wall: Option<Span>,
+    /// Maximum time from creation to end.
+    pub deadline: Option<Span>,
+}
+
+impl NewLimits {
+    /// Returns the budget with these limits replaced.
+    pub(super) fn apply_to(self, budget: Budget) -> Budget {
+        Budget {
+            tokens: self.tokens.or(budget.tokens),
+            cost: self.cost.or(budget.cost),
+            wall: self.wall.or(budget.wall),
+            deadline: self.deadline.or(budget.deadline),
+        }
+    }
+}
+
+/// Command content: delivers an external event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SendSignal {
+    /// Id chosen by the sender; a second event with the same id has no effect.
+    pub id: Uuid,
+    /// Name of the event, by which steps wait for it.
+    pub name: SignalName,
+    /// Content of the event, as JSON.
+    pub payload: PayloadSlot,
+}
+
+/// Command content: decides what becomes of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolveStep {
+    /// Step to decide about.
+    pub step: StepId,
+    /// Decision about the step.
+    pub resolution: Resolution,
+    /// Output of the step, if the decision is that it completed.
+    pub output: Option<PayloadSlot>,
+    /// Reason of the person, if one was given.
+    pub reason: Option<CommandReason>,
+}
+
+/// Command content: creates a run that inherits another run's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForkRun {
+    /// Run whose history is inherited.
+    pub parent: RunId,
+    /// Last inherited event; always the end of a commit.
+    pub seq: Seq,
+    /// Hash of that commit's record, as hexadecimal digits.
+    pub hash: String,
+    /// Fingerprint of the parent's state after that event.
+    pub fingerprint: Fingerprint,
+    /// Graph that the fork executes.
+    pub graph: GraphId,
+    /// Graph version from here on.
+    pub version: GraphVersion,
+    /// Changed inputs; `None` keeps the parent's.
+    pub input: Option<PayloadSlot>,
+    /// Budget of the fork itself.
+    pub budget: Budget,
+    /// Paths of the changes, as `model` or `nodes.summary.prompt`.
+    pub changes: Vec<String>,
+    /// BLAKE3 of the request, by which a retry of the request is recognised.
+    pub request_hash: String,
+    /// True if the parent was imported from a file.
+    pub is_parent_imported: bool,
 }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use serde::Serializer;
 
-use super::state::{RunStep, StepStatus};
+use super::step::{RunStep, StepStatus};
 use crate::id::{NodeId, StepId};
 use crate::payload::PayloadRef;
 use crate::stream::Seq;

@@ -1,86 +1,16 @@
 //! Control of a run from outside: retries, signals, decisions about steps, checkpoints and forks.
 
-use serde::{Deserialize, Serialize};
-use uuid::Uuid;
-
-use super::command::CommandReason;
+use super::command::{CommandReason, ForkRun, ResolveStep, SIGNALS_LIMIT, SendSignal};
 use super::rejection::RunRejection;
-use super::state::{Budget, RunPhase, RunState, StepStatus};
-use crate::decider::{DecisionContext, Fingerprint};
+use super::state::{RunPhase, RunState};
+use super::step::StepStatus;
+use super::values::Resolution;
+use crate::decider::DecisionContext;
 use crate::event::{Event, control};
 use crate::graph::manifest::{Graph, OnError};
-use crate::id::{GraphId, GraphVersion, RunId, SignalName, StepId};
-use crate::payload::PayloadSlot;
+use crate::id::{SignalName, StepId};
 use crate::stream::Seq;
 use crate::time::Timestamp;
-
-/// Maximum number of external events that a run receives.
-pub const SIGNALS_LIMIT: usize = 10_000;
-
-/// Decision about a failed or lost step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Resolution {
-    /// Attempt the step again.
-    Retry,
-    /// Treat the step as completed.
-    Completed,
-    /// Let the step fail for good.
-    Failed,
-    /// Continue the run without the step.
-    Skip,
-}
-
-/// Command content: delivers an external event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SendSignal {
-    /// Id chosen by the sender; a second event with the same id has no effect.
-    pub id: Uuid,
-    /// Name of the event, by which steps wait for it.
-    pub name: SignalName,
-    /// Content of the event, as JSON.
-    pub payload: PayloadSlot,
-}
-
-/// Command content: decides what becomes of a step.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ResolveStep {
-    /// Step to decide about.
-    pub step: StepId,
-    /// Decision about the step.
-    pub resolution: Resolution,
-    /// Output of the step, if the decision is that it completed.
-    pub output: Option<PayloadSlot>,
-    /// Reason of the person, if one was given.
-    pub reason: Option<CommandReason>,
-}
-
-/// Command content: creates a run that inherits another run's history.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ForkRun {
-    /// Run whose history is inherited.
-    pub parent: RunId,
-    /// Last inherited event; always the end of a commit.
-    pub seq: Seq,
-    /// Hash of that commit's record, as hexadecimal digits.
-    pub hash: String,
-    /// Fingerprint of the parent's state after that event.
-    pub fingerprint: Fingerprint,
-    /// Graph that the fork executes.
-    pub graph: GraphId,
-    /// Graph version from here on.
-    pub version: GraphVersion,
-    /// Changed inputs; `None` keeps the parent's.
-    pub input: Option<PayloadSlot>,
-    /// Budget of the fork itself.
-    pub budget: Budget,
-    /// Paths of the changes, as `model` or `nodes.summary.prompt`.
-    pub changes: Vec<String>,
-    /// BLAKE3 of the request, by which a retry of the request is recognised.
-    pub request_hash: String,
-    /// True if the parent was imported from a file.
-    pub is_parent_imported: bool,
-}
 
 /// Decides a retry. A failed run continues from its failed steps, and children that its failure
 /// cancelled continue with it. If neither exists, the retry is accepted only if `budget.wall` was

@@ -2,10 +2,8 @@
 //! creation, migration and approvals.
 
 use super::advance::decide_advance;
-use super::children::{
-    Provenance, decide_child_ended, decide_children_created, decide_parent_told,
-};
-use super::command::{AnswerApproval, CommandReason, CreateRun, RunCommand};
+use super::children::{decide_child_ended, decide_children_created, decide_parent_told};
+use super::command::{AnswerApproval, CommandReason, CreateRun, Provenance, RunCommand};
 use super::rejection::RunRejection;
 use super::state::{ApprovalState, RunApproval, RunPhase, RunState};
 use super::{amend, control, family};

@@ -5,10 +5,8 @@
 //! passes on what it does not know, and `evolve_end` ignores the rest. A new event must be added to
 //! one of them by hand.
 
-use super::fingerprint::FingerprintPart;
-use super::state::{
-    ApprovalState, BudgetUsage, PendingModelCall, RunApproval, RunPhase, RunState, StepStatus,
-};
+use super::state::{ApprovalState, BudgetUsage, FingerprintPart, RunApproval, RunPhase, RunState};
+use super::step::{PendingModelCall, StepStatus};
 use super::turns::ToolCallState;
 use crate::decider::RecordedEvent;
 use crate::event::{Event, run};

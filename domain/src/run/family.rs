@@ -2,14 +2,15 @@
 //! reach all its descendants. A run that continues after a failure takes along the children that
 //! the failure ended.
 
-use serde::{Deserialize, Serialize};
-
 use super::advance::CommitBuilder;
-use super::children::RunChild;
-use super::fingerprint::FingerprintPart;
+use super::advance_command::ChildReopening;
+use super::child_state::{ChildAccount, RunChild};
+use super::command::{FamilyCommand, ReopenRun};
 use super::rejection::RunRejection;
-use super::state::{Budget, BudgetUsage, RunPhase, RunState, RunStep, StepStatus};
+use super::state::{BudgetUsage, FingerprintPart, PauseCauses, RunPhase, RunState};
+use super::step::{RunStep, StepStatus};
 use super::turns::ToolCallState;
+use super::values::Budget;
 use crate::event::{Event, control, run, turn};
 use crate::failure::PlatformText;
 use crate::id::{GraphVersion, RunId, StepId};
@@ -17,65 +18,6 @@ use crate::money::Money;
 use crate::payload::PayloadRef;
 use crate::platform_text;
 use crate::time::{SPAN_LIMIT, Span, Timestamp};
-
-/// Causes of a pause. A run continues only once both are gone.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PauseCauses {
-    /// True if a person paused this run.
-    pub own: bool,
-    /// True if the parent run is paused.
-    pub inherited: bool,
-}
-
-/// Command that a run passes on to its child runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FamilyCommand {
-    /// End, because the parent has ended.
-    Cancel,
-    /// Start no further step, because the parent is paused.
-    Pause,
-    /// End the inherited pause.
-    Resume,
-}
-
-/// Usage of a child run that this run has booked so far. A child reports totals, so that only the
-/// difference to the account is new.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct ChildAccount {
-    /// Idle time of this run when the child began, in milliseconds.
-    idle_at_begin_ms: u64,
-    /// Tokens booked so far.
-    tokens: u64,
-    /// Cost booked so far, in the currency of the prices.
-    cost: Money,
-    /// Active time booked so far, in milliseconds.
-    active_ms: u64,
-}
-
-/// Intent to reopen a child run that had ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChildReopening {
-    /// Id of the child run.
-    pub child: RunId,
-    /// Graph version with which it continues, if it changes.
-    pub version: Option<GraphVersion>,
-    /// Total budget of the child run, including what it has spent.
-    pub budget: Budget,
-}
-
-/// Command content: reopens an ended child run, because its parent continues.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReopenRun {
-    /// Number of reopenings that the run will have had. A run that has had as many ignores the
-    /// command.
-    pub reopenings: u32,
-    /// Failed steps that ended the run, by its graph.
-    pub steps: Vec<StepId>,
-    /// Total budget of the run, including what it has spent.
-    pub budget: Budget,
-    /// Graph version with which the run continues.
-    pub version: GraphVersion,
-}
 
 /// Decides a command passed on by the parent. It has no effect on a run that has ended.
 pub(super) fn decide_inherit(

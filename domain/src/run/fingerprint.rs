@@ -9,17 +9,8 @@
 
 use serde::Serialize;
 
-use super::state::RunState;
-use crate::decider::Fingerprint;
-use crate::id::{ApprovalId, RunId, StepId};
-
-/// Part of the state that is hashed by itself.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum FingerprintPart {
-    Step(StepId),
-    Approval(ApprovalId),
-    Child(RunId),
-}
+use super::state::{FingerprintPart, RunState};
+use crate::fingerprint::Fingerprint;
 
 impl RunState {
     /// Rehashes the changed parts and returns the fingerprint of the state.

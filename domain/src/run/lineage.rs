@@ -3,27 +3,16 @@
 //! A payload reference in a state counts events over the whole history: the ancestors' events
 //! first, then the run's own. A reference in an event counts the events of its own stream.
 
-use serde::{Deserialize, Serialize};
-
-use super::clock::RunClock;
-use super::family::PauseCauses;
-use super::state::{ApprovalState, BudgetUsage, RunPhase, RunState, RunStep, StepStatus};
+pub use super::state::Ancestor;
+use super::state::{ApprovalState, BudgetUsage, PauseCauses, RunClock, RunPhase, RunState};
+use super::step::{RunStep, StepStatus};
 use crate::event::control::RunForked;
 use crate::failure::{Failure, FailureDetail};
-use crate::id::{ApprovalId, RunId, StepId};
+use crate::id::{ApprovalId, StepId};
 use crate::idempotency::AppliedRequests;
 use crate::payload::PayloadRef;
 use crate::stream::{Seq, StreamKey};
 use crate::time::{Span, Timestamp};
-
-/// A run from which a fork inherits history.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ancestor {
-    /// Id of the ancestor.
-    pub run: RunId,
-    /// Number of events of the whole history in this ancestor and those before it.
-    pub upto: Seq,
-}
 
 /// Converts a reference of the run's own stream into one over the whole history.
 pub fn history_reference(lineage: &[Ancestor], reference: PayloadRef) -> PayloadRef {

@@ -10,12 +10,16 @@
 //! - `family`: pause, resumption, cancellation and reopening spread between parents and children.
 //! - `control`: retries, signals, decisions about steps, checkpoints and forks.
 //! - `amend`: a new budget or graph version.
-//! - `command`, `rejection`: the commands, and the reasons to reject them.
+//! - `command`, `advance_command`, `rejection`: the commands, an executor's report among them, and
+//!   the reasons to reject them.
 //!
 //! Events become state:
-//! - `evolve`: dispatches an event; `state`: the state; `turns`: the agent turns in it.
+//! - `state`: the state, of which `step`, `turns` and `child_state` are parts.
+//! - `evolve`, `evolve_turns`: fold the events into it. `candidate_tables`: tables it remembers.
 //! - `clock`: the time that counts against the budget. `lineage`: history that a fork inherits.
 //! - `fingerprint`: hash of the state. `snapshot`, `compact_steps`: the state as bytes.
+//!
+//! `values` is below both: values of events that the state has as well.
 //!
 //! Rules without a state, which the executor asks directly:
 //! - `retry`, `fallback`, `failure_code`: what follows a failure. `routing`: record of a model
@@ -25,7 +29,10 @@
 //! walks the graph to schedule.
 
 mod advance;
+mod advance_command;
 mod amend;
+mod candidate_tables;
+mod child_state;
 mod children;
 mod clock;
 mod command;
@@ -33,6 +40,7 @@ mod compact_steps;
 mod control;
 mod decide;
 mod evolve;
+mod evolve_turns;
 mod failure_code;
 mod fallback;
 mod family;
@@ -43,26 +51,25 @@ mod retry;
 mod routing;
 mod snapshot;
 mod state;
+mod step;
 mod turn_update;
 mod turns;
+mod values;
 
-pub use amend::{AmendRun, NewLimits, find_loosened_node};
-pub use children::{
-    ChildOutcome, ChildReport, DEPTH_LIMIT, Provenance, RunChild, RunOrigin, WIDTH_LIMIT,
-    child_run_id,
+pub use advance_command::{
+    AdvanceRun, CallReport, ChildIntent, ChildReopening, RunOutcome, StepIntent, StepOutcome,
+    StepResult, StepStart, ToolCallResult, ToolOutcome, TurnAnswer, TurnIntent, TurnUpdate,
 };
+pub use amend::find_loosened_node;
+pub use child_state::{ChildOutcome, DEPTH_LIMIT, RunChild, WIDTH_LIMIT};
+pub use children::child_run_id;
 pub use command::{
-    AdvanceRun, AnswerApproval, CallReport, ChildIntent, CommandReason, CreateRun, RunCommand,
-    RunOutcome, StepIntent, StepOutcome, StepResult, StepStart,
+    AmendRun, AnswerApproval, ChildReport, CommandReason, CreateRun, FamilyCommand, ForkRun,
+    NewLimits, Provenance, ReopenRun, ResolveStep, RunCommand, SIGNALS_LIMIT, SendSignal,
 };
-pub use control::{
-    ForkRun, Resolution, ResolveStep, SIGNALS_LIMIT, SendSignal, check_fork_point, check_signal,
-    fatal_steps,
-};
+pub use control::{check_fork_point, check_signal, fatal_steps};
 pub use failure_code::{FAILURE_CODES, FailureCode, find_failure_code, retryable_codes};
 pub use fallback::{Fallback, HOPS_LIMIT, KeyOwner, ModelTarget, Successor, allowed_successor};
-pub use family::{ChildReopening, FamilyCommand, PauseCauses, ReopenRun};
-pub use lineage::Ancestor;
 pub use rejection::RunRejection;
 pub use retry::{apply_retry_hint, next_attempt_after_crash, next_attempt_at};
 pub use routing::{
@@ -70,19 +77,17 @@ pub use routing::{
     RoutingCandidates, ServingPlatform,
 };
 pub use state::{
-    ApprovalState, Budget, BudgetUsage, PendingModelCall, RunApproval, RunPhase, RunState, RunStep,
-    StepStatus,
+    Ancestor, ApprovalState, BudgetUsage, PauseCauses, RunApproval, RunPhase, RunState,
 };
-pub use turn_update::{ToolCallResult, ToolOutcome, TurnAnswer, TurnIntent, TurnUpdate};
-pub use turns::{AgentTurn, AgentTurns, ToolCallNumber, ToolCallState};
+pub use step::{PendingModelCall, RunStep, StepStatus};
+pub use turns::{AgentTurn, AgentTurns, ToolCallState};
+pub use values::{Budget, Resolution, RunOrigin, ToolCallNumber};
 
-use crate::decider::{
-    Decider, DecisionContext, Fingerprint, InheritedHistory, RecordedEvent, Wake,
-};
+use crate::decider::{Decider, DecisionContext, InheritedHistory, RecordedEvent, Wake};
 use crate::event::Event;
-use crate::id::{RunId, TenantId};
+use crate::fingerprint::Fingerprint;
+use crate::id::{RunId, TenantId, derive_uuid};
 use crate::idempotency::{AppliedRequests, HasAppliedRequests};
-use crate::request::derive_uuid;
 use crate::stream::Seq;
 
 /// Marker type that carries the [`Decider`] of runs.

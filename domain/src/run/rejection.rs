@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use super::state::RunPhase;
+use super::values::Resolution;
 use crate::id::{ApprovalId, RunId, SignalName, StepId};
-use crate::run::{Resolution, RunPhase};
 use crate::stream::Seq;
 
 /// Rejection of a command that contradicts the run's state. Nothing was recorded.
@@ -111,7 +112,7 @@ pub enum RunRejection {
     #[error("step {0} has not failed")]
     HasNotFailed(StepId),
     /// The run has received its maximum of signals.
-    #[error("a run takes {} signals at most", super::control::SIGNALS_LIMIT)]
+    #[error("a run takes {} signals at most", super::command::SIGNALS_LIMIT)]
     TooManySignals,
     /// No node of the run's graph waits for the signal.
     #[error(

@@ -9,7 +9,8 @@
 //! ```
 
 use super::compact_steps;
-use super::state::{RunState, RunStep};
+use super::state::RunState;
+use super::step::RunStep;
 
 /// Format number at the start of every snapshot. Change it with every change of the format, so that
 /// older snapshots are ignored.

@@ -6,78 +6,19 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::children::{RunChild, RunOrigin, WIDTH_LIMIT};
-use super::clock::RunClock;
+use super::child_state::{ChildAccount, RunChild, WIDTH_LIMIT};
 use super::compact_steps;
-use super::control::Resolution;
-use super::fallback::Fallback;
-use super::family::{ChildAccount, PauseCauses};
-use super::fingerprint::FingerprintPart;
-use super::lineage::Ancestor;
-use super::turns::AgentTurns;
+use super::step::{RunStep, StepStatus};
+use super::values::{Budget, RunOrigin};
 use crate::chat::Privacy;
 use crate::decider::Wake;
 use crate::failure::{Failure, PlatformText};
-use crate::id::{
-    AgentId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, RunId, SignalName, StepId,
-};
+use crate::id::{AgentId, ApprovalId, GraphId, GraphVersion, NodeId, RunId, SignalName, StepId};
 use crate::idempotency::AppliedRequests;
-use crate::metering::Meter;
 use crate::money::Money;
 use crate::payload::PayloadRef;
 use crate::stream::Seq;
 use crate::time::{Span, Timestamp};
-
-/// Limits on what a run may spend, including its child runs. A missing limit does not bind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Budget {
-    /// Maximum tokens, input and output together.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tokens: Option<u64>,
-    /// Maximum cost, in the currency of the prices.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cost: Option<Money>,
-    /// Maximum active time. Pauses do not count, nor does time in which all of the run waits for
-    /// people, signals or timers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub wall: Option<Span>,
-    /// Maximum time from creation to end, without interruption.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deadline: Option<Span>,
-}
-
-impl Budget {
-    /// A budget without limits.
-    pub const UNBOUND: Self = Self { tokens: None, cost: None, wall: None, deadline: None };
-
-    /// Returns the lower of each pair of limits.
-    #[must_use]
-    pub fn narrowed_by(self, other: Self) -> Self {
-        fn min_limit<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
-            match (one, other) {
-                (Some(one), Some(other)) => Some(one.min(other)),
-                (one, other) => one.or(other),
-            }
-        }
-        Self {
-            tokens: min_limit(self.tokens, other.tokens),
-            cost: min_limit(self.cost, other.cost),
-            wall: min_limit(self.wall, other.wall),
-            deadline: min_limit(self.deadline, other.deadline),
-        }
-    }
-}
-
-impl Default for Budget {
-    fn default() -> Self {
-        Self {
-            tokens: Some(100_000),
-            cost: None,
-            wall: Some(Span::from_seconds(600)),
-            deadline: None,
-        }
-    }
-}
 
 /// Phase of a run's life.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,175 +41,6 @@ impl RunPhase {
     /// True if the run has ended. A failed or inherited end can still be undone by a reopening.
     pub fn is_ended(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
-    }
-}
-
-/// Status of a step.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum StepStatus {
-    /// Ready to start, but not before `due`.
-    Scheduled {
-        /// Earliest start; `None` means at once.
-        due: Option<Timestamp>,
-    },
-    /// An executor performs the step; its intent is committed.
-    Started {
-        /// Executor process that performs it.
-        executor: ExecutorId,
-        /// Time at which the attempt began.
-        at: Timestamp,
-    },
-    /// The executor died; the outcome is unknown.
-    Unknown,
-    /// Sleeps until a time.
-    Sleeping {
-        /// Time at which the sleep ends.
-        due: Timestamp,
-    },
-    /// Waits for a person's approval.
-    Asking {
-        /// Id of the approval request.
-        approval: ApprovalId,
-    },
-    /// Waits for an external event.
-    Awaiting {
-        /// Name of the awaited event.
-        signal: SignalName,
-        /// Time at which the step gives up waiting and fails.
-        expires: Option<Timestamp>,
-        /// Content of the event, once it has arrived.
-        received: Option<PayloadRef>,
-    },
-    /// Waits for a person's decision after a failure or a lost attempt.
-    Undecided {
-        /// True if the attempt's outcome is unknown, false if it failed.
-        unknown: bool,
-        /// Decision, and the output that goes with it, once there is one.
-        decision: Option<(Resolution, Option<PayloadRef>)>,
-    },
-    /// A map node whose items run.
-    Expanded,
-    /// The step succeeded, or counts as such by decision.
-    Completed,
-    /// The step failed and no attempt follows.
-    Failed,
-    /// The step will never run.
-    Skipped,
-}
-
-/// State of a step.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunStep {
-    /// Current status of the step.
-    pub status: StepStatus,
-    /// Number of the last attempt; 0 before the first.
-    pub attempt: u32,
-    /// Output of the step, in the run's history.
-    pub output: Option<PayloadRef>,
-    /// Index of the case that a branch took.
-    pub case: Option<u32>,
-    /// Width and maximum parallelism of an expanded map.
-    pub map: Option<(u32, u32)>,
-    /// Model call in flight, with its budget hold.
-    pub call: Option<PendingModelCall>,
-    /// Number of failed attempts; attempts of unknown outcome do not count.
-    pub failures: u32,
-    /// Failure of the last attempt.
-    pub error: Option<Failure>,
-    /// Models that the step must not call again, with the reasons.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub avoid: Vec<Fallback>,
-    /// Turns of an agent with tools.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub turns: Option<Box<AgentTurns>>,
-    /// Child run that the last attempt consists of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub child: Option<RunId>,
-    /// Child runs that the step waits for.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub awaits: BTreeSet<RunId>,
-    /// Idempotency key of a lost model call, which the next attempt repeats.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lost_call: Option<String>,
-    /// Hash of this part, as last added to the run's fingerprint.
-    #[serde(skip)]
-    pub(super) fingerprint: u64,
-}
-
-/// A model call in flight, with its budget hold.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PendingModelCall {
-    /// Turn of the agent, from 1; 0 for an agent without tools.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub turn: u32,
-    /// Configured name of the provider.
-    pub provider: String,
-    /// Model id in the provider's spelling.
-    pub model: String,
-    /// Worst case of tokens, held against the budget.
-    pub reserved_tokens: u64,
-    /// Worst case of cost, held against the budget; zero without a price.
-    pub reserved_cost: Money,
-    /// Estimated input tokens of the request.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub estimated_tokens: Option<u64>,
-    /// Meter of the estimate for calls that are no chat; fresh input tokens if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub estimated_meter: Option<Meter>,
-    /// Key by which the provider recognises a repeated call.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub idempotency_key: Option<String>,
-}
-
-impl RunStep {
-    pub(super) fn new(status: StepStatus) -> Self {
-        Self {
-            status,
-            attempt: 0,
-            output: None,
-            case: None,
-            map: None,
-            call: None,
-            failures: 0,
-            error: None,
-            avoid: Vec::new(),
-            turns: None,
-            child: None,
-            awaits: BTreeSet::new(),
-            lost_call: None,
-            fingerprint: 0,
-        }
-    }
-
-    /// True if an executor can work on the step right now.
-    pub(super) fn is_runnable(&self) -> bool {
-        use StepStatus::{Scheduled, Started, Unknown};
-        match self.status {
-            Scheduled { due: None } | Unknown => true,
-            Started { .. } => !self.is_parked(),
-            _ => false,
-        }
-    }
-
-    /// True if an attempt is under way. The log then accepts its outcome and nothing else.
-    pub fn is_under_way(&self) -> bool {
-        use StepStatus::{Asking, Awaiting, Expanded, Sleeping, Started, Undecided, Unknown};
-        matches!(
-            self.status,
-            Started { .. }
-                | Unknown
-                | Asking { .. }
-                | Awaiting { .. }
-                | Undecided { .. }
-                | Expanded
-                | Sleeping { .. }
-        )
-    }
-
-    /// True if the step completed, failed or was skipped.
-    pub fn is_ended(&self) -> bool {
-        use StepStatus::{Completed, Failed, Skipped};
-        matches!(self.status, Completed | Failed | Skipped)
     }
 }
 
@@ -318,6 +90,42 @@ pub struct BudgetUsage {
     pub cost: Money,
     /// Cost held for calls and child runs in flight.
     pub reserved_cost: Money,
+}
+
+/// Causes of a pause. A run continues only once both are gone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseCauses {
+    /// True if a person paused this run.
+    pub own: bool,
+    /// True if the parent run is paused.
+    pub inherited: bool,
+}
+
+/// Times of a run besides its creation and its pauses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RunClock {
+    /// Time of the last folded event.
+    pub(super) last_event: Timestamp,
+    /// Milliseconds in which nothing of the run could proceed, because all of it waited for people,
+    /// signals, timers or child runs. The active time of child runs is deducted again.
+    pub(super) idle_ms: u64,
+}
+
+/// A run from which a fork inherits history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ancestor {
+    /// Id of the ancestor.
+    pub run: RunId,
+    /// Number of events of the whole history in this ancestor and those before it.
+    pub upto: Seq,
+}
+
+/// Part of the state that is hashed by itself.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum FingerprintPart {
+    Step(StepId),
+    Approval(ApprovalId),
+    Child(RunId),
 }
 
 /// State of a run. Serialised, it is the content of a snapshot, except for the steps with a compact
@@ -503,9 +311,4 @@ impl RunState {
             _ => Wake::Now,
         }
     }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
-fn is_zero(turn: &u32) -> bool {
-    *turn == 0
 }

@@ -3,91 +3,15 @@
 use std::collections::BTreeSet;
 
 use super::advance::CommitBuilder;
-use super::command::{CallReport, StepIntent};
+use super::advance_command::{
+    StepIntent, ToolCallResult, ToolOutcome, TurnAnswer, TurnIntent, TurnUpdate,
+};
 use super::rejection::RunRejection;
-use super::state::{RunStep, StepStatus};
-use super::turns::{AgentTurns, ToolCallNumber};
+use super::step::{RunStep, StepStatus};
+use super::turns::AgentTurns;
+use super::values::ToolCallNumber;
 use crate::event::{Event, run, turn};
-use crate::failure::FailureReport;
-use crate::id::{ExecutorId, StepId};
-use crate::payload::PayloadSlot;
-
-/// Progress of an agent within its step since the last commit, and its next intents.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TurnUpdate {
-    /// Step of the agent.
-    pub step: StepId,
-    /// Attempt of that step that is under way.
-    pub attempt: u32,
-    /// Answer of the turn in flight, if it has arrived and another turn follows.
-    pub answer: Option<TurnAnswer>,
-    /// Results of tool calls of the current turn.
-    pub results: Vec<ToolCallResult>,
-    /// Intents that are recorded now.
-    pub intents: Vec<TurnIntent>,
-}
-
-/// Answer of a turn's model call.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TurnAnswer {
-    /// Report of the model call.
-    pub call: CallReport,
-    /// Whole reply, a [`crate::chat::ChatReply`].
-    pub answer: PayloadSlot,
-}
-
-/// Result of a tool call. A call that fails or is denied may lack an intent: nothing was called.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ToolCallResult {
-    /// Turn and number of the tool call.
-    pub tool_call: ToolCallNumber,
-    /// Success or failure of the call.
-    pub outcome: ToolOutcome,
-    /// Result shown to the model, as JSON.
-    pub result: PayloadSlot,
-}
-
-/// Success or failure of a tool call.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ToolOutcome {
-    /// The tool returned a result.
-    Completed,
-    /// The tool failed, or the call was invalid and nothing was called.
-    Failed(FailureReport),
-    /// The agent lacks permission for this tool.
-    Denied {
-        /// Name of the tool that the model asked for.
-        name: String,
-    },
-}
-
-/// Intent of an agent within its step.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TurnIntent {
-    /// A tool call that starts now.
-    Tool {
-        /// Turn and number of the tool call.
-        tool_call: ToolCallNumber,
-        /// Name of the tool, as the agent sees it.
-        name: String,
-    },
-    /// A tool call whose child run waits, since the run has its maximum of open child runs.
-    QueuedTool {
-        /// Turn and number of the tool call.
-        tool_call: ToolCallNumber,
-        /// Name of the tool, as the agent sees it.
-        name: String,
-    },
-    /// A model call or a child run.
-    Begin(StepIntent),
-}
-
-impl TurnUpdate {
-    /// Creates an update without results or intents.
-    pub fn new(step: StepId, attempt: u32) -> Self {
-        Self { step, attempt, answer: None, results: Vec::new(), intents: Vec::new() }
-    }
-}
+use crate::id::ExecutorId;
 
 impl CommitBuilder<'_> {
     /// Pushes the answer and tool results of an update, after checking the whole update.

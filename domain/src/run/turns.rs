@@ -6,20 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::state::{RunState, RunStep};
-use crate::event::{run, turn};
-use crate::id::{RunId, StepId};
+use super::values::ToolCallNumber;
+use crate::id::RunId;
 use crate::payload::PayloadRef;
 use crate::time::Timestamp;
-
-/// Number of a tool call of an agent: its turn, and its position there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct ToolCallNumber {
-    /// Turn whose answer requested the call; 0 precedes the first turn.
-    pub turn: u32,
-    /// Number of the call in the turn, from 0.
-    pub call: u32,
-}
 
 /// Turns of one agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,7 +98,7 @@ impl AgentTurns {
     }
 
     /// True if every open tool call is one of these child runs, or queued.
-    fn awaits_only(&self, runs: &BTreeSet<RunId>) -> bool {
+    pub(super) fn awaits_only(&self, runs: &BTreeSet<RunId>) -> bool {
         self.last_turn_calls().values().all(|call| match call {
             ToolCallState::Intended => false,
             ToolCallState::Child(run) => runs.contains(run),
@@ -138,7 +128,7 @@ impl AgentTurns {
     }
 
     /// Sets the state of a call of the last turn. A call that has ended keeps its result.
-    fn set_call(&mut self, number: ToolCallNumber, state: ToolCallState) {
+    pub(super) fn set_call(&mut self, number: ToolCallNumber, state: ToolCallState) {
         // A late event of an earlier turn has no effect: that turn is closed.
         if number.turn != self.last_turn() {
             return;
@@ -148,104 +138,5 @@ impl AgentTurns {
         if !current.is_ended() {
             *current = state;
         }
-    }
-}
-
-impl RunStep {
-    /// Returns the number of the step's queued tool calls.
-    pub(super) fn queued_call_count(&self) -> u32 {
-        let count = self.turns.as_deref().map_or(0, |turns| turns.queued_calls().count());
-        u32::try_from(count).unwrap_or(u32::MAX)
-    }
-
-    /// True if the step waits only for child runs.
-    pub fn is_parked(&self) -> bool {
-        let waits = match self.turns.as_deref() {
-            Some(turns) => !turns.is_complete() && turns.awaits_only(&self.awaits),
-            None => self.child.is_some_and(|child| self.awaits.contains(&child)),
-        };
-        waits && self.call.is_none()
-    }
-
-    /// True if the executor's death would lose work in flight. Child runs proceed by themselves,
-    /// and their results are in the log.
-    pub fn has_work_at_risk(&self) -> bool {
-        match self.turns.as_deref() {
-            // A model call is paid for, whatever becomes of its answer.
-            _ if self.call.is_some() => true,
-            Some(turns) => turns.is_computing(),
-            None => self.child.is_none(),
-        }
-    }
-}
-
-impl RunState {
-    /// Creates the turns of a step, unless it has some.
-    pub(super) fn ensure_turns(&mut self, step: &StepId, at: Timestamp) {
-        self.update_step(step, |step| {
-            step.turns.get_or_insert_with(|| Box::new(AgentTurns::new(at)));
-        });
-    }
-
-    /// Folds the answer of a turn that another turn follows.
-    pub(super) fn apply_turn_answered(&mut self, event: &run::ModelCallCompleted) {
-        let Some(answer) = event.answer.map(|answer| self.history_reference(answer)) else {
-            return;
-        };
-        self.update_step(&event.step, |step| {
-            // The answer is durable, so the retry policy counts the attempts of the next call anew.
-            step.failures = 0;
-            let Some(turns) = step.turns.as_deref_mut() else { return };
-            // A repeated answer of the same turn must not add a second one.
-            if event.turn == turns.last_turn() + 1 {
-                turns.done.push(AgentTurn { answer, calls: BTreeMap::new() });
-            }
-        });
-    }
-
-    /// Adds a call's tokens to those of the agent.
-    pub(super) fn add_turn_tokens(&mut self, event: &run::UsageRecorded) {
-        if event.turn > 0 {
-            self.update_step(&event.step, |step| {
-                if let Some(turns) = step.turns.as_deref_mut() {
-                    turns.tokens = turns.tokens.saturating_add(event.usage.total_tokens());
-                }
-            });
-        }
-    }
-
-    pub(super) fn apply_tool_call_intended(
-        &mut self,
-        event: &turn::ToolCallIntended,
-        at: Timestamp,
-    ) {
-        self.ensure_turns(&event.step, at);
-        self.set_tool_call(&event.step, event.tool_call, ToolCallState::Intended);
-    }
-
-    /// Ends a tool call with a result.
-    pub(super) fn finish_tool_call(
-        &mut self,
-        step: &StepId,
-        at: ToolCallNumber,
-        result: PayloadRef,
-        is_error: bool,
-    ) {
-        let result = self.history_reference(result);
-        self.set_tool_call(step, at, ToolCallState::Ended { result, is_error });
-    }
-
-    /// Sets the state of a step's tool call.
-    pub(super) fn set_tool_call(
-        &mut self,
-        step: &StepId,
-        at: ToolCallNumber,
-        state: ToolCallState,
-    ) {
-        self.update_step(step, |step| {
-            if let Some(turns) = step.turns.as_deref_mut() {
-                turns.set_call(at, state);
-            }
-        });
     }
 }
