@@ -9,7 +9,6 @@ use axum::extract::Request;
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
-use convergio_domain::decider::DecisionContext;
 use convergio_domain::id::{ActorId, TenantId, TokenId};
 use convergio_domain::stream::Seq;
 use convergio_domain::token::{self, TokenHash};
@@ -17,7 +16,7 @@ use convergio_schemas::error_code;
 use futures_util::StreamExt;
 use tokio::sync::watch;
 
-use crate::app::Gateway;
+use crate::identity::Identity;
 use crate::problem::ApiError;
 use crate::unauthenticated_connections::ConnectionAdmission;
 
@@ -50,16 +49,6 @@ pub struct TokenRegistration {
     pub actor: ActorId,
     /// Roles whose approvals the actor may answer.
     pub roles: Vec<String>,
-}
-
-/// The authenticated caller of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Identity {
-    pub(crate) tenant: TenantId,
-    pub(crate) actor: ActorId,
-    pub(crate) roles: Vec<String>,
-    /// Id of the token that the request presented.
-    pub(crate) token: TokenId,
 }
 
 impl Default for TokenRegistry {
@@ -128,13 +117,6 @@ impl TokenRegistry {
             // The table lives as long as `tokens`, so there is no end of changes.
             while tokens.is_live(token) && changes.changed().await.is_ok() {}
         }
-    }
-}
-
-impl Gateway {
-    /// The decision context (time and actor) of a caller's command.
-    pub(crate) fn decision_context(&self, caller: &Identity) -> DecisionContext {
-        DecisionContext { now: self.repository.clock().now(), actor: caller.actor.clone() }
     }
 }
 

@@ -20,9 +20,10 @@ use futures_util::stream;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::app::BODY_LIMIT;
 use crate::problem::ApiError;
 
+/// Maximum bytes of a request body; manifests have a smaller limit of their own.
+pub(crate) const BODY_LIMIT: usize = 20 << 20;
 /// Maximum bytes of a body that needs no reservation.
 const SMALL_BODY_BYTES: usize = 64 << 10;
 /// Maximum memory in bytes of one body as a value.

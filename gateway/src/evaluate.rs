@@ -8,9 +8,9 @@ use convergio_evaluation::{EvaluationError, EvaluationJob, JobResult, ParsedMani
 use convergio_schemas::error_code;
 use serde_json::Value;
 
-use crate::app::Gateway;
-use crate::auth::Identity;
+use crate::identity::Identity;
 use crate::problem::ApiError;
+use crate::state::Gateway;
 
 impl Gateway {
     /// Parses a manifest.

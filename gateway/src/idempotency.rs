@@ -7,9 +7,9 @@ use convergio_domain::run::{Run, RunRejection, RunState};
 use convergio_domain::stream::StreamKey;
 use uuid::Uuid;
 
-use crate::app::Gateway;
-use crate::auth::Identity;
+use crate::identity::Identity;
 use crate::problem::ApiError;
+use crate::state::Gateway;
 
 /// Returns the `Idempotency-Key` header, if there is one.
 ///

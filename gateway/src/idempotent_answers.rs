@@ -22,10 +22,10 @@ use convergio_domain::stream::StreamKey;
 use convergio_eventstore::Payload;
 use serde_json::Value;
 
-use crate::app::Gateway;
-use crate::auth::Identity;
 use crate::idempotency;
+use crate::identity::Identity;
 use crate::problem::{self, ApiError, RequestId};
+use crate::state::Gateway;
 
 /// Header of an answer that was recorded for an earlier request.
 const REPLAYED_HEADER: HeaderName = HeaderName::from_static("idempotency-replayed");

@@ -14,36 +14,43 @@
 //!   (`idempotency` has the keys and hashes).
 //! - `http`: the handlers, a file for each noun; `http::compat` serves the APIs of OpenAI and
 //!   Anthropic.
-//! - `problem`, `response_headers`: errors and headers on the way out.
+//! - `problem`, `error_body`, `response_headers`: errors and headers on the way out.
 //!
-//! `app` builds the router and holds the shared state; `convert` maps rows to wire types;
-//! `evaluate` checks manifests and inputs under limits; `content_budget` bounds an answer's memory.
+//! `router` stands on top and joins routes and layers; on the ground are `state` (what handlers
+//! share), `identity` (the caller) and `ports` (what the composition root provides). `convert` maps
+//! rows to wire types; `evaluate` checks manifests and inputs under limits; `content_budget` bounds
+//! an answer's memory.
 
 mod allowed_hosts;
-mod app;
 mod auth;
 mod body_memory;
 mod content_budget;
 mod convert;
+mod error_body;
 mod evaluate;
 mod http;
 mod idempotency;
 mod idempotent_answers;
+mod identity;
 mod listen;
 mod parameters;
+mod ports;
 mod problem;
 mod request_layers;
 mod response_headers;
+mod router;
+mod state;
 mod tls;
 mod token_feed;
 mod unauthenticated_connections;
 mod work_runtime;
 
 pub use allowed_hosts::AllowedHosts;
-pub use app::{Gateway, ServeOptions, openapi_document, serve_gateway};
 pub use auth::{TokenRegistration, TokenRegistry};
-pub use http::compat::{CompatSettings, ModelDirectory, ModelEntry};
-pub use http::replay::{ReplayError, Replayer};
+pub use http::compat::CompatSettings;
 pub use listen::ConnectionLimits;
+pub use ports::{ModelDirectory, ModelEntry, ReplayError, Replayer};
+pub use router::{ServeOptions, openapi_document, serve_gateway};
+pub use state::Gateway;
 pub use tls::{Tls, TlsError};
 pub use token_feed::follow_tokens;

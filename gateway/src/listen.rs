@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 
-use crate::app::wait_for_stop;
+use crate::state::wait_for_stop;
 use crate::tls::Tls;
 use crate::unauthenticated_connections::{
     ConnectionAdmission, UnauthenticatedConnections, UnauthenticatedLimits,

@@ -1,5 +1,5 @@
 //! Errors on their way to the client: a handler returns an [`ApiError`], which an outer layer
-//! writes as problem details (RFC 9457) or in the format of a compatible API.
+//! (`error_body`) writes as problem details (RFC 9457) or in the format of a compatible API.
 
 use axum::Json;
 use axum::body::Body;
@@ -13,8 +13,6 @@ use convergio_projections::{MemoryError, ProjectionError};
 use convergio_schemas::error_code::{self, ErrorCode};
 use convergio_schemas::wire::{MistakeView, Problem};
 
-use crate::http::compat::{DialectBodyMarker, ErrorFormat};
-
 /// The id of a request, which its error answers repeat.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RequestId(pub(crate) String);
@@ -27,13 +25,13 @@ pub(crate) struct FinalBodyMarker;
 /// known.
 #[derive(Debug, Clone)]
 pub(crate) struct ApiError {
-    code: ErrorCode,
+    pub(crate) code: ErrorCode,
     /// Explanation for the client.
-    detail: String,
+    pub(crate) detail: String,
     /// Diagnostics of an invalid manifest, each with its place.
     mistakes: Vec<Diagnostic>,
     /// True if the same request may succeed later.
-    is_retryable: bool,
+    pub(crate) is_retryable: bool,
 }
 
 impl ApiError {
@@ -109,36 +107,6 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Writes the body of an error response: problem details with the request's id, or the format of a
-/// compatible API. Errors of the framework itself (body too large, unreadable query) get the same
-/// body.
-pub(crate) fn write_error_body(
-    response: &mut Response,
-    request_id: &str,
-    format: Option<ErrorFormat>,
-) {
-    let extensions = response.extensions();
-    // The handler wrote the body itself: in the compatible API, or as a recorded answer.
-    if extensions.get::<DialectBodyMarker>().is_some()
-        || extensions.get::<FinalBodyMarker>().is_some()
-    {
-        return;
-    }
-    let status = response.status();
-    // The error was put there by `into_response`; its status is the response's already.
-    let error = response.extensions_mut().remove::<ApiError>();
-    let is_problem = status.is_client_error() || status.is_server_error();
-    let error = match error {
-        Some(error) => error,
-        None if is_problem => from_status(status),
-        None => return,
-    };
-    *response = match format {
-        Some(form) => error.into_formatted_response(form, status, request_id),
-        None => error.into_problem_response(status, request_id),
-    };
-}
-
 /// Writes the problem details of an error response now, so that its bytes can be recorded.
 pub(crate) fn write_problem(mut response: Response, request_id: &RequestId) -> Response {
     let Some(error) = response.extensions_mut().remove::<ApiError>() else { return response };
@@ -147,7 +115,8 @@ pub(crate) fn write_problem(mut response: Response, request_id: &RequestId) -> R
     response_with_body
 }
 
-fn from_status(status: StatusCode) -> ApiError {
+/// The error of an answer that the framework itself has given.
+pub(crate) fn from_status(status: StatusCode) -> ApiError {
     match status {
         StatusCode::PAYLOAD_TOO_LARGE => {
             ApiError::new(error_code::REQUEST_TOO_LARGE, "the body is larger than the API takes")
@@ -159,7 +128,7 @@ fn from_status(status: StatusCode) -> ApiError {
 }
 
 impl ApiError {
-    fn into_problem_response(self, status: StatusCode, request_id: &str) -> Response {
+    pub(crate) fn into_problem_response(self, status: StatusCode, request_id: &str) -> Response {
         let mut answer = (status, Json(self.into_problem(request_id))).into_response();
         let kind = HeaderValue::from_static("application/problem+json");
         answer.headers_mut().insert(header::CONTENT_TYPE, kind);
@@ -168,23 +137,6 @@ impl ApiError {
             answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         answer.map(Body::new)
-    }
-
-    /// Returns the error in the format of a compatible API.
-    fn into_formatted_response(
-        self,
-        format: ErrorFormat,
-        status: StatusCode,
-        request_id: &str,
-    ) -> Response {
-        let body = format.error_body(self.code.code, &self.detail, None, request_id);
-        let mut answer = (status, Json(body)).into_response();
-        // Official SDKs of OpenAI and Anthropic retry or not by this header.
-        // Decided by the error and not by the status: SDKs would retry any 409 or 5xx by
-        // themselves.
-        let should_retry = if self.is_retryable { "true" } else { "false" };
-        answer.headers_mut().insert("x-should-retry", HeaderValue::from_static(should_retry));
-        answer
     }
 
     fn into_problem(self, request_id: &str) -> Problem {

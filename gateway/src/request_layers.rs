@@ -14,12 +14,12 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::allowed_hosts::AllowedHosts;
-use crate::app::BODY_LIMIT;
 use crate::auth::{self, TokenRegistry};
-use crate::body_memory::{self, BodyMemoryBudget};
+use crate::body_memory::{self, BODY_LIMIT, BodyMemoryBudget};
+use crate::error_body;
 use crate::http::compat::ErrorFormat;
 use crate::listen::{self, ConnectionLimits};
-use crate::problem::{self, ApiError, RequestId};
+use crate::problem::{ApiError, RequestId};
 use crate::response_headers::add_security_headers;
 use crate::work_runtime;
 
@@ -83,7 +83,7 @@ async fn run_with_request_id(
         Err(refusal) => refusal.into_response(),
     };
     span.record("http.response.status_code", response.status().as_u16());
-    problem::write_error_body(&mut response, &id, form);
+    error_body::write_error_body(&mut response, &id, form);
     if let Ok(value) = HeaderValue::from_str(&id) {
         let headers = response.headers_mut();
         // In the compatible API the id of a call is the id of its run, which the handler has set.

@@ -10,8 +10,8 @@ use convergio_eventstore::{ComponentHealth, LoadedStream, LogError, Repository};
 use futures_util::StreamExt;
 use tokio::sync::watch;
 
-use crate::app::wait_for_stop;
 use crate::auth::TokenRegistry;
+use crate::state::wait_for_stop;
 
 /// Delay before the log is followed again after an error.
 const RETRY_DELAY: Duration = Duration::from_millis(500);

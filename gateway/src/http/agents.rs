@@ -23,16 +23,28 @@ use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::events::StreamStatus;
 use super::json_body::JsonBody;
-use super::list_filters::{AgentStatus, PAGE_ITEMS, PageLimit};
+use super::list_filters::AgentStatus;
+use super::query_params::{PAGE_ITEMS, PageLimit, QueryParams};
 use super::runs::NewRun;
-use super::{QueryParams, events, graphs, runs};
-use crate::app::{App, Caller, Gateway};
-use crate::auth::Identity;
+use super::{events, graphs, run_lookup, runs};
+use crate::identity::Identity;
 use crate::problem::ApiError;
+use crate::state::{ApiRoutes, App, Caller, Gateway};
 use crate::{convert, idempotency, idempotent_answers};
+
+/// Routes that define, list, show, run and end agents.
+pub(crate) fn agent_routes() -> ApiRoutes {
+    OpenApiRouter::new()
+        .routes(routes!(define_agent, list_agents))
+        .routes(routes!(show_agent, terminate_agent))
+        .routes(routes!(run_agent))
+        .routes(routes!(stream_agent_events))
+}
 
 /// Defines an agent. The same name again changes it, or brings a terminated one back.
 #[utoipa::path(post, path = "/v1/agents", tag = "agents", params(
@@ -42,7 +54,7 @@ use crate::{convert, idempotency, idempotent_answers};
     (status = 401, description = "Not signed in", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
 ))]
-pub(crate) async fn define_agent(
+async fn define_agent(
     State(gateway): App,
     Extension(caller): Caller,
     headers: HeaderMap,
@@ -147,7 +159,7 @@ pub(crate) struct AgentsQuery {
     (status = 400, description = "The query is not valid", body = Problem),
     (status = 401, description = "Not signed in", body = Problem),
 ))]
-pub(crate) async fn list_agents(
+async fn list_agents(
     State(gateway): App,
     Extension(caller): Caller,
     QueryParams(query): QueryParams<AgentsQuery>,
@@ -168,7 +180,7 @@ pub(crate) async fn list_agents(
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such agent", body = Problem),
 ))]
-pub(crate) async fn show_agent(
+async fn show_agent(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
@@ -241,7 +253,7 @@ async fn load_agent_state(
     (status = 409, description = "The agent was terminated", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
 ))]
-pub(crate) async fn run_agent(
+async fn run_agent(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
@@ -263,7 +275,7 @@ pub(crate) async fn run_agent(
     };
     // The run's id derives from the key, so that a repetition streams the same run.
     if idempotent_answers::wants_event_stream(&headers) {
-        let stream = runs::run_stream(&caller, &accepted.run_id)?;
+        let stream = run_lookup::run_stream(&caller, &accepted.run_id)?;
         return events::sse_response(gateway, stream, Seq(0)).await;
     }
     Ok((StatusCode::ACCEPTED, Json(accepted)).into_response())
@@ -284,7 +296,7 @@ async fn begin_agent_run(
         return Err(ApiError::new(error_code::REQUEST_CONFLICT, message));
     };
     let (version, manifest) =
-        runs::load_manifest(gateway, caller, graph, Some(version.as_str())).await?;
+        run_lookup::load_manifest(gateway, caller, graph, Some(version.as_str())).await?;
     let new_run = NewRun {
         graph,
         version,
@@ -305,7 +317,7 @@ async fn begin_agent_run(
     (status = 404, description = "There is no such agent", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
 ))]
-pub(crate) async fn terminate_agent(
+async fn terminate_agent(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
@@ -331,7 +343,7 @@ pub(crate) async fn terminate_agent(
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such agent", body = Problem),
 ))]
-pub(crate) async fn stream_agent_events(
+async fn stream_agent_events(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,

@@ -15,18 +15,26 @@ use convergio_domain::stream::StreamKey;
 use convergio_eventstore::{CommitError, LoadedStream, Payload};
 use convergio_schemas::error_code;
 use convergio_schemas::wire::{AmendRequest, MigrateRequest, Problem, RunView, Verdict};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::body::{REASON_CHARACTERS_LIMIT, read_optional_body, seal_reason};
 use super::migrate::MigrationTarget;
-use super::run_control::{REASON_CHARACTERS_LIMIT, read_optional_body, seal_reason};
-use super::runs::{load_manifest, load_run_view, run_stream};
-use crate::app::{App, Caller, Gateway};
-use crate::auth::Identity;
+use super::run_lookup::{load_manifest, run_stream};
+use super::run_view::load_run_view;
 use crate::idempotency;
+use crate::identity::Identity;
 use crate::problem::ApiError;
+use crate::state::{ApiRoutes, App, Caller, Gateway};
 
 /// Maximum attempts against concurrent writers of the run.
 const MAX_ATTEMPTS: u32 = 8;
+
+/// The route that gives a run other limits or a corrected graph.
+pub(crate) fn amend_routes() -> ApiRoutes {
+    OpenApiRouter::new().routes(routes!(amend_run))
+}
 
 /// Gives a run other limits or a corrected graph. One that failed goes on with all that was done;
 /// one that is under way goes on by them.
@@ -40,7 +48,7 @@ const MAX_ATTEMPTS: u32 = 8;
     (status = 409, description = "The run has ended otherwise, a limit is used up already, or the \
         graph does not fit what was done", body = Problem),
 ))]
-pub(crate) async fn amend_run(
+async fn amend_run(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,

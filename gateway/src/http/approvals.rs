@@ -10,14 +10,16 @@ use convergio_projections::ApprovalRow;
 use convergio_schemas::wire::{ApprovalAnswer, ApprovalView, Decision, Page, Problem};
 use serde::Deserialize;
 use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::QueryParams;
-use super::list_filters::{self, PAGE_ITEMS, PageLimit, QuestionState};
-use super::run_control::{REASON_CHARACTERS_LIMIT, seal_reason};
-use super::runs::run_stream;
-use crate::app::{App, Caller, Gateway};
-use crate::auth::Identity;
+use super::body::{REASON_CHARACTERS_LIMIT, seal_reason};
+use super::list_filters::{self, QuestionState};
+use super::query_params::{PAGE_ITEMS, PageLimit, QueryParams};
+use super::run_lookup::run_stream;
+use crate::identity::Identity;
 use crate::problem::ApiError;
+use crate::state::{ApiRoutes, App, Caller, Gateway};
 use crate::{convert, idempotency};
 
 /// Query parameters of the listing.
@@ -36,13 +38,20 @@ pub(crate) struct ApprovalsQuery {
     limit: Option<PageLimit>,
 }
 
+/// Routes that list, show and answer approvals.
+pub(crate) fn approval_routes() -> ApiRoutes {
+    OpenApiRouter::new()
+        .routes(routes!(list_approvals))
+        .routes(routes!(show_approval, answer_approval))
+}
+
 /// Lists questions, the oldest first.
 #[utoipa::path(get, path = "/v1/approvals", tag = "approvals", params(ApprovalsQuery), responses(
     (status = 200, description = "A page of questions", body = Page<ApprovalView>),
     (status = 400, description = "The query is not valid", body = Problem),
     (status = 401, description = "Not signed in", body = Problem),
 ))]
-pub(crate) async fn list_approvals(
+async fn list_approvals(
     State(gateway): App,
     Extension(caller): Caller,
     QueryParams(query): QueryParams<ApprovalsQuery>,
@@ -91,7 +100,7 @@ async fn load_approval_view(
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such question", body = Problem),
 ))]
-pub(crate) async fn show_approval(
+async fn show_approval(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
@@ -111,7 +120,7 @@ pub(crate) async fn show_approval(
     (status = 404, description = "There is no such question", body = Problem),
     (status = 409, description = "Answered otherwise, expired, or other content", body = Problem),
 ))]
-pub(crate) async fn answer_approval(
+async fn answer_approval(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,

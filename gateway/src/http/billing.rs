@@ -6,13 +6,15 @@ use convergio_domain::stream::StreamKey;
 use convergio_schemas::wire::{AuditEntry, LedgerView, Page, Problem, UsageLine};
 use serde::Deserialize;
 use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::QueryParams;
-use super::list_filters::{self, PAGE_ITEMS, PageLimit};
-use crate::app::{App, Caller};
-use crate::auth::Identity;
+use super::list_filters;
+use super::query_params::{PAGE_ITEMS, PageLimit, QueryParams};
 use crate::convert;
+use crate::identity::Identity;
 use crate::problem::ApiError;
+use crate::state::{ApiRoutes, App, Caller};
 
 /// Query parameters of usage and ledger.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -33,13 +35,21 @@ impl LinesQuery {
     }
 }
 
+/// Routes of usage, ledger and audit trail.
+pub(crate) fn billing_routes() -> ApiRoutes {
+    OpenApiRouter::new()
+        .routes(routes!(list_usage))
+        .routes(routes!(show_ledger))
+        .routes(routes!(list_audit_trail))
+}
+
 /// Lists usage, the oldest first.
 #[utoipa::path(get, path = "/v1/usage", tag = "billing", params(LinesQuery), responses(
     (status = 200, description = "A page of usage lines", body = Page<UsageLine>),
     (status = 400, description = "The query is not valid", body = Problem),
     (status = 401, description = "Not signed in", body = Problem),
 ))]
-pub(crate) async fn list_usage(
+async fn list_usage(
     State(gateway): App,
     Extension(caller): Caller,
     QueryParams(query): QueryParams<LinesQuery>,
@@ -60,7 +70,7 @@ pub(crate) async fn list_usage(
     (status = 400, description = "The query is not valid", body = Problem),
     (status = 401, description = "Not signed in", body = Problem),
 ))]
-pub(crate) async fn show_ledger(
+async fn show_ledger(
     State(gateway): App,
     Extension(caller): Caller,
     QueryParams(query): QueryParams<LinesQuery>,
@@ -119,7 +129,7 @@ impl AuditQuery {
     (status = 400, description = "The query is not valid", body = Problem),
     (status = 401, description = "Not signed in", body = Problem),
 ))]
-pub(crate) async fn list_audit_trail(
+async fn list_audit_trail(
     State(gateway): App,
     Extension(caller): Caller,
     QueryParams(query): QueryParams<AuditQuery>,

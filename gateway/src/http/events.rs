@@ -24,15 +24,16 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::QueryParams;
-use super::list_filters::PageLimit;
-use super::runs::{is_run_end, run_stream};
-use crate::app::{App, Caller, Gateway, wait_for_stop};
+use super::query_params::{PageLimit, QueryParams};
+use super::run_lookup::{is_run_end, run_stream};
 use crate::content_budget::ContentBudget;
 use crate::convert;
 use crate::idempotent_answers::wants_event_stream;
 use crate::problem::ApiError;
+use crate::state::{ApiRoutes, App, Caller, Gateway, wait_for_stop};
 
 /// Records read from the log at once.
 const RECORDS_PER_READ: usize = 256;
@@ -54,6 +55,11 @@ pub(crate) struct EventsQuery {
     payloads: Option<bool>,
 }
 
+/// Routes of events, as pages and as streams.
+pub(crate) fn event_routes() -> ApiRoutes {
+    OpenApiRouter::new().routes(routes!(list_events)).routes(routes!(stream_events))
+}
+
 /// Lists the events of a run; with `Accept: text/event-stream` they come as they happen, and
 /// `Last-Event-ID` resumes without gap or repeat. The stream ends with the run, and who has seen
 /// the end gets 204: nothing follows unless the run is retried.
@@ -68,7 +74,7 @@ pub(crate) struct EventsQuery {
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run", body = Problem),
 ))]
-pub(crate) async fn list_events(
+async fn list_events(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
@@ -206,7 +212,7 @@ impl StreamQuery {
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run", body = Problem),
 ))]
-pub(crate) async fn stream_events(
+async fn stream_events(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,

@@ -12,11 +12,13 @@ use convergio_schemas::error_code;
 use convergio_schemas::wire::Problem;
 use serde::Deserialize;
 use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::QueryParams;
-use super::runs::run_stream;
-use crate::app::{App, Caller};
+use super::query_params::QueryParams;
+use super::run_lookup::run_stream;
 use crate::problem::ApiError;
+use crate::state::{ApiRoutes, App, Caller};
 
 /// Query parameters of an export.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -24,6 +26,11 @@ use crate::problem::ApiError;
 pub(crate) struct ExportQuery {
     /// False leaves out the payloads' plaintexts; true by default.
     payloads: Option<bool>,
+}
+
+/// The route that exports a run.
+pub(crate) fn export_routes() -> ApiRoutes {
+    OpenApiRouter::new().routes(routes!(export_run))
 }
 
 /// Exports a run as JSON lines: its graph versions, every record with its hashes, and the payloads
@@ -37,7 +44,7 @@ pub(crate) struct ExportQuery {
     (status = 404, description = "There is no such run", body = Problem),
     (status = 409, description = "The run is a fork, which begins in another", body = Problem),
 ))]
-pub(crate) async fn export_run(
+async fn export_run(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,

@@ -7,9 +7,9 @@ use convergio_domain::run::{RunState, lineage};
 use convergio_domain::stream::StreamKey;
 use convergio_schemas::wire::{RunError, StepView};
 
-use super::payload_as_json;
-use crate::app::Gateway;
+use super::payload_json::payload_as_json;
 use crate::problem::ApiError;
+use crate::state::Gateway;
 
 /// Maximum steps of one answer whose full texts are opened: each is a read of the log.
 pub(crate) const DETAILS_LIMIT: usize = 64;

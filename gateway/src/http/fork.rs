@@ -18,15 +18,22 @@ use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::{LoadedStream, Payload, StreamHead};
 use convergio_schemas::wire::{ForkAccepted, ForkOrigin, ForkRequest, NodeChange, Problem};
 use serde_json::{Map, Value};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::body::{json_payload, read_optional_body};
 use super::graphs::store_derived_version;
-use super::run_control::{json_payload, read_optional_body};
-use super::runs::{load_manifest, run_stream};
-use crate::app::{App, Caller, Gateway};
-use crate::auth::Identity;
+use super::run_lookup::{load_manifest, run_stream};
 use crate::idempotency;
+use crate::identity::Identity;
 use crate::problem::ApiError;
+use crate::state::{ApiRoutes, App, Caller, Gateway};
+
+/// The route that forks a run.
+pub(crate) fn fork_routes() -> ApiRoutes {
+    OpenApiRouter::new().routes(routes!(fork_run))
+}
 
 /// Begins a new run with the history of another one up to an event: with other inputs, another
 /// model, other prompts, or another version of the graph. What is inherited costs nothing.
@@ -41,7 +48,7 @@ use crate::problem::ApiError;
     (status = 409, description = "The run had ended there", body = Problem),
     (status = 413, description = "The inputs are too large", body = Problem),
 ))]
-pub(crate) async fn fork_run(
+async fn fork_run(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,

@@ -13,16 +13,23 @@ use convergio_domain::stream::StreamKey;
 use convergio_eventstore::Payload;
 use convergio_schemas::error_code;
 use convergio_schemas::wire::{GraphAccepted, GraphSummary, GraphView, MistakeView, Page, Problem};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::{Paging, QueryParams};
-use crate::app::{App, Caller, Gateway};
-use crate::auth::Identity;
+use super::query_params::{Paging, QueryParams};
+use crate::identity::Identity;
 use crate::problem::ApiError;
+use crate::state::{ApiRoutes, App, Caller, Gateway};
 use crate::{convert, idempotency};
 
 /// Maximum bytes of a manifest.
 const MANIFEST_LIMIT: usize = 1 << 20;
+
+/// Routes that register, list and show graphs.
+pub(crate) fn graph_routes() -> ApiRoutes {
+    OpenApiRouter::new().routes(routes!(register_graph, list_graphs)).routes(routes!(show_graph))
+}
 
 /// Registers a version of a graph. The same manifest again is the same version.
 #[utoipa::path(post, path = "/v1/graphs", tag = "graphs",
@@ -35,7 +42,7 @@ const MANIFEST_LIMIT: usize = 1 << 20;
         (status = 413, description = "The manifest is too large", body = Problem),
             (status = 503, description = "The log is not available", body = Problem),
     ))]
-pub(crate) async fn register_graph(
+async fn register_graph(
     State(gateway): App,
     Extension(caller): Caller,
     headers: HeaderMap,
@@ -124,7 +131,7 @@ async fn append_version(
     (status = 400, description = "The cursor is not ours", body = Problem),
     (status = 401, description = "Not signed in", body = Problem),
 ))]
-pub(crate) async fn list_graphs(
+async fn list_graphs(
     State(gateway): App,
     Extension(caller): Caller,
     QueryParams(paging): QueryParams<Paging>,
@@ -143,7 +150,7 @@ pub(crate) async fn list_graphs(
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such graph", body = Problem),
 ))]
-pub(crate) async fn show_graph(
+async fn show_graph(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,

@@ -9,9 +9,11 @@ use convergio_eventstore::{ComponentFailure, Position};
 use convergio_schemas::error_code;
 use convergio_schemas::wire::{Health, Problem};
 use tokio::time::{Instant, timeout};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::app::{App, Gateway};
 use crate::problem::ApiError;
+use crate::state::{ApiRoutes, App, Gateway};
 
 /// Timeout for the read models to reach the log's tail as of the request, and for each component to
 /// answer.
@@ -36,12 +38,17 @@ fn build_health(gateway: &Gateway, status: &str, tail: Position, read: Position)
     }
 }
 
+/// Routes of the health checks, which need no token.
+pub(crate) fn health_routes() -> ApiRoutes {
+    OpenApiRouter::new().routes(routes!(check_liveness)).routes(routes!(check_readiness))
+}
+
 /// Tells whether the server runs.
 #[utoipa::path(get, path = "/healthz", tag = "health", responses(
     (status = 200, description = "The server runs", body = Health),
     (status = 503, description = "The log cannot be read", body = Problem),
 ))]
-pub(crate) async fn check_liveness(State(gateway): App) -> Result<Json<Health>, ApiError> {
+async fn check_liveness(State(gateway): App) -> Result<Json<Health>, ApiError> {
     let tail = read_tail(&gateway).await?;
     // Broken read models are reported here, and fail readiness only.
     let (status, read) = match timeout(READY_TIMEOUT, gateway.queries.read_position()).await {
@@ -57,7 +64,7 @@ pub(crate) async fn check_liveness(State(gateway): App) -> Result<Json<Health>, 
     (status = 503, description = "A part does not work or is behind: `detail` says which, why and \
         by how much", body = Problem),
 ))]
-pub(crate) async fn check_readiness(State(gateway): App) -> Result<Json<Health>, ApiError> {
+async fn check_readiness(State(gateway): App) -> Result<Json<Health>, ApiError> {
     check_log(&gateway).await?;
     let tail = read_tail(&gateway).await?;
     let (from, read) = poll_read_models(&gateway, tail).await?;

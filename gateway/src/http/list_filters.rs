@@ -8,35 +8,10 @@ use convergio_domain::stream::StreamKey;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::runs::run_stream;
-use crate::app::Gateway;
-use crate::auth::Identity;
+use super::run_lookup::run_stream;
+use crate::identity::Identity;
 use crate::problem::ApiError;
-
-/// Items of a page by default.
-pub(crate) const PAGE_ITEMS: usize = 50;
-/// Maximum items of a page.
-const PAGE_LIMIT: u16 = 1000;
-
-/// The page size that a query asks for, 1 to 1000.
-#[derive(Debug, Clone, Copy, Deserialize)]
-// Query strings are text, and serde's own number error would not name the range.
-#[serde(try_from = "String")]
-pub(crate) struct PageLimit(u16);
-
-impl TryFrom<String> for PageLimit {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        let limit = text.parse().ok().filter(|limit| (1..=PAGE_LIMIT).contains(limit));
-        limit.map(Self).ok_or_else(|| format!("`{text}` is not a number from 1 to {PAGE_LIMIT}"))
-    }
-}
-
-impl From<PageLimit> for usize {
-    fn from(limit: PageLimit) -> Self {
-        Self::from(limit.0)
-    }
-}
+use crate::state::Gateway;
 
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]

@@ -11,12 +11,13 @@ use convergio_schemas::wire::{
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::QueryParams;
-use super::list_filters::{PAGE_ITEMS, PageLimit};
-use crate::app::{App, Caller};
+use super::query_params::{PAGE_ITEMS, PageLimit, QueryParams};
 use crate::problem::ApiError;
+use crate::state::{ApiRoutes, App, Caller};
 use crate::{convert, idempotency};
 
 /// Token budget of a recall that names none.
@@ -45,6 +46,11 @@ pub(crate) struct SubjectQuery {
     subject: String,
 }
 
+/// Routes that recall, store and forget memories.
+pub(crate) fn memory_routes() -> ApiRoutes {
+    OpenApiRouter::new().routes(routes!(list_memories, store_memory)).routes(routes!(forget_memory))
+}
+
 /// Lists what is remembered of a subject, the newest first, or what fits a question best.
 #[utoipa::path(get, path = "/v1/memories", tag = "memories", params(MemoriesQuery), responses(
     (status = 200, description = "Memories", body = Page<MemoryView>),
@@ -52,7 +58,7 @@ pub(crate) struct SubjectQuery {
     (status = 401, description = "Not signed in", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
 ))]
-pub(crate) async fn list_memories(
+async fn list_memories(
     State(gateway): App,
     Extension(caller): Caller,
     QueryParams(query): QueryParams<MemoriesQuery>,
@@ -87,7 +93,7 @@ pub(crate) async fn list_memories(
     (status = 409, description = "The subject has too many memories", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
 ))]
-pub(crate) async fn store_memory(
+async fn store_memory(
     State(gateway): App,
     Extension(caller): Caller,
     headers: HeaderMap,
@@ -124,7 +130,7 @@ pub(crate) async fn store_memory(
     (status = 404, description = "There is no such memory", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
 ))]
-pub(crate) async fn forget_memory(
+async fn forget_memory(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,

@@ -17,13 +17,15 @@ use convergio_schemas::wire::{
     FleetReport, FleetRequest, FleetRun, MigrateReport, MigrateRequest, Problem, Verdict,
 };
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::runs::{load_manifest, run_stream};
-use crate::app::{App, Caller, Gateway};
-use crate::auth::Identity;
+use super::run_lookup::{load_manifest, run_stream};
 use crate::idempotency;
+use crate::identity::Identity;
 use crate::problem::ApiError;
+use crate::state::{ApiRoutes, App, Caller, Gateway};
 
 /// Maximum attempts against concurrent writers of the run.
 const MAX_ATTEMPTS: u32 = 8;
@@ -43,6 +45,11 @@ fn read_or_default<T: serde::de::DeserializeOwned + Default>(body: &Bytes) -> Re
     read_json(body).map_err(|error| ApiError::invalid_request(error.to_string()))
 }
 
+/// Routes that check and move active runs.
+pub(crate) fn migration_routes() -> ApiRoutes {
+    OpenApiRouter::new().routes(routes!(replay_fleet)).routes(routes!(migrate_run))
+}
+
 /// Replays all runs under way, without any effect, and tells which could go on by a version.
 #[utoipa::path(post, path = "/v1/fleet/replay", tag = "runs", request_body = Option<FleetRequest>,
     responses(
@@ -50,7 +57,7 @@ fn read_or_default<T: serde::de::DeserializeOwned + Default>(body: &Bytes) -> Re
         (status = 400, description = "The manifest has mistakes", body = Problem),
         (status = 401, description = "Not signed in", body = Problem),
     ))]
-pub(crate) async fn replay_fleet(
+async fn replay_fleet(
     State(gateway): App,
     Extension(caller): Caller,
     body: Bytes,
@@ -131,7 +138,7 @@ async fn replay_listed_runs(
     (status = 409, description = "The run has ended, or cannot go on by the version",
         body = Problem),
 ))]
-pub(crate) async fn migrate_run(
+async fn migrate_run(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,

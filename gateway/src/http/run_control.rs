@@ -6,11 +6,10 @@ use axum::{Extension, Json};
 use bytes::Bytes;
 use convergio_domain::id::{SignalName, StepId};
 use convergio_domain::idempotency::{IdempotentNoun, RequestedCommand};
-use convergio_domain::json::read_json;
 use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::request::derive_uuid;
 use convergio_domain::run::{
-    CommandReason, Resolution, ResolveStep, Run, RunCommand, RunState, SendSignal, fatal_steps,
+    Resolution, ResolveStep, Run, RunCommand, RunState, SendSignal, fatal_steps,
 };
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::{LoadedStream, Payload};
@@ -19,66 +18,24 @@ use convergio_schemas::wire::{
     CheckpointRequest, CheckpointView, ForkRequest, Problem, ReasonRequest, ResolveRequest,
     ResumeRequest, RetryRequest, RunView, SignalRequest, StepDecision,
 };
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::body::{
+    REASON_CHARACTERS_LIMIT, json_payload, read_body, read_optional_body, seal_reason,
+};
 use super::fork;
-use super::runs::{load_manifest, load_run_view, run_stream};
+use super::run_lookup::{load_manifest, run_stream};
+use super::run_view::load_run_view;
 use super::signal_names::check_signal_of_run;
-use crate::app::{App, Caller, Gateway};
-use crate::auth::Identity;
 use crate::idempotency;
+use crate::identity::Identity;
 use crate::problem::ApiError;
+use crate::state::{ApiRoutes, App, Caller, Gateway};
 
-/// Maximum characters of a reason; further ones are cut.
-pub(super) const REASON_CHARACTERS_LIMIT: usize = 500;
 /// Maximum characters of a mark's label; further ones are cut.
 const LABEL_CHARACTERS_LIMIT: usize = 100;
-/// Maximum bytes of a signal's payload or of an output given by a decision.
-const VALUE_BYTES_LIMIT: usize = 4 << 20;
-
-/// Reads a body that may be empty.
-pub(super) fn read_optional_body<T: DeserializeOwned + Default>(
-    body: &[u8],
-) -> Result<T, ApiError> {
-    if body.is_empty() {
-        return Ok(T::default());
-    }
-    read_body(body)
-}
-
-fn read_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    read_json(body).map_err(|error| ApiError::invalid_request(error.to_string()))
-}
-
-/// Makes a person's text a payload, in slot `slot` of the commit and cut to `limit` characters. As
-/// a payload it can be erased; in the event it could not.
-pub(super) fn seal_reason(
-    reason: Option<String>,
-    limit: usize,
-    slot: u16,
-) -> (Option<CommandReason>, Vec<Payload>) {
-    let Some(reason) = reason else { return (None, Vec::new()) };
-    let reason: String = reason.chars().take(limit).collect();
-    // Serialising a text into memory cannot fail.
-    let bytes = Bytes::from(serde_json::to_vec(&reason).unwrap_or_default());
-    let (media_type, purpose) = ("application/json".into(), PayloadPurpose::Reason);
-    let payload = Payload { bytes, media_type, purpose, subject: None };
-    (Some(CommandReason::Sealed(PayloadSlot(slot))), vec![payload])
-}
-
-/// Serialises a value as a payload of the next commit.
-pub(super) fn json_payload(value: &Value, purpose: PayloadPurpose) -> Result<Payload, ApiError> {
-    let bytes = serde_json::to_vec(value).unwrap_or_default();
-    if bytes.len() > VALUE_BYTES_LIMIT {
-        let detail = format!("a value has at most {VALUE_BYTES_LIMIT} bytes");
-        return Err(ApiError::new(error_code::REQUEST_TOO_LARGE, detail));
-    }
-    let media_type = "application/json".into();
-    Ok(Payload { bytes: Bytes::from(bytes), media_type, purpose, subject: None })
-}
-
 /// A request about one run.
 struct RunRequest<'a> {
     gateway: &'a Gateway,
@@ -153,6 +110,18 @@ impl<'a> RunRequest<'a> {
     }
 }
 
+/// Routes that control active runs.
+pub(crate) fn control_routes() -> ApiRoutes {
+    OpenApiRouter::new()
+        .routes(routes!(pause_run))
+        .routes(routes!(resume_run))
+        .routes(routes!(retry_run))
+        .routes(routes!(signal_run))
+        .routes(routes!(resolve_step))
+        .routes(routes!(resume_graph_run))
+        .routes(routes!(checkpoint_run))
+}
+
 /// Pauses a run and all runs within it: no further step starts, those under way finish. Twice
 /// changes nothing.
 #[utoipa::path(post, path = "/v1/runs/{id}/pause", tag = "runs", params(
@@ -164,7 +133,7 @@ impl<'a> RunRequest<'a> {
     (status = 404, description = "There is no such run", body = Problem),
     (status = 409, description = "The run has ended", body = Problem),
 ))]
-pub(crate) async fn pause_run(
+async fn pause_run(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
@@ -188,7 +157,7 @@ pub(crate) async fn pause_run(
     (status = 404, description = "There is no such run", body = Problem),
     (status = 409, description = "The run has ended", body = Problem),
 ))]
-pub(crate) async fn resume_run(
+async fn resume_run(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
@@ -210,7 +179,7 @@ pub(crate) async fn resume_run(
     (status = 404, description = "There is no such run", body = Problem),
     (status = 409, description = "The run or the step has not failed", body = Problem),
 ))]
-pub(crate) async fn retry_run(
+async fn retry_run(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
@@ -252,7 +221,7 @@ pub(crate) async fn retry_run(
         has all the signals it takes", body = Problem),
     (status = 413, description = "The payload is too large", body = Problem),
 ))]
-pub(crate) async fn signal_run(
+async fn signal_run(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
@@ -295,7 +264,7 @@ pub(crate) async fn signal_run(
     (status = 409, description = "The step does not wait, or for another decision", body = Problem),
     (status = 413, description = "The output is too large", body = Problem),
 ))]
-pub(crate) async fn resolve_step(
+async fn resolve_step(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
@@ -354,7 +323,7 @@ async fn check_run_of_graph(
     (status = 404, description = "There is no such run of this graph", body = Problem),
     (status = 409, description = "The run has ended, or had ended there", body = Problem),
 ))]
-pub(crate) async fn resume_graph_run(
+async fn resume_graph_run(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
@@ -383,7 +352,7 @@ pub(crate) async fn resume_graph_run(
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run of this graph", body = Problem),
 ))]
-pub(crate) async fn checkpoint_run(
+async fn checkpoint_run(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,

@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use convergio_domain::id::StepId;
 use convergio_domain::payload::PayloadRef;
-use convergio_domain::run::{Ancestor, Run, RunPhase, RunState, RunStep, StepStatus, lineage};
+use convergio_domain::run::{Ancestor, Run, RunPhase, RunState, RunStep, lineage};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_schemas::wire::{
     BranchView, CallState, DiffView, ForkOrigin, Problem, StateView, StepDiff, StepSide, StepState,
@@ -16,13 +16,19 @@ use convergio_schemas::wire::{
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::failure_details::{DETAILS_LIMIT, to_run_error_outline, to_run_error_with_detail};
-use super::runs::{load_run_view, run_stream};
-use super::{QueryParams, payload_as_json};
-use crate::app::{App, Caller, Gateway};
+use super::failure_details::{to_run_error_outline, to_run_error_with_detail};
+use super::payload_json::payload_as_json;
+use super::query_params::QueryParams;
+use super::run_lookup::run_stream;
+use super::run_steps::step_status;
+use super::run_view::load_run_view;
 use crate::content_budget::ContentBudget;
+use crate::identity::Identity;
 use crate::problem::ApiError;
+use crate::state::{ApiRoutes, App, Caller, Gateway};
 
 /// Maximum steps that a comparison lists; further ones are counted.
 const DIFFS_LIMIT: usize = 1000;
@@ -37,6 +43,11 @@ pub(crate) struct StateQuery {
     contents: Option<bool>,
 }
 
+/// Routes that show a run at one of its events, and compare two.
+pub(crate) fn comparison_routes() -> ApiRoutes {
+    OpenApiRouter::new().routes(routes!(show_run_state)).routes(routes!(diff_runs))
+}
+
 /// Shows a run as it was after one of its events.
 #[utoipa::path(get, path = "/v1/runs/{id}/state", tag = "runs", params(
     ("id" = String, Path, description = "The run"), StateQuery,
@@ -46,7 +57,7 @@ pub(crate) struct StateQuery {
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run", body = Problem),
 ))]
-pub(crate) async fn show_run_state(
+async fn show_run_state(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
@@ -125,24 +136,6 @@ fn to_step_state(state: &RunState, id: &StepId, step: &RunStep) -> StepState {
     }
 }
 
-/// Returns a step's status in the words of the read models, which clients compare it with.
-fn step_status(state: &RunState, step: &RunStep) -> &'static str {
-    match step.status {
-        // Abandonment depends on the whole state, so it precedes the step's own status.
-        _ if state.is_abandoned(step) => "abandoned",
-        StepStatus::Scheduled { due: Some(_) } => "retrying",
-        StepStatus::Scheduled { due: None } => "scheduled",
-        StepStatus::Started { .. } | StepStatus::Expanded => "started",
-        StepStatus::Unknown => "unknown",
-        StepStatus::Sleeping { .. } => "sleeping",
-        StepStatus::Asking { .. } | StepStatus::Awaiting { .. } => "waiting",
-        StepStatus::Undecided { .. } => "undecided",
-        StepStatus::Completed => "completed",
-        StepStatus::Failed => "failed",
-        StepStatus::Skipped => "skipped",
-    }
-}
-
 fn run_status(state: &RunState) -> &'static str {
     match state.phase {
         RunPhase::New | RunPhase::Running if state.paused => "paused",
@@ -169,42 +162,6 @@ async fn open_content(
     Ok(Some(payload_as_json(&bytes)))
 }
 
-/// Returns the steps that a fork has from its parent and has not touched itself. The read models
-/// hold the events of the fork's own stream only, so these come from its folded state.
-pub(super) async fn inherited_steps(
-    gateway: &Gateway,
-    stream: &StreamKey,
-    listed_steps: &[StepView],
-) -> Result<Vec<StepView>, ApiError> {
-    let state = gateway.repository.load::<Run>(stream).await?.state;
-    let listed: BTreeSet<&str> = listed_steps.iter().map(|step| step.id.as_str()).collect();
-    // The read models' rows win: they hold usage and duration.
-    let steps = state.steps.iter().filter(|(id, _)| !listed.contains(id.to_string().as_str()));
-    let inherited = steps.map(|(id, step)| StepView {
-        id: id.to_string(),
-        node: id.node.to_string(),
-        item: id.item,
-        kind: String::new(),
-        status: step_status(&state, step).to_owned(),
-        attempt: step.attempt,
-        duration_ms: None,
-        model: None,
-        usage: convergio_schemas::wire::UsageSummary { cost: "0".into(), ..Default::default() },
-        error: step.error.as_ref().map(to_run_error_outline),
-        is_inherited: true,
-    });
-    let mut inherited: Vec<StepView> = inherited.collect();
-    // Each opened text is a read of the log.
-    let failed = inherited.iter_mut().filter(|step| step.error.is_some());
-    for step in failed.take(DETAILS_LIMIT) {
-        let step_state = step.id.parse().ok().and_then(|id| state.steps.get(&id));
-        if let Some(failure) = step_state.and_then(|known| known.error.as_ref()) {
-            step.error = Some(to_run_error_with_detail(gateway, &state, stream, failure).await?);
-        }
-    }
-    Ok(inherited)
-}
-
 /// Query parameters of a comparison.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -224,7 +181,7 @@ pub(crate) struct DiffQuery {
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run", body = Problem),
 ))]
-pub(crate) async fn diff_runs(
+async fn diff_runs(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
@@ -284,11 +241,7 @@ struct DiffSide<'a> {
 }
 
 impl<'a> DiffSide<'a> {
-    async fn load(
-        gateway: &'a Gateway,
-        caller: &crate::auth::Identity,
-        id: &str,
-    ) -> Result<Self, ApiError> {
+    async fn load(gateway: &'a Gateway, caller: &Identity, id: &str) -> Result<Self, ApiError> {
         let stream = run_stream(caller, id)?;
         let mut run = load_run_view(gateway, caller, id).await?;
         let state = gateway.repository.load::<Run>(&stream).await?.state;

@@ -5,34 +5,40 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
 use bytes::Bytes;
 use convergio_domain::chat::Privacy;
-use convergio_domain::graph::GraphNoun;
-use convergio_domain::graph::manifest::Graph;
 use convergio_domain::id::{GraphId, GraphVersion, RunId};
 use convergio_domain::idempotency::RequestedCommand;
 use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::run::{Budget, CreateRun, Provenance, Run, RunCommand, run_id_for_key};
 use convergio_domain::stream::StreamKey;
-use convergio_eventstore::Payload;
 use convergio_projections::{RunFamily, RunFilter};
-use convergio_schemas::wire::{
-    ExecuteRequest, Page, Problem, ReasonRequest, RunAccepted, RunView, StepView,
-};
+use convergio_schemas::wire::{ExecuteRequest, Page, Problem, ReasonRequest, RunAccepted, RunView};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::body::{REASON_CHARACTERS_LIMIT, new_payload, read_optional_body, seal_reason};
 use super::json_body::JsonBody;
-use super::list_filters::{self, PAGE_ITEMS, PageLimit, RunStatus};
-use super::run_control::{REASON_CHARACTERS_LIMIT, read_optional_body, seal_reason};
-use super::{QueryParams, failure_details, run_diff};
-use crate::app::{App, Caller, Gateway};
-use crate::auth::Identity;
+use super::list_filters::{self, RunStatus};
+use super::query_params::{PAGE_ITEMS, PageLimit, QueryParams};
+use super::run_lookup::{load_manifest, run_stream};
+use super::run_view::load_run_view;
+use crate::identity::Identity;
 use crate::problem::ApiError;
+use crate::state::{ApiRoutes, App, Caller, Gateway};
 use crate::{convert, idempotency};
 
-/// Maximum child runs that are shown with a run.
-const CHILDREN_LIMIT: usize = 100;
+/// Routes that begin, show and cancel runs.
+pub(crate) fn run_routes() -> ApiRoutes {
+    OpenApiRouter::new()
+        .routes(routes!(execute_graph))
+        .routes(routes!(show_graph_run))
+        .routes(routes!(list_runs))
+        .routes(routes!(show_run))
+        .routes(routes!(cancel_run))
+}
 
 /// Asks for a run. With an `Idempotency-Key`, the same request gives the same run for ever.
 #[utoipa::path(post, path = "/v1/graphs/{id}/execute", tag = "runs", params(
@@ -46,7 +52,7 @@ const CHILDREN_LIMIT: usize = 100;
     (status = 503, description = "The log is not available", body = Problem),
     (status = 507, description = "The log's disk is full", body = Problem),
 ))]
-pub(crate) async fn execute_graph(
+async fn execute_graph(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
@@ -129,12 +135,7 @@ pub(super) async fn create_run(
         request_hash: idempotency::request_hash(scope, hashed_body),
         provenance: lineage,
     };
-    let input = Payload {
-        bytes: Bytes::from(serde_json::to_vec(&inputs).unwrap_or_default()),
-        media_type: "application/json".into(),
-        purpose: PayloadPurpose::Input,
-        subject: None,
-    };
+    let input = new_payload(serde_json::to_vec(&inputs).unwrap_or_default(), PayloadPurpose::Input);
     let command = |_: &_, _| (RunCommand::Create(create.clone()), vec![input.clone()]);
     let stream = StreamKey::for_run(caller.tenant.clone(), run);
     let created = gateway
@@ -145,29 +146,6 @@ pub(super) async fn create_run(
     let version = created.state.graph.map_or(version, |(_, version)| version);
     let (run_id, graph_id) = (run.to_string(), graph.to_string());
     Ok(RunAccepted { run_id, graph_id, version: version.to_string() })
-}
-
-/// Loads the manifest of a version, or of the latest one.
-pub(super) async fn load_manifest(
-    gateway: &Gateway,
-    caller: &Identity,
-    graph: GraphId,
-    version: Option<&str>,
-) -> Result<(GraphVersion, Graph), ApiError> {
-    let stream = StreamKey::for_graph(caller.tenant.clone(), graph);
-    let loaded = gateway.repository.load::<GraphNoun>(&stream).await?;
-    let found_version = match version {
-        Some(version) => loaded.state.versions.keys().find(|known| known.as_str() == version),
-        None => loaded.state.latest.as_ref(),
-    };
-    let found_version = found_version.ok_or_else(|| ApiError::not_found("graph or version"))?;
-    let reference = loaded.state.versions.get(found_version);
-    let reference = reference.ok_or_else(|| ApiError::not_found("graph or version"))?;
-    let bytes = gateway.repository.read_payload(&stream, *reference).await?;
-    let bytes = bytes.ok_or_else(|| ApiError::not_found("manifest: it was erased"))?;
-    let manifest = serde_json::from_slice(&bytes)
-        .map_err(|error| ApiError::invalid_request(format!("the stored manifest: {error}")))?;
-    Ok((found_version.clone(), manifest))
 }
 
 /// Query parameter that names a run of the graph.
@@ -187,7 +165,7 @@ pub(crate) struct StatusQuery {
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run of this graph", body = Problem),
 ))]
-pub(crate) async fn show_graph_run(
+async fn show_graph_run(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
@@ -226,7 +204,7 @@ pub(crate) struct RunsQuery {
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such graph", body = Problem),
 ))]
-pub(crate) async fn list_runs(
+async fn list_runs(
     State(gateway): App,
     Extension(caller): Caller,
     QueryParams(query): QueryParams<RunsQuery>,
@@ -272,76 +250,12 @@ fn read_family(parent: Option<String>, all: Option<bool>) -> Result<RunFamily, A
     (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run", body = Problem),
 ))]
-pub(crate) async fn show_run(
+async fn show_run(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
 ) -> Result<Json<RunView>, ApiError> {
     load_run_view(&gateway, &caller, &id).await.map(Json)
-}
-
-/// Returns the stream of a run in the caller's tenant; a foreign run is thus never found.
-pub(super) fn run_stream(caller: &Identity, id: &str) -> Result<StreamKey, ApiError> {
-    let run: RunId = id.parse().map_err(|_| ApiError::not_found("run"))?;
-    Ok(StreamKey::for_run(caller.tenant.clone(), run))
-}
-
-pub(super) async fn load_run_view(
-    gateway: &Gateway,
-    caller: &Identity,
-    id: &str,
-) -> Result<RunView, ApiError> {
-    let stream = run_stream(caller, id)?;
-    let (tenant, id) = (caller.tenant.as_str(), stream.id.to_string());
-    // The view must include the caller's own last command.
-    if !gateway.catch_up(&stream).await? {
-        return Err(ApiError::not_found("run"));
-    }
-    let row =
-        gateway.queries.find_run(tenant, &id).await?.ok_or_else(|| ApiError::not_found("run"))?;
-    let (output, detail) = (row.output.clone(), row.error_detail.clone());
-    let mut run = convert::to_run_view(row);
-    if let Some(error) = &mut run.error {
-        error.detail =
-            failure_details::open_detail_reference(gateway, &stream, detail.as_deref()).await?;
-    }
-    let steps = gateway.queries.list_steps(tenant, &id).await?;
-    let details: Vec<Option<String>> = steps.iter().map(|row| row.error_detail.clone()).collect();
-    run.steps = steps.into_iter().map(convert::to_step_view).collect();
-    failure_details::add_step_details(gateway, &stream, &mut run.steps, &details).await?;
-    // The read models know only the fork's own events.
-    if run.forked_from.is_some() {
-        let inherited = run_diff::inherited_steps(gateway, &stream, &run.steps).await?;
-        run.steps_total += inherited.len() as u64;
-        let count = |statuses: &[&str]| {
-            let is_counted = |step: &&StepView| statuses.contains(&step.status.as_str());
-            inherited.iter().filter(is_counted).count() as u64
-        };
-        // Inherited steps are missing in the row's counts.
-        run.steps_done += count(&["completed", "skipped"]);
-        run.steps_abandoned += count(&["abandoned"]);
-        // History first: the parent's steps precede the fork's own.
-        run.steps.splice(0..0, inherited);
-    }
-    add_children(gateway, tenant, &mut run).await?;
-    if let Some(reference) = output {
-        run.output = Some(gateway.open_payload(&stream, &reference).await?);
-    }
-    Ok(run)
-}
-
-/// Adds the run's direct children.
-async fn add_children(gateway: &Gateway, tenant: &str, run: &mut RunView) -> Result<(), ApiError> {
-    let family = RunFamily::ChildrenOf(run.id.clone());
-    let filter = RunFilter { family, ..RunFilter::default() };
-    let listed = gateway.queries.list_runs(tenant, &filter, None, CHILDREN_LIMIT).await?;
-    run.children_total = match listed.next_cursor {
-        // Counted only if they do not fit the page.
-        Some(_) => gateway.queries.count_children(tenant, &run.id).await?,
-        None => listed.items.len() as u64,
-    };
-    run.children = listed.items.into_iter().map(convert::to_child_run).collect();
-    Ok(())
 }
 
 /// Cancels a run with all runs within it. Model calls under way are stopped. Cancelling twice
@@ -354,7 +268,7 @@ async fn add_children(gateway: &Gateway, tenant: &str, run: &mut RunView) -> Res
     (status = 404, description = "There is no such run", body = Problem),
     (status = 409, description = "The run has ended otherwise", body = Problem),
 ))]
-pub(crate) async fn cancel_run(
+async fn cancel_run(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
@@ -371,9 +285,4 @@ pub(crate) async fn cancel_run(
     let (repository, context) = (&gateway.repository, gateway.decision_context(&caller));
     repository.steer_family_once(&stream, &context, command, payloads).await?;
     load_run_view(&gateway, &caller, &id).await.map(Json)
-}
-
-/// True if an event ends a run for its watchers.
-pub(super) fn is_run_end(kind: &str) -> bool {
-    matches!(kind, "run.completed.v1" | "run.failed.v1" | "run.cancelled.v1")
 }

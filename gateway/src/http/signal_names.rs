@@ -7,10 +7,10 @@ use convergio_domain::id::{GraphId, GraphVersion, SignalName};
 use convergio_domain::run::{Run, SendSignal, check_signal};
 use convergio_domain::stream::StreamKey;
 
-use super::runs::load_manifest;
-use crate::app::Gateway;
-use crate::auth::Identity;
+use super::run_lookup::load_manifest;
+use crate::identity::Identity;
 use crate::problem::ApiError;
+use crate::state::Gateway;
 
 /// Maximum versions in the cache.
 const VERSIONS_LIMIT: usize = 1000;

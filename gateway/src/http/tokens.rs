@@ -10,11 +10,21 @@ use convergio_domain::idempotency::{IdempotentNoun, RequestedCommand};
 use convergio_domain::token::{self, NewAccessToken, TokenCaller, TokenCommand, TokenHash};
 use convergio_eventstore::LoadedStream;
 use convergio_schemas::wire::{self, Page, Problem, TokenRotation, TokenView};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::app::{App, Caller, Gateway};
-use crate::auth::Identity;
+use crate::identity::Identity;
 use crate::problem::ApiError;
+use crate::state::{ApiRoutes, App, Caller, Gateway};
 use crate::{convert, idempotency};
+
+/// Routes that list, issue, rotate and revoke access tokens.
+pub(crate) fn token_routes() -> ApiRoutes {
+    OpenApiRouter::new()
+        .routes(routes!(list_tokens, issue_token))
+        .routes(routes!(rotate_token))
+        .routes(routes!(revoke_token))
+}
 
 /// Lists the tokens that open something.
 #[utoipa::path(get, path = "/v1/tokens", tag = "tokens", responses(
@@ -22,7 +32,7 @@ use crate::{convert, idempotency};
     (status = 401, description = "Not signed in", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
 ))]
-pub(crate) async fn list_tokens(
+async fn list_tokens(
     State(gateway): App,
     Extension(caller): Caller,
 ) -> Result<Json<Page<TokenView>>, ApiError> {
@@ -40,7 +50,7 @@ pub(crate) async fn list_tokens(
     (status = 409, description = "The name is the platform's, or has a token", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
 ))]
-pub(crate) async fn issue_token(
+async fn issue_token(
     State(gateway): App,
     Extension(caller): Caller,
     headers: HeaderMap,
@@ -72,7 +82,7 @@ pub(crate) async fn issue_token(
     (status = 409, description = "The new token is somebody's, or was revoked", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
 ))]
-pub(crate) async fn rotate_token(
+async fn rotate_token(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,
@@ -98,7 +108,7 @@ pub(crate) async fn rotate_token(
     (status = 409, description = "It is the token that the request shows", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
 ))]
-pub(crate) async fn revoke_token(
+async fn revoke_token(
     State(gateway): App,
     Extension(caller): Caller,
     Path(id): Path<String>,

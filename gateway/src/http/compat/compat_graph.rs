@@ -8,10 +8,10 @@ use convergio_domain::id::{GraphId, GraphVersion, TenantId};
 use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::stream::StreamKey;
 
-use super::compat_run::new_payload;
 use super::refusal::CompatRefusal;
-use crate::app::Gateway;
-use crate::auth::Identity;
+use crate::http::body::new_payload;
+use crate::identity::Identity;
+use crate::state::Gateway;
 
 // `CALLER_TIMEOUT` must exceed the timeout of this graph.
 const MANIFEST: &str = r#"

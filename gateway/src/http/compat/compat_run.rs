@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use convergio_domain::chat::{ChatReply, ChatRequest};
 use convergio_domain::event::Event;
 use convergio_domain::event::run::Failure;
@@ -17,20 +16,19 @@ use convergio_domain::run::{
     CommandReason, CreateRun, Provenance, Run, RunCommand, RunPhase, RunState, run_id_for_key,
 };
 use convergio_domain::stream::{Seq, StreamKey};
-use convergio_eventstore::{
-    LiveKind, LiveListener, LiveNote, LogError, NoteFilter, Payload, Record,
-};
+use convergio_eventstore::{LiveKind, LiveListener, LiveNote, LogError, NoteFilter, Record};
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::CompatState;
-use super::refusal::CompatRefusal;
+use super::compat_state::CompatState;
+use super::refusal::{CallFailure, CompatRefusal};
 use super::reply_progress::{PartEvent, ReplyProgress};
 use super::run_watch::RunRecords;
-use crate::app::Gateway;
-use crate::auth::Identity;
+use crate::http::body::new_payload;
 use crate::http::failure_details;
+use crate::identity::Identity;
+use crate::state::Gateway;
 
 /// Maximum wait for a reply; longer than the graph's own timeout.
 const CALLER_TIMEOUT: Duration = Duration::from_secs(900);
@@ -113,24 +111,6 @@ struct ModelCallIntent {
     model: String,
     left_out: Vec<String>,
     output_limit: Option<u32>,
-}
-
-/// Reason why a call failed, with its full text.
-#[derive(Debug, Clone)]
-pub(super) struct CallFailure {
-    pub(super) code: String,
-    pub(super) text: String,
-    pub(super) is_retryable: bool,
-    /// Request field at fault.
-    pub(super) param: Option<String>,
-}
-
-impl CallFailure {
-    fn from_failure(failure: Failure) -> Self {
-        let Failure { code, message, retryable, param, detail: _ } = failure;
-        let param = param.map(|param| param.to_string());
-        Self { code: code.to_string(), text: message.to_string(), is_retryable: retryable, param }
-    }
 }
 
 /// The end of a run.
@@ -435,11 +415,6 @@ fn run_end_of(state: &RunState) -> Option<RunEnd> {
         (RunPhase::Cancelled, ..) => Some(RunEnd::Failure(cancelled_failure())),
         _ => None,
     }
-}
-
-pub(super) fn new_payload(bytes: Vec<u8>, purpose: PayloadPurpose) -> Payload {
-    let media_type = "application/json".into();
-    Payload { bytes: Bytes::from(bytes), media_type, purpose, subject: None }
 }
 
 /// The provider's response broke off and a new attempt began.

@@ -12,16 +12,17 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::chat::CompatChatCompletions;
+use super::compat_state::{CompatState, RequestIdExtension};
+use super::dialect::CompatDialect;
+use super::error_format::ErrorFormat;
 use super::messages::CompatMessages;
-use super::refusal::{CompatRefusal, refusal_response};
+use super::refusal::{CompatRefusal, refusal_response, to_response};
 use super::responses::CompatResponses;
 use super::serve::{IncomingCall, serve_call};
-use super::{CompatState, ErrorFormat, ModelEntry, media, stored_answers, token_counting};
-use crate::app::{Caller, Gateway};
+use super::{media, stored_answers, token_counting};
+use crate::ports::ModelEntry;
 use crate::problem::RequestId;
-
-/// Extractor of the request's id.
-pub(super) type RequestIdExtension = Extension<RequestId>;
+use crate::state::{Caller, Gateway};
 
 /// Returns the routes that require a token.
 pub(super) fn token_routes(compat_state: CompatState) -> Router<Arc<Gateway>> {
@@ -67,7 +68,7 @@ async fn answer_probe() -> StatusCode {
     StatusCode::OK
 }
 
-async fn handle_call<D: super::CompatDialect>(
+async fn handle_call<D: CompatDialect>(
     Extension(compat_state): Extension<CompatState>,
     Extension(caller): Caller,
     Extension(request_id): RequestIdExtension,
@@ -90,15 +91,6 @@ async fn handle_call<D: super::CompatDialect>(
 async fn refuse_deletion(Extension(RequestId(id)): RequestIdExtension) -> Response {
     let message = "nothing is deleted here: the log keeps what was asked and answered";
     refusal_response(&CompatRefusal::unavailable_here(message), ErrorFormat::OpenAi, &id)
-}
-
-/// Renders a refusal in an API's error format.
-pub(super) fn to_response(
-    answer: Result<Response, CompatRefusal>,
-    form: ErrorFormat,
-    id: &str,
-) -> Response {
-    answer.unwrap_or_else(|refusal| refusal_response(&refusal, form, id))
 }
 
 fn openai_model_json(id: &str, owner: &str) -> Value {

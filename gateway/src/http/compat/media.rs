@@ -12,16 +12,16 @@ use convergio_domain::chat::{
 };
 use serde_json::{Map, Value, json};
 
-use super::endpoints::{RequestIdExtension, to_response};
+use super::compat_state::{CompatState, RequestIdExtension};
+use super::error_format::ErrorFormat;
 use super::field_table::FieldHandling::{Dialect, Kept, LeftOut, Refused};
 use super::field_table::{FieldPath, ObjectSpec, RequestFields, ValueKind, field, is_nothing};
 use super::multipart::{self, FormPart};
-use super::refusal::CompatRefusal;
+use super::refusal::{CompatRefusal, to_response};
 use super::serve::{self, ServiceRequest, read_json_body, serve_model_service};
-use super::{CompatState, ErrorFormat};
-use crate::app::Caller;
-use crate::auth::Identity;
+use crate::identity::Identity;
 use crate::problem::RequestId;
+use crate::state::Caller;
 
 /// Maximum texts of a request for embeddings.
 const TEXTS_LIMIT: usize = 2048;

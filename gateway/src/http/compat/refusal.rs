@@ -7,13 +7,13 @@ use std::time::Duration;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use convergio_domain::event::run::Failure;
 use convergio_domain::graph::GraphRejection;
 use convergio_domain::run::RunRejection;
 use convergio_eventstore::{AppendError, CommitError, LogError};
 use convergio_schemas::error_code;
 use serde_json::Value;
 
-use super::compat_run::CallFailure;
 use super::error_format::ErrorFormat;
 
 /// Extension of a response that is in its dialect's format already.
@@ -116,6 +116,25 @@ impl CompatRefusal {
     }
 }
 
+/// Reason why a call failed, with its full text.
+#[derive(Debug, Clone)]
+pub(super) struct CallFailure {
+    pub(super) code: String,
+    pub(super) text: String,
+    pub(super) is_retryable: bool,
+    /// Request field at fault.
+    pub(super) param: Option<String>,
+}
+
+impl CallFailure {
+    /// The failure of a run, in the words of its event.
+    pub(super) fn from_failure(failure: Failure) -> Self {
+        let Failure { code, message, retryable, param, detail: _ } = failure;
+        let param = param.map(|param| param.to_string());
+        Self { code: code.to_string(), text: message.to_string(), is_retryable: retryable, param }
+    }
+}
+
 /// Returns the HTTP status of a code. Codes that steps report beyond the registered ones are faults
 /// of the request.
 fn status_of_code(code: &str) -> StatusCode {
@@ -142,6 +161,15 @@ pub(super) fn refusal_response(
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
+}
+
+/// Gives an answer as it is, or its refusal in an API's error format.
+pub(super) fn to_response(
+    answer: Result<Response, CompatRefusal>,
+    form: ErrorFormat,
+    id: &str,
+) -> Response {
+    answer.unwrap_or_else(|refusal| refusal_response(&refusal, form, id))
 }
 
 /// Builds a response that the outer layer does not turn into problem details.

@@ -9,7 +9,7 @@ use convergio_eventstore::{EventLog, LogError, Position, Record};
 use futures_util::StreamExt;
 use tokio::sync::{OnceCell, mpsc, watch};
 
-use crate::app::wait_for_stop;
+use crate::state::wait_for_stop;
 
 /// Delay before the log is followed again after an error.
 const RETRY_DELAY: Duration = Duration::from_millis(500);

@@ -19,14 +19,15 @@ use tokio::time::Instant;
 
 use super::chat::tables::MODELS_LIMIT;
 use super::compat_run::{CompatCall, CompatRun, ReplyEvent, ReplyHead};
-use super::endpoints::to_response;
+use super::compat_state::CompatState;
+use super::dialect::{CompatDialect, DialectEvent, DialectRequest, WholeReply};
+use super::error_format::ErrorFormat;
 use super::field_table::FieldPath;
-use super::refusal::{CompatRefusal, refusal_response};
+use super::refusal::{CompatRefusal, refusal_response, to_response};
 use super::reply_progress::{PartEvent, PartStart};
 use super::stored_runs::StoredRuns;
-use super::{CompatDialect, CompatState, DialectEvent, DialectRequest, ErrorFormat, WholeReply};
-use crate::auth::Identity;
 use crate::idempotency;
+use crate::identity::Identity;
 use crate::problem::RequestId;
 
 const RUN_ID_HEADER: HeaderName = HeaderName::from_static("x-convergio-run");

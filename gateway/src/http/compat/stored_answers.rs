@@ -7,14 +7,16 @@ use convergio_domain::chat::{ChatField, ChatInterface};
 use convergio_projections::RunFilter;
 use serde_json::{Value, json};
 
-use super::endpoints::{RequestIdExtension, to_response};
+use super::compat_state::{CompatState, RequestIdExtension};
+use super::dialect::WholeReply;
+use super::error_format::ErrorFormat;
 use super::field_table::FieldPath;
-use super::refusal::CompatRefusal;
+use super::refusal::{CompatRefusal, to_response};
 use super::stored_runs::{StoredRun, read_run};
-use super::{CompatState, ErrorFormat, WholeReply, chat, responses};
-use crate::app::Caller;
-use crate::auth::Identity;
+use super::{chat, responses};
+use crate::identity::Identity;
 use crate::problem::RequestId;
+use crate::state::Caller;
 
 /// Maximum runs that are read for one page: the filters are not indexed.
 const SCANNED_RUNS_LIMIT: usize = 500;

@@ -9,9 +9,9 @@ use convergio_domain::stream::StreamKey;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::CompatState;
+use super::compat_state::CompatState;
 use super::refusal::CompatRefusal;
-use crate::auth::Identity;
+use crate::identity::Identity;
 
 /// A call that has a reply.
 #[derive(Debug)]

@@ -9,15 +9,17 @@ use bytes::Bytes;
 use convergio_domain::chat::{ChatMessage, ChatRequest, ChatToolSpec, MessagePart};
 use serde_json::json;
 
-use super::endpoints::{RequestIdExtension, to_response};
-use super::refusal::CompatRefusal;
+use super::compat_state::{CompatState, RequestIdExtension};
+use super::dialect::{CompatDialect, DialectRequest};
+use super::error_format::ErrorFormat;
+use super::refusal::{CompatRefusal, to_response};
 use super::responses::CompatResponses;
 use super::serve::read_json_body;
 use super::stored_runs::StoredRuns;
-use super::{CompatDialect, CompatState, DialectRequest, ErrorFormat, messages, responses};
-use crate::app::Caller;
-use crate::auth::Identity;
+use super::{messages, responses};
+use crate::identity::Identity;
 use crate::problem::RequestId;
+use crate::state::Caller;
 
 const ESTIMATED_HEADER: HeaderName = HeaderName::from_static("x-convergio-estimated");
 /// Average bytes of text for a token.

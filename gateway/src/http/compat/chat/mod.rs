@@ -10,15 +10,15 @@ mod write;
 
 pub(super) use write::render_completion;
 
-use convergio_domain::chat::{ChatReply, ChatRequest, MessagePart, NativeFields};
+use convergio_domain::chat::{ChatReply, ChatRequest, MessagePart};
 use serde_json::{Value, json};
 
-use super::compat_run::{CallFailure, ReplyHead};
+use super::compat_run::ReplyHead;
+use super::dialect::{CompatDialect, DialectEvent, DialectRequest, WholeReply, unix_seconds};
 use super::error_format::ErrorFormat;
 use super::field_table::{FieldPath, RequestFields};
-use super::refusal::CompatRefusal;
+use super::refusal::{CallFailure, CompatRefusal};
 use super::reply_progress::{PartEvent, PartStart};
-use super::{CompatDialect, DialectEvent, DialectRequest, WholeReply};
 
 /// A call in the format of chat completions.
 pub(super) struct CompatChatCompletions {
@@ -124,7 +124,7 @@ impl CompatDialect for CompatChatCompletions {
             is_streaming: body.get_flag("stream").unwrap_or(false),
             includes_usage,
             run: String::new(),
-            created: super::unix_seconds(),
+            created: unix_seconds(),
             tool_calls: 0,
         };
         Ok((request, dialect))
@@ -190,11 +190,4 @@ impl CompatDialect for CompatChatCompletions {
             &self.run,
         ))
     }
-}
-
-/// Returns the native fields that only OpenAI's chat interface has.
-fn own_fields(native: Option<&NativeFields>) -> serde_json::Map<String, Value> {
-    let own = native
-        .filter(|native| native.interface == convergio_domain::chat::ChatInterface::OpenAiChat);
-    own.map(|native| native.fields.clone()).unwrap_or_default()
 }

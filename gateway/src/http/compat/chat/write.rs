@@ -8,8 +8,7 @@ use convergio_domain::metering::{Meter, Usage};
 use serde_json::{Map, Value, json};
 
 use super::super::carrier::{Carrier, PartSlot, foreign_fields};
-use super::super::{WholeReply, arguments_json};
-use super::own_fields;
+use super::super::dialect::{WholeReply, arguments_json};
 
 /// Fields that stand beside `choices` and not in the message.
 const TOP_FIELDS: [&str; 4] = ["system_fingerprint", "citations", "search_results", "provider"];
@@ -215,4 +214,11 @@ pub(super) fn usage_json(usage: &Usage) -> Value {
         "completion_tokens_details": {"reasoning_tokens": count(Meter::OutReasoning),
             "audio_tokens": count(Meter::OutAudio), "accepted_prediction_tokens": 0,
             "rejected_prediction_tokens": 0}})
+}
+
+/// Returns the native fields that only OpenAI's chat interface has.
+fn own_fields(native: Option<&NativeFields>) -> serde_json::Map<String, Value> {
+    let own = native
+        .filter(|native| native.interface == convergio_domain::chat::ChatInterface::OpenAiChat);
+    own.map(|native| native.fields.clone()).unwrap_or_default()
 }

@@ -12,12 +12,12 @@ use axum::http::HeaderMap;
 use convergio_domain::chat::{ChatField, ChatInterface, ChatReply, ChatRequest, MessagePart};
 use serde_json::{Value, json};
 
-use super::compat_run::{CallFailure, ReplyHead};
+use super::compat_run::ReplyHead;
+use super::dialect::{CompatDialect, DialectEvent, DialectRequest, WholeReply};
 use super::error_format::ErrorFormat;
 use super::field_table::FieldPath;
-use super::refusal::CompatRefusal;
+use super::refusal::{CallFailure, CompatRefusal};
 use super::reply_progress::{PartEvent, PartStart};
-use super::{CompatDialect, DialectEvent, DialectRequest, WholeReply};
 
 const BETA_HEADER: &str = "anthropic-beta";
 

@@ -9,7 +9,7 @@ use convergio_domain::metering::{Meter, Usage};
 use serde_json::{Value, json};
 
 use super::super::carrier::{Carrier, foreign_fields, message_carrier};
-use super::super::{WholeReply, arguments_json};
+use super::super::dialect::{WholeReply, arguments_json};
 
 const OWN_INTERFACE: ChatInterface = ChatInterface::Anthropic;
 

@@ -15,13 +15,15 @@ mod write;
 use convergio_domain::chat::{ChatReply, ChatRequest, MessagePart, TextPart, ThinkingPart};
 use serde_json::{Value, json};
 
-use super::compat_run::{CallFailure, ReplyHead};
+use super::compat_run::ReplyHead;
+use super::dialect::{
+    CompatDialect, DialectEvent, DialectRequest, WholeReply, arguments_json, unix_seconds,
+};
 use super::error_format::ErrorFormat;
 use super::field_table::{FieldPath, RequestFields};
-use super::refusal::CompatRefusal;
+use super::refusal::{CallFailure, CompatRefusal};
 use super::reply_progress::{PartEvent, PartStart};
 use super::stored_runs::StoredRun;
-use super::{CompatDialect, DialectEvent, DialectRequest, WholeReply};
 pub(super) use ids::run_of_response;
 pub(super) use items::input_items;
 
@@ -287,7 +289,7 @@ impl CompatResponses {
                 events.push(self.item_event("response.reasoning_summary_part.done", &id, data));
             }
             MessagePart::ToolCall(call) => {
-                let data = json!({"arguments": super::arguments_json(call), "name": call.name});
+                let data = json!({"arguments": arguments_json(call), "name": call.name});
                 let name = "response.function_call_arguments.done";
                 events.push(self.item_event(name, &id, data));
             }
@@ -321,7 +323,7 @@ impl CompatDialect for CompatResponses {
             model: request.model.clone(),
             is_streaming: dialect_request.body["stream"].as_bool().unwrap_or(false),
             run: String::new(),
-            created: super::unix_seconds(),
+            created: unix_seconds(),
             event_count: 0,
             item_count: 0,
             part_count: 0,

@@ -7,8 +7,8 @@ use convergio_domain::chat::{
 use convergio_domain::metering::{Meter, Usage};
 use serde_json::{Map, Value, json};
 
-use super::super::arguments_json;
 use super::super::carrier::{Carrier, foreign_fields, message_carrier};
+use super::super::dialect::arguments_json;
 use super::ids;
 
 const OWN_INTERFACE: ChatInterface = ChatInterface::OpenAiResponses;

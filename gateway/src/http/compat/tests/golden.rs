@@ -5,11 +5,12 @@ use convergio_eventstore::{LiveKind, LiveNote};
 use serde_json::{Value, json};
 
 use super::super::chat::CompatChatCompletions;
-use super::super::compat_run::{CallFailure, ReplyHead};
+use super::super::compat_run::ReplyHead;
+use super::super::dialect::{CompatDialect, DialectEvent};
 use super::super::messages::CompatMessages;
+use super::super::refusal::CallFailure;
 use super::super::reply_progress::{PartEvent, PartStart, ReplyProgress};
 use super::super::responses::CompatResponses;
-use super::super::{CompatDialect, DialectEvent};
 use super::read_by;
 
 fn note(kind: LiveKind, part: u32, offset: u64, text: &str) -> LiveNote {

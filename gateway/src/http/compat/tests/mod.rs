@@ -10,12 +10,13 @@ use convergio_domain::chat::ChatRequest;
 use serde_json::Value;
 
 use super::chat::CompatChatCompletions;
+use super::dialect::{CompatDialect, DialectRequest};
 use super::field_table::ObjectSpec;
 use super::messages::CompatMessages;
 use super::refusal::CompatRefusal;
 use super::responses::CompatResponses;
 use super::stored_runs::StoredRuns;
-use super::{CompatDialect, CompatSettings, DialectRequest, chat, messages, responses};
+use super::{CompatSettings, chat, messages, responses};
 
 /// A door, for tests that go over all of them.
 struct Tested {

@@ -10,10 +10,10 @@ use serde_json::{Map, Value, json};
 
 use super::super::chat::CompatChatCompletions;
 use super::super::compat_run::ReplyHead;
+use super::super::dialect::{CompatDialect, WholeReply};
 use super::super::messages::CompatMessages;
 use super::super::reply_progress::{PartEvent, PartStart, ReplyProgress};
 use super::super::responses::CompatResponses;
-use super::super::{CompatDialect, WholeReply};
 use super::read_by;
 
 const RUN: &str = "0193a1b2-0000-7000-8000-000000000001";

@@ -1,13 +1,12 @@
-//! The router, the state that handlers share, and the OpenAPI document.
+//! The router: routes with the layers around them, and the OpenAPI document.
+//!
+//! It stands on top: it takes from the handlers, and nothing in this crate takes from it.
 
 use std::sync::Arc;
 
-use axum::extract::State;
 use axum::http::{Method, Uri};
-use axum::{Extension, Router, middleware};
-use convergio_evaluation::Evaluator;
-use convergio_eventstore::{HealthRegistry, LiveHub, Repository};
-use convergio_projections::{MemoryIndexes, Queries};
+use axum::{Router, middleware};
+use convergio_schemas::error_code;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -18,13 +17,10 @@ use utoipa::openapi::{
     Content, ObjectBuilder, OpenApi as Document, Ref, ResponseBuilder, schema::Type,
 };
 use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 use crate::allowed_hosts::AllowedHosts;
-use crate::auth::{self, TokenRegistry};
 use crate::body_memory::BodyMemoryBudget;
-use crate::http::compat::{self, CompatSettings, ErrorFormat, ModelDirectory};
-use crate::http::replay::Replayer;
+use crate::http::compat::{self, ErrorFormat};
 use crate::http::{
     agents, amend, approvals, billing, events, export, fork, graphs, health, memories, migrate,
     replay, run_control, run_diff, runs, tokens,
@@ -34,43 +30,11 @@ use crate::listen::{self, ConnectionLimits};
 use crate::parameters::{self, DeclaredParameters};
 use crate::problem::ApiError;
 use crate::request_layers::{self, AuthLayerState, EdgeLayerState};
+use crate::state::{ApiRoutes, Gateway};
 use crate::tls::Tls;
-use convergio_schemas::error_code;
 
-/// Maximum bytes of a request body; manifests have a smaller limit of their own.
-pub(crate) const BODY_LIMIT: usize = 20 << 20;
 /// Name of the bearer token's security scheme in the OpenAPI document.
 const TOKEN_SCHEME: &str = "token";
-
-/// State that all handlers share.
-///
-/// Every request clones a single `Arc` of it: cloning each field instead would make all threads
-/// contend for several reference counts.
-#[derive(Clone)]
-pub struct Gateway {
-    /// Decides commands and appends their events; the only way to write to the log.
-    pub repository: Repository,
-    /// Read models, which may lag behind the log.
-    pub queries: Queries,
-    /// Recall of memories, by subject or by question.
-    pub memories: Arc<MemoryIndexes>,
-    /// Health of the process's background loops.
-    pub health: HealthRegistry,
-    /// Live progress of model calls, which the log does not hold.
-    pub live_notes: LiveHub,
-    /// Parses manifests and validates inputs under limits of time and memory.
-    pub evaluator: Evaluator,
-    /// Access tokens and the tenant, actor and roles that each stands for.
-    pub tokens: TokenRegistry,
-    /// Models that callers may name.
-    pub models: Arc<dyn ModelDirectory>,
-    /// Settings of the OpenAI and Anthropic compatible API.
-    pub compat: CompatSettings,
-    /// Replays runs; implemented outside this crate, because the gateway executes nothing.
-    pub replayer: Arc<dyn Replayer>,
-    /// Becomes true at shutdown; open event streams then end.
-    pub stop: watch::Receiver<bool>,
-}
 
 #[derive(OpenApi)]
 #[openapi(info(
@@ -80,46 +44,24 @@ pub struct Gateway {
 ))]
 struct ApiDoc;
 
-fn api_routes() -> OpenApiRouter<Arc<Gateway>> {
+/// All routes that require a token but those of the compatible API, a line for each noun.
+fn api_routes() -> ApiRoutes {
     OpenApiRouter::with_openapi(ApiDoc::openapi())
-        .routes(routes!(graphs::register_graph, graphs::list_graphs))
-        .routes(routes!(graphs::show_graph))
-        .routes(routes!(agents::define_agent, agents::list_agents))
-        .routes(routes!(agents::show_agent, agents::terminate_agent))
-        .routes(routes!(agents::run_agent))
-        .routes(routes!(agents::stream_agent_events))
-        .routes(routes!(runs::execute_graph))
-        .routes(routes!(runs::show_graph_run))
-        .routes(routes!(runs::list_runs))
-        .routes(routes!(runs::show_run))
-        .routes(routes!(runs::cancel_run))
-        .routes(routes!(run_control::pause_run))
-        .routes(routes!(run_control::resume_run))
-        .routes(routes!(run_control::retry_run))
-        .routes(routes!(amend::amend_run))
-        .routes(routes!(run_control::signal_run))
-        .routes(routes!(run_control::resolve_step))
-        .routes(routes!(run_control::resume_graph_run))
-        .routes(routes!(run_control::checkpoint_run))
-        .routes(routes!(fork::fork_run))
-        .routes(routes!(run_diff::show_run_state))
-        .routes(routes!(run_diff::diff_runs))
-        .routes(routes!(replay::replay_run))
-        .routes(routes!(migrate::replay_fleet))
-        .routes(routes!(migrate::migrate_run))
-        .routes(routes!(export::export_run))
-        .routes(routes!(events::list_events))
-        .routes(routes!(events::stream_events))
-        .routes(routes!(approvals::list_approvals))
-        .routes(routes!(approvals::show_approval, approvals::answer_approval))
-        .routes(routes!(memories::list_memories, memories::store_memory))
-        .routes(routes!(memories::forget_memory))
-        .routes(routes!(tokens::list_tokens, tokens::issue_token))
-        .routes(routes!(tokens::rotate_token))
-        .routes(routes!(tokens::revoke_token))
-        .routes(routes!(billing::list_usage))
-        .routes(routes!(billing::show_ledger))
-        .routes(routes!(billing::list_audit_trail))
+        .merge(graphs::graph_routes())
+        .merge(agents::agent_routes())
+        .merge(runs::run_routes())
+        .merge(run_control::control_routes())
+        .merge(amend::amend_routes())
+        .merge(fork::fork_routes())
+        .merge(run_diff::comparison_routes())
+        .merge(replay::replay_routes())
+        .merge(migrate::migration_routes())
+        .merge(export::export_routes())
+        .merge(events::event_routes())
+        .merge(approvals::approval_routes())
+        .merge(memories::memory_routes())
+        .merge(tokens::token_routes())
+        .merge(billing::billing_routes())
 }
 
 /// Returns the OpenAPI document of all routes but those of the compatible API.
@@ -165,10 +107,8 @@ fn add_idempotency_key(operation: &mut Operation) {
     operation.responses.responses.insert("422".to_owned(), mismatch.build().into());
 }
 
-fn public_routes() -> OpenApiRouter<Arc<Gateway>> {
-    OpenApiRouter::with_openapi(ApiDoc::openapi())
-        .routes(routes!(health::check_liveness))
-        .routes(routes!(health::check_readiness))
+fn public_routes() -> ApiRoutes {
+    OpenApiRouter::with_openapi(ApiDoc::openapi()).merge(health::health_routes())
 }
 
 /// Builds the router. Routes under `/v1` and those of the compatible API require a token; their
@@ -256,13 +196,3 @@ pub async fn serve_gateway(
     let app = build_router(Arc::new(gateway), entrance, work_runtime);
     listen::serve_connections(listener, app, limits, tls, stop).await;
 }
-
-/// Waits until `stop` becomes true; a dropped sender counts as a stop.
-pub(crate) async fn wait_for_stop(stop: &mut watch::Receiver<bool>) {
-    drop(stop.wait_for(|stop| *stop).await);
-}
-
-/// Extractor of the authenticated caller.
-pub(crate) type Caller = Extension<auth::Identity>;
-/// Extractor of the state that handlers share.
-pub(crate) type App = State<Arc<Gateway>>;
