@@ -67,7 +67,7 @@ fn api_routes() -> ApiRoutes {
 /// Returns the OpenAPI document of all routes but those of the compatible API.
 pub fn openapi_document() -> Document {
     let mut document = public_routes().merge(api_routes()).split_for_parts().1;
-    // utoipa cannot add a parameter to all operations, so it is added to the finished document.
+    // What all handlers have is added to the finished document: none of them needs to repeat it.
     for path in document.paths.paths.values_mut() {
         [&mut path.post, &mut path.delete].into_iter().flatten().for_each(add_idempotency_key);
     }
@@ -75,17 +75,23 @@ pub fn openapi_document() -> Document {
     document
 }
 
-/// Requires a bearer token for every operation except the health checks.
+/// Requires a bearer token for every operation except the health checks, and documents the error
+/// without one.
 fn require_token(document: &mut Document) {
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
     let components = document.components.get_or_insert_default();
     components.add_security_scheme(TOKEN_SCHEME, SecurityScheme::Http(bearer));
     document.security = Some(vec![SecurityRequirement::new(TOKEN_SCHEME, [""; 0])]);
-    for path in public_routes().split_for_parts().1.paths.paths.into_keys() {
-        let operation = document.paths.paths.get_mut(&path).and_then(|path| path.get.as_mut());
-        if let Some(operation) = operation {
-            // An empty requirement overrides the document's default for this operation.
-            operation.security = Some(vec![SecurityRequirement::default()]);
+    let public = public_routes().split_for_parts().1.paths.paths;
+    for (path, item) in &mut document.paths.paths {
+        let operations = [&mut item.get, &mut item.post, &mut item.delete];
+        for operation in operations.into_iter().flatten() {
+            if public.contains_key(path) {
+                // An empty requirement overrides the document's default for this operation.
+                operation.security = Some(vec![SecurityRequirement::default()]);
+            } else {
+                add_problem_response(operation, "401", "Not signed in");
+            }
         }
     }
 }
@@ -100,11 +106,15 @@ fn add_idempotency_key(operation: &mut Operation) {
         .description(Some(text))
         .schema(Some(ObjectBuilder::new().schema_type(Type::String)));
     operation.parameters.get_or_insert_default().push(key.build().into());
+    add_problem_response(operation, "422", "The idempotency key was used for another request");
+}
+
+/// Documents an error that operations have without naming it themselves.
+fn add_problem_response(operation: &mut Operation, status: &str, description: &str) {
     let problem = Content::new(Some(Ref::from_schema_name("Problem")));
-    let mismatch = ResponseBuilder::new()
-        .description("The idempotency key was used for another request")
-        .content("application/json", problem);
-    operation.responses.responses.insert("422".to_owned(), mismatch.build().into());
+    let response =
+        ResponseBuilder::new().description(description).content("application/json", problem);
+    operation.responses.responses.insert(status.to_owned(), response.build().into());
 }
 
 fn public_routes() -> ApiRoutes {

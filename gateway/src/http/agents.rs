@@ -51,7 +51,6 @@ pub(crate) fn agent_routes() -> ApiRoutes {
 ), request_body = AgentRequest, responses(
     (status = 201, description = "The agent is this from now on", body = AgentView),
     (status = 400, description = "Every mistake of the definition", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
 ))]
 async fn define_agent(
@@ -157,7 +156,6 @@ pub(crate) struct AgentsQuery {
 #[utoipa::path(get, path = "/v1/agents", tag = "agents", params(AgentsQuery), responses(
     (status = 200, description = "A page of agents, without definitions", body = Page<AgentView>),
     (status = 400, description = "The query is not valid", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
 ))]
 async fn list_agents(
     State(gateway): App,
@@ -177,7 +175,6 @@ async fn list_agents(
     ("id" = String, Path, description = "The agent, by its id or its name"),
 ), responses(
     (status = 200, description = "The agent", body = AgentView),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such agent", body = Problem),
 ))]
 async fn show_agent(
@@ -248,7 +245,6 @@ async fn load_agent_state(
     (status = 202, description = "The run will be executed", body = RunAccepted),
     (status = 200, description = "The events of the run, as a stream"),
     (status = 400, description = "The message is not valid", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such agent", body = Problem),
     (status = 409, description = "The agent was terminated", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
@@ -313,7 +309,6 @@ async fn begin_agent_run(
     ("id" = String, Path, description = "The agent, by its id or its name"),
 ), responses(
     (status = 200, description = "The agent runs no more", body = AgentView),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such agent", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
 ))]
@@ -340,7 +335,6 @@ async fn terminate_agent(
 ), responses(
     (status = 101, description = "The WebSocket is open"),
     (status = 400, description = "Not a WebSocket request", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such agent", body = Problem),
 ))]
 async fn stream_agent_events(

@@ -43,7 +43,6 @@ pub(crate) fn amend_routes() -> ApiRoutes {
 ), request_body = AmendRequest, responses(
     (status = 200, description = "The run goes on", body = RunView),
     (status = 400, description = "A limit or the manifest is not valid", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run or version", body = Problem),
     (status = 409, description = "The run has ended otherwise, a limit is used up already, or the \
         graph does not fit what was done", body = Problem),

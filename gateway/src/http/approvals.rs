@@ -49,7 +49,6 @@ pub(crate) fn approval_routes() -> ApiRoutes {
 #[utoipa::path(get, path = "/v1/approvals", tag = "approvals", params(ApprovalsQuery), responses(
     (status = 200, description = "A page of questions", body = Page<ApprovalView>),
     (status = 400, description = "The query is not valid", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
 ))]
 async fn list_approvals(
     State(gateway): App,
@@ -97,7 +96,6 @@ async fn load_approval_view(
     ("id" = String, Path, description = "The question"),
 ), responses(
     (status = 200, description = "The question", body = ApprovalView),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such question", body = Problem),
 ))]
 async fn show_approval(
@@ -115,7 +113,6 @@ async fn show_approval(
 ), request_body = ApprovalAnswer, responses(
     (status = 200, description = "The question is answered", body = ApprovalView),
     (status = 400, description = "The answer is not valid", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 403, description = "The question is for another role", body = Problem),
     (status = 404, description = "There is no such question", body = Problem),
     (status = 409, description = "Answered otherwise, expired, or other content", body = Problem),

@@ -47,7 +47,6 @@ pub(crate) fn billing_routes() -> ApiRoutes {
 #[utoipa::path(get, path = "/v1/usage", tag = "billing", params(LinesQuery), responses(
     (status = 200, description = "A page of usage lines", body = Page<UsageLine>),
     (status = 400, description = "The query is not valid", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
 ))]
 async fn list_usage(
     State(gateway): App,
@@ -68,7 +67,6 @@ async fn list_usage(
 #[utoipa::path(get, path = "/v1/ledger", tag = "billing", params(LinesQuery), responses(
     (status = 200, description = "A page of the ledger", body = LedgerView),
     (status = 400, description = "The query is not valid", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
 ))]
 async fn show_ledger(
     State(gateway): App,
@@ -127,7 +125,6 @@ impl AuditQuery {
 #[utoipa::path(get, path = "/v1/audit", tag = "audit", params(AuditQuery), responses(
     (status = 200, description = "A page of the audit trail", body = Page<AuditEntry>),
     (status = 400, description = "The query is not valid", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
 ))]
 async fn list_audit_trail(
     State(gateway): App,

@@ -71,7 +71,6 @@ pub(crate) fn event_routes() -> ApiRoutes {
         body = Page<EventEnvelope>),
     (status = 204, description = "The run has ended, and the stream would be empty"),
     (status = 400, description = "The query is not valid", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run", body = Problem),
 ))]
 async fn list_events(
@@ -209,7 +208,6 @@ impl StreamQuery {
 ), responses(
     (status = 101, description = "The WebSocket is open"),
     (status = 400, description = "Not a WebSocket request", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run", body = Problem),
 ))]
 async fn stream_events(

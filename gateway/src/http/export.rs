@@ -40,7 +40,6 @@ pub(crate) fn export_routes() -> ApiRoutes {
 ), responses(
     (status = 200, description = "The file", body = String, content_type = "application/x-ndjson"),
     (status = 400, description = "The query is not valid", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run", body = Problem),
     (status = 409, description = "The run is a fork, which begins in another", body = Problem),
 ))]

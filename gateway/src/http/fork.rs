@@ -43,7 +43,6 @@ pub(crate) fn fork_routes() -> ApiRoutes {
     (status = 202, description = "The new run will be executed", body = ForkAccepted),
     (status = 400, description = "There is no such event, or a change is not valid",
         body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run or version", body = Problem),
     (status = 409, description = "The run had ended there", body = Problem),
     (status = 413, description = "The inputs are too large", body = Problem),

@@ -38,7 +38,6 @@ pub(crate) fn graph_routes() -> ApiRoutes {
     responses(
         (status = 201, description = "The version is registered", body = GraphAccepted),
         (status = 400, description = "Every mistake of the manifest", body = Problem),
-        (status = 401, description = "Not signed in", body = Problem),
         (status = 413, description = "The manifest is too large", body = Problem),
             (status = 503, description = "The log is not available", body = Problem),
     ))]
@@ -129,7 +128,6 @@ async fn append_version(
 #[utoipa::path(get, path = "/v1/graphs", tag = "graphs", params(Paging), responses(
     (status = 200, description = "A page of versions", body = Page<GraphSummary>),
     (status = 400, description = "The cursor is not ours", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
 ))]
 async fn list_graphs(
     State(gateway): App,
@@ -147,7 +145,6 @@ async fn list_graphs(
     ("id" = String, Path, description = "The graph"),
 ), responses(
     (status = 200, description = "The graph", body = GraphView),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such graph", body = Problem),
 ))]
 async fn show_graph(

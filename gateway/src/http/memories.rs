@@ -55,7 +55,6 @@ pub(crate) fn memory_routes() -> ApiRoutes {
 #[utoipa::path(get, path = "/v1/memories", tag = "memories", params(MemoriesQuery), responses(
     (status = 200, description = "Memories", body = Page<MemoryView>),
     (status = 400, description = "The query is not valid", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
 ))]
 async fn list_memories(
@@ -89,7 +88,6 @@ async fn list_memories(
 #[utoipa::path(post, path = "/v1/memories", tag = "memories", request_body = NewMemory, responses(
     (status = 201, description = "It is remembered", body = MemoryStored),
     (status = 400, description = "The memory is not valid", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 409, description = "The subject has too many memories", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
 ))]
@@ -126,7 +124,6 @@ async fn store_memory(
 ), responses(
     (status = 200, description = "It is forgotten", body = MemoryForgotten),
     (status = 400, description = "The query is not valid", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such memory", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
 ))]

@@ -55,7 +55,6 @@ pub(crate) fn migration_routes() -> ApiRoutes {
     responses(
         (status = 200, description = "What was found", body = FleetReport),
         (status = 400, description = "The manifest has mistakes", body = Problem),
-        (status = 401, description = "Not signed in", body = Problem),
     ))]
 async fn replay_fleet(
     State(gateway): App,
@@ -133,7 +132,6 @@ async fn replay_listed_runs(
 ), request_body = MigrateRequest, responses(
     (status = 200, description = "The run has the version", body = MigrateReport),
     (status = 400, description = "No version, or the manifest has mistakes", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run or version", body = Problem),
     (status = 409, description = "The run has ended, or cannot go on by the version",
         body = Problem),

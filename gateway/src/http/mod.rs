@@ -13,6 +13,7 @@
 //! A handler parses, gives the repository a command or queries the read models, and converts the
 //! result to a wire type. Rules belong to `domain`. Each file of handlers exports its routes, which
 //! `router` joins; none takes from this file, which only lends [`Gateway`] what it reads back.
+//! The router also documents what all have: the errors 401 and 422, and the idempotency key.
 
 pub(crate) mod agents;
 pub(crate) mod amend;

@@ -24,7 +24,6 @@ pub(crate) fn replay_routes() -> ApiRoutes {
 ), request_body = Option<ReplayRequest>, responses(
     (status = 200, description = "What was found", body = ReplayReport),
     (status = 400, description = "No such event, or the manifest has mistakes", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run", body = Problem),
 ))]
 async fn replay_run(

@@ -129,7 +129,6 @@ pub(crate) fn control_routes() -> ApiRoutes {
 ), request_body = Option<ReasonRequest>, responses(
     (status = 200, description = "The run is paused", body = RunView),
     (status = 400, description = "The request is not valid", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run", body = Problem),
     (status = 409, description = "The run has ended", body = Problem),
 ))]
@@ -153,7 +152,6 @@ async fn pause_run(
     ("id" = String, Path, description = "The run"),
 ), responses(
     (status = 200, description = "The run goes on", body = RunView),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run", body = Problem),
     (status = 409, description = "The run has ended", body = Problem),
 ))]
@@ -175,7 +173,6 @@ async fn resume_run(
 ), request_body = Option<RetryRequest>, responses(
     (status = 200, description = "The run goes on", body = RunView),
     (status = 400, description = "The request is not valid", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run", body = Problem),
     (status = 409, description = "The run or the step has not failed", body = Problem),
 ))]
@@ -215,7 +212,6 @@ async fn retry_run(
 ), request_body = SignalRequest, responses(
     (status = 200, description = "The run has it", body = RunView),
     (status = 400, description = "The request is not valid", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run", body = Problem),
     (status = 409, description = "No node of the run's graph waits for it, the run has ended, or \
         has all the signals it takes", body = Problem),
@@ -259,7 +255,6 @@ async fn signal_run(
 ), request_body = ResolveRequest, responses(
     (status = 200, description = "It is decided", body = RunView),
     (status = 400, description = "The request is not valid", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run", body = Problem),
     (status = 409, description = "The step does not wait, or for another decision", body = Problem),
     (status = 413, description = "The output is too large", body = Problem),
@@ -319,7 +314,6 @@ async fn check_run_of_graph(
 ), request_body = ResumeRequest, responses(
     (status = 200, description = "The run, or the new one", body = RunView),
     (status = 400, description = "There is no such event", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run of this graph", body = Problem),
     (status = 409, description = "The run has ended, or had ended there", body = Problem),
 ))]
@@ -349,7 +343,6 @@ async fn resume_graph_run(
 ), request_body = CheckpointRequest, responses(
     (status = 201, description = "The point", body = CheckpointView),
     (status = 400, description = "The request is not valid", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run of this graph", body = Problem),
 ))]
 async fn checkpoint_run(

@@ -54,7 +54,6 @@ pub(crate) fn comparison_routes() -> ApiRoutes {
 ), responses(
     (status = 200, description = "The state", body = StateView),
     (status = 400, description = "There is no such event", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run", body = Problem),
 ))]
 async fn show_run_state(
@@ -178,7 +177,6 @@ pub(crate) struct DiffQuery {
 ), responses(
     (status = 200, description = "What differs", body = DiffView),
     (status = 400, description = "The query is not valid", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run", body = Problem),
 ))]
 async fn diff_runs(

@@ -46,7 +46,6 @@ pub(crate) fn run_routes() -> ApiRoutes {
 ), request_body = ExecuteRequest, responses(
     (status = 202, description = "The run will be executed", body = RunAccepted),
     (status = 400, description = "The inputs do not satisfy the graph's schema", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such graph or version", body = Problem),
     (status = 413, description = "The inputs are too large", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
@@ -162,7 +161,6 @@ pub(crate) struct StatusQuery {
 ), responses(
     (status = 200, description = "The run", body = RunView),
     (status = 400, description = "The query is not valid", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run of this graph", body = Problem),
 ))]
 async fn show_graph_run(
@@ -201,7 +199,6 @@ pub(crate) struct RunsQuery {
 #[utoipa::path(get, path = "/v1/runs", tag = "runs", params(RunsQuery), responses(
     (status = 200, description = "A page of runs, without steps and outputs", body = Page<RunView>),
     (status = 400, description = "The query is not valid", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such graph", body = Problem),
 ))]
 async fn list_runs(
@@ -247,7 +244,6 @@ fn read_family(parent: Option<String>, all: Option<bool>) -> Result<RunFamily, A
     ("id" = String, Path, description = "The run"),
 ), responses(
     (status = 200, description = "The run", body = RunView),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run", body = Problem),
 ))]
 async fn show_run(
@@ -264,7 +260,6 @@ async fn show_run(
     ("id" = String, Path, description = "The run"),
 ), request_body = Option<ReasonRequest>, responses(
     (status = 200, description = "The run is cancelled", body = RunView),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 404, description = "There is no such run", body = Problem),
     (status = 409, description = "The run has ended otherwise", body = Problem),
 ))]

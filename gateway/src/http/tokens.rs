@@ -29,7 +29,6 @@ pub(crate) fn token_routes() -> ApiRoutes {
 /// Lists the tokens that open something.
 #[utoipa::path(get, path = "/v1/tokens", tag = "tokens", responses(
     (status = 200, description = "All of them", body = Page<TokenView>),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
 ))]
 async fn list_tokens(
@@ -45,7 +44,6 @@ async fn list_tokens(
 #[utoipa::path(post, path = "/v1/tokens", tag = "tokens", request_body = wire::NewToken, responses(
     (status = 201, description = "It opens what its roles may", body = TokenView),
     (status = 400, description = "The token is not valid", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 403, description = "Only the owner issues tokens", body = Problem),
     (status = 409, description = "The name is the platform's, or has a token", body = Problem),
     (status = 503, description = "The log is not available", body = Problem),
@@ -76,7 +74,6 @@ async fn issue_token(
 ), request_body = TokenRotation, responses(
     (status = 200, description = "The new token opens what the old one did", body = TokenView),
     (status = 400, description = "The rotation is not valid", body = Problem),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 403, description = "Only the owner rotates tokens of others", body = Problem),
     (status = 404, description = "There is no such token", body = Problem),
     (status = 409, description = "The new token is somebody's, or was revoked", body = Problem),
@@ -102,7 +99,6 @@ async fn rotate_token(
     ("id" = String, Path, description = "The token, by its id or the name of who has it"),
 ), responses(
     (status = 200, description = "It opens nothing any more", body = TokenView),
-    (status = 401, description = "Not signed in", body = Problem),
     (status = 403, description = "Only the owner revokes tokens", body = Problem),
     (status = 404, description = "There is no such token", body = Problem),
     (status = 409, description = "It is the token that the request shows", body = Problem),
