@@ -77,6 +77,8 @@ struct GatewayBenchRow {
     direct_calls_per_s: u64,
     direct_p50_us: u64,
     added_p50_us: u64,
+    /// Added to the time to the first byte of the answer's body.
+    added_first_byte_p50_us: u64,
     added_cpu_us: u64,
     raw_sync_p50_us: u64,
     /// Added latency minus one sync of the device, although a call is three commits and two syncs.
@@ -178,6 +180,8 @@ fn build_row(
         direct_calls_per_s: direct_load.calls_per_s(),
         direct_p50_us,
         added_p50_us,
+        added_first_byte_p50_us: value_at_percentile(&door_load.first_bytes_us, 50)
+            .saturating_sub(value_at_percentile(&direct_load.first_bytes_us, 50)),
         // CPU of clients and mock server is in both measurements and cancels out.
         added_cpu_us: door_load.cpu_us().saturating_sub(direct_load.cpu_us()),
         raw_sync_p50_us,
@@ -238,24 +242,41 @@ impl BenchEndpoint {
     }
 
     /// Sends one call and reads its answer to the end.
-    async fn send_call(&self, form: AnswerForm) -> anyhow::Result<()> {
+    async fn send_call(&self, form: AnswerForm) -> anyhow::Result<CallLatency> {
+        let begun = Instant::now();
         let is_stream = form == AnswerForm::Stream;
         let body = json!({"model": self.model, "stream": is_stream, "max_tokens": 64,
             "messages": [{"role": "user", "content": "Which city is the capital of France?"}]});
         let request = self.http.post(&self.url).bearer_auth(&self.token).json(&body);
-        let response = request.send().await?.error_for_status()?;
-        let answer = response.text().await?;
+        let mut response = request.send().await?.error_for_status()?;
+        let mut answer = Vec::new();
+        let mut first_byte_us = 0;
+        while let Some(chunk) = response.chunk().await? {
+            if answer.is_empty() {
+                first_byte_us = elapsed_us(begun);
+            }
+            answer.extend_from_slice(&chunk);
+        }
+        let answer = String::from_utf8(answer)?;
         let is_whole = match form {
             AnswerForm::Json => answer.contains("\"usage\""),
             AnswerForm::Stream => answer.ends_with("data: [DONE]\n\n"),
         };
         anyhow::ensure!(is_whole, "an answer is not whole: {answer}");
-        Ok(())
+        Ok(CallLatency { first_byte_us, whole_us: elapsed_us(begun) })
     }
+}
+
+/// Microseconds from the request to the first byte of the answer's body and to its last.
+struct CallLatency {
+    first_byte_us: u64,
+    whole_us: u64,
 }
 
 /// Latencies and CPU time of one measurement.
 struct LoadMeasurement {
+    /// Sorted times to the first byte of all calls in microseconds.
+    first_bytes_us: Vec<u64>,
     /// Sorted latencies of all calls in microseconds.
     latencies_us: Vec<u64>,
     elapsed: Duration,
@@ -291,9 +312,7 @@ async fn measure_load(
         tokio::spawn(async move {
             let mut times = Vec::new();
             while !stop.load(Ordering::Relaxed) {
-                let asked = Instant::now();
-                target.send_call(form).await?;
-                times.push(elapsed_us(asked));
+                times.push(target.send_call(form).await?);
             }
             anyhow::Ok(times)
         })
@@ -305,9 +324,14 @@ async fn measure_load(
     for client in clients {
         times.extend(client.await??);
     }
-    times.sort_unstable();
+    let sorted = |time: fn(&CallLatency) -> u64| {
+        let mut times: Vec<u64> = times.iter().map(time).collect();
+        times.sort_unstable();
+        times
+    };
     Ok(LoadMeasurement {
-        latencies_us: times,
+        first_bytes_us: sorted(|latency| latency.first_byte_us),
+        latencies_us: sorted(|latency| latency.whole_us),
         elapsed: begun.elapsed(),
         cpu_ticks: cpu_ticks() - ticks,
     })
