@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use memchr::memchr2;
+use serde::de::IgnoredAny;
 
 /// Maximum bytes of one line, and of one event.
 const LINE_LIMIT: usize = 1 << 20;
@@ -128,45 +129,12 @@ fn trimmed_text(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-/// Returns whether a data line is a complete piece: the end mark, or an object or array whose last
-/// bracket closes the first one. Not parsed here: whoever reads the piece does so.
+/// Returns whether a data line is a complete piece: the end mark, or JSON. The cheap test of the
+/// last byte comes first: incomplete JSON rarely ends in a bracket.
 fn is_complete_piece(line: &str) -> bool {
     let text = line.trim();
-    if text.is_empty() || text == "[DONE]" {
-        return true;
-    }
-    text.starts_with(['{', '[']) && text.ends_with(['}', ']']) && ends_balanced(text.as_bytes())
-}
-
-/// Returns whether the brackets outside of strings are closed by the last byte, and not before.
-fn ends_balanced(text: &[u8]) -> bool {
-    let (mut depth, mut offset) = (0_usize, 0);
-    while let Some(byte) = text.get(offset) {
-        match byte {
-            b'"' => match end_of_string(text, offset + 1) {
-                Some(end) => offset = end,
-                None => return false,
-            },
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' if depth <= 1 => return depth == 1 && offset + 1 == text.len(),
-            b'}' | b']' => depth -= 1,
-            _ => {}
-        }
-        offset += 1;
-    }
-    false
-}
-
-/// Returns the offset of the quote that ends a string whose content begins at `from`.
-fn end_of_string(text: &[u8], from: usize) -> Option<usize> {
-    let mut offset = from;
-    loop {
-        offset += memchr2(b'"', b'\\', text.get(offset..)?)?;
-        match text[offset] {
-            b'"' => return Some(offset),
-            // The byte behind a backslash ends no string.
-            _ => offset += 2,
-        }
+    text == "[DONE]" || text.is_empty() || {
+        text.ends_with(['}', ']']) && serde_json::from_str::<IgnoredAny>(text).is_ok()
     }
 }
 
@@ -230,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_complete_when_its_brackets_are() {
+    fn a_line_is_complete_when_it_is_json() {
         for (line, expected) in [
             ("[DONE]", true),
             (r#" {"a": "}"} "#, true),

@@ -194,8 +194,8 @@ pub(super) fn from_ollama(block: &Value) -> Option<Usage> {
 }
 
 /// Returns a count, 0 if it is absent, or `None` if it is implausible.
-fn tokens_or_zero(block: &Value, pointer: &str) -> Option<u64> {
-    if value_at(block, pointer).is_none() { Some(0) } else { token_count(block, pointer) }
+fn tokens_or_zero(block: &Value, path: &str) -> Option<u64> {
+    if value_at(block, path).is_none() { Some(0) } else { token_count(block, path) }
 }
 
 /// Returns the value at a path of field names, each behind a `/`. As a JSON pointer, without the
@@ -205,15 +205,15 @@ fn value_at<'a>(block: &'a Value, path: &str) -> Option<&'a Value> {
 }
 
 /// Returns a count, if it is there and plausible.
-fn token_count(block: &Value, pointer: &str) -> Option<u64> {
-    value_at(block, pointer)?.as_u64().filter(|tokens| *tokens <= COUNT_LIMIT)
+fn token_count(block: &Value, path: &str) -> Option<u64> {
+    value_at(block, path)?.as_u64().filter(|tokens| *tokens <= COUNT_LIMIT)
 }
 
 /// Splits a total into meters: each part is taken out of it, the remainder goes to `rest`.
 fn split_total(usage: &mut Usage, block: &Value, total: u64, parts: &[(Meter, &str)], rest: Meter) {
     let mut remaining = total;
-    for (meter, pointer) in parts {
-        let tokens = value_at(block, pointer).and_then(Value::as_u64).unwrap_or(0).min(remaining);
+    for (meter, path) in parts {
+        let tokens = value_at(block, path).and_then(Value::as_u64).unwrap_or(0).min(remaining);
         remaining -= tokens;
         set_quantity(usage, *meter, tokens);
     }
