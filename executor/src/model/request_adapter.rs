@@ -218,6 +218,15 @@ fn adapt_tools(request: &mut ChatRequest, fields: &mut FieldDecisions<'_>) {
         }
     }
     let has_tools = !request.tools.is_empty() || !request.native_tools.is_empty();
+    // Anthropic's setting for parallel calls is part of a tool choice other than `none`.
+    let has_place = has_tools && request.tool_choice != ToolChoice::None;
+    if interface == ChatInterface::Anthropic
+        && !has_place
+        && let Some(value) = request.options.remove(&ChatField::ParallelToolCalls)
+        && !ChatField::ParallelToolCalls.is_neutral(&value)
+    {
+        fields.left_out.insert(ChatField::ParallelToolCalls);
+    }
     if !has_tools && matches!(request.tool_choice, ToolChoice::Required | ToolChoice::Named(_)) {
         // Without any tool a forced choice would be ignored, and the model would answer in text.
         fields.refused = fields.refused.or(Some(ChatField::ToolChoice));
@@ -349,11 +358,34 @@ fn can_send_thought(
 #[cfg(test)]
 mod tests {
     use convergio_domain::chat::{
-        ChatInterface, ChatMessage, ChatRequest, ImageUrlPart, MessagePart, MessageRole,
+        ChatField, ChatInterface, ChatMessage, ChatRequest, ChatToolSpec, FieldSupport,
+        ImageUrlPart, MessagePart, MessageRole, ToolChoice,
     };
     use serde_json::json;
 
-    use super::{check_fetched_hosts, translate_default_tier};
+    use super::{RequestAdapter, check_fetched_hosts, translate_default_tier};
+
+    #[test]
+    fn parallel_calls_without_a_place_at_anthropic_are_left_out_by_name() {
+        let tool = || vec![ChatToolSpec::new("t", "", json!({"type": "object"}))];
+        for (tools, tool_choice, parallel, is_named) in [
+            (tool(), ToolChoice::None, false, true),
+            (tool(), ToolChoice::None, true, false),
+            (tool(), ToolChoice::Required, false, false),
+            (Vec::new(), ToolChoice::Auto, false, true),
+        ] {
+            let mut request =
+                ChatRequest { tools, tool_choice, ..ChatRequest::from_prompt("m", "p") };
+            request.options.insert(ChatField::ParallelToolCalls, json!(parallel));
+            let case = format!("{request:?}");
+            let support = |_| FieldSupport::Kept;
+            let interface = ChatInterface::Anthropic;
+            let adapter = RequestAdapter { provider: "p", interface, support: &support };
+            let (_, left_out) = adapter.adapt_request(request).expect("all is kept");
+            let expected = is_named.then_some(ChatField::ParallelToolCalls);
+            assert_eq!(left_out.fields, Vec::from_iter(expected), "{case}");
+        }
+    }
 
     #[test]
     fn a_server_near_us_is_led_to_no_name_of_its_own_network() {

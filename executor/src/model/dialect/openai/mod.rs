@@ -117,7 +117,10 @@ pub(super) fn write_embed(model: &str, texts: &[String], dimensions: Option<u32>
 
 #[cfg(test)]
 mod tests {
-    use convergio_domain::chat::{ChatRequest, SchemaSpec};
+    use convergio_domain::chat::{
+        ChatInterface, ChatMessage, ChatRequest, MessagePart, MessageRole, NativeFields,
+        SchemaSpec, TextPart, ToolResultPart,
+    };
     use convergio_kernel_c::KernelPlatform;
     use serde_json::json;
 
@@ -175,6 +178,25 @@ mod tests {
         let expected = json!({"model": "m", "max_tokens": 7, "random_seed": 3,
             "messages": [{"role": "user", "content": "p \"quoted\"\n"}]});
         assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn the_own_fields_of_a_tool_results_only_text_are_kept() {
+        let mark = json!({"mode": "explicit"});
+        let fields = serde_json::Map::from_iter([("prompt_cache_breakpoint".into(), mark.clone())]);
+        let native = NativeFields::from_fields(ChatInterface::OpenAiChat, fields);
+        let text = TextPart { text: "r".into(), native, ..TextPart::default() };
+        let result = ToolResultPart {
+            id: "1".into(),
+            parts: vec![MessagePart::Text(text)],
+            ..ToolResultPart::default()
+        };
+        let message = ChatMessage::new(MessageRole::User, vec![MessagePart::ToolResult(result)]);
+        let request = ChatRequest { messages: vec![message], ..request() };
+        let body = ChatCompletionsDialect::new(KernelPlatform::CloudApi, None)
+            .write_request(&request, &ProviderTraits::default());
+        let expected = json!([{"type": "text", "text": "r", "prompt_cache_breakpoint": mark}]);
+        assert_eq!(body["messages"][0]["content"], expected);
     }
 
     #[test]

@@ -172,12 +172,18 @@ impl ChatMessageWriter {
     fn add_tool_result(&mut self, result: &ToolResultPart) {
         let is_text = |part: &&MessagePart| matches!(part, MessagePart::Text(_));
         let (texts, others): (Vec<_>, Vec<_>) = result.parts.iter().partition(is_text);
-        let has_mark =
-            |part: &&MessagePart| self.keeps_cache_marks && part.cache_control().is_some();
+        let has_fields = |part: &MessagePart| {
+            let native = match part {
+                MessagePart::Text(text) => text.native.as_ref(),
+                _ => None,
+            };
+            native.is_some_and(|native| native.interface == INTERFACE)
+                || self.keeps_cache_marks && part.cache_control().is_some()
+        };
         let content = match texts.as_slice() {
             [] => json!(result.all_text()),
-            // A list is needed only where a part carries a cache breakpoint.
-            [part] if !has_mark(part) => json!(result.all_text()),
+            // A list is needed only where a part carries more than its text.
+            [part] if !has_fields(part) => json!(result.all_text()),
             texts => {
                 let mut turn = self.empty_turn();
                 texts.iter().for_each(|part| turn.add_part(part));
