@@ -7,7 +7,7 @@
 //! A request passes, from the outside in:
 //! - `listen`, `tls`, `unauthenticated_connections`: the connection and its time limits.
 //! - `request_layers`: host check (`allowed_hosts`), request id, authentication (`auth`, fed by
-//!   `token_feed`), memory for the body (`body_memory`), and the hand-over to the runtime that
+//!   `token_feed`), memory for the body (`body_memory`), and the wait for the runtime that
 //!   works (`work_runtime`).
 //! - `parameters`: undeclared query parameters and bodies are rejected.
 //! - `idempotent_answers`: a request under a known idempotency key gets its recorded answer

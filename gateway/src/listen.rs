@@ -1,6 +1,7 @@
 //! Accepting connections: their number, the time limits on slow callers, and orderly shutdown.
 
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -26,6 +28,7 @@ use crate::tls::Tls;
 use crate::unauthenticated_connections::{
     ConnectionAdmission, UnauthenticatedConnections, UnauthenticatedLimits,
 };
+use crate::work_runtime::{self, MovableStream};
 
 /// Maximum time that open connections may take after shutdown was requested.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
@@ -81,26 +84,25 @@ impl ConnectionLimits {
 
 /// Context of a connection task; cloned for each connection.
 #[derive(Clone)]
-struct ConnectionContext {
-    app: Router,
-    limits: ConnectionLimits,
-    tls: Option<Tls>,
-    stop: watch::Receiver<bool>,
+pub(crate) struct ConnectionContext {
+    pub(crate) app: Router,
+    pub(crate) limits: ConnectionLimits,
+    /// TLS configuration; connections are plain text if `None`.
+    pub(crate) tls: Option<Tls>,
+    /// Runtime that serves connections whose callers are authenticated; if `None`, they stay where
+    /// they were accepted.
+    pub(crate) work_runtime: Option<Handle>,
+    /// Becomes true when the server shuts down.
+    pub(crate) stop: watch::Receiver<bool>,
 }
 
-/// Accepts connections until `stop` becomes true, then waits up to [`DRAIN_TIMEOUT`] for the open
+/// Accepts connections until the server shuts down, then waits up to [`DRAIN_TIMEOUT`] for the open
 /// ones.
-pub(crate) async fn serve_connections(
-    listener: TcpListener,
-    app: Router,
-    limits: ConnectionLimits,
-    tls: Option<Tls>,
-    mut stop: watch::Receiver<bool>,
-) {
+pub(crate) async fn serve_connections(listener: TcpListener, context: ConnectionContext) {
+    let (limits, mut stop) = (context.limits, context.stop.clone());
     let permits = Arc::new(Semaphore::new(limits.max_connections));
     let unauthenticated = UnauthenticatedConnections::new(limits.unauthenticated_limits());
     let mut connections = JoinSet::new();
-    let context = ConnectionContext { app, limits, tls, stop: stop.clone() };
     loop {
         let accepted = tokio::select! {
             accepted = accept_connection(&listener, &permits) => accepted,
@@ -143,7 +145,7 @@ async fn handle_connection(
 ) {
     // `TCP_NODELAY` only improves latency, so its failure is ignored.
     let _sooner = stream.set_nodelay(true);
-    let mut stream = TimeoutStream::new(stream);
+    let mut stream = TimeoutStream::new(MovableStream::new(stream, Arc::clone(&admission)));
     stream.set_write_timeout(Some(context.limits.write_timeout));
     let stream = Box::pin(stream);
     let Some(tls) = context.tls.clone() else {
@@ -165,7 +167,7 @@ async fn serve_http<S>(stream: S, context: ConnectionContext, admission: Arc<Con
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let ConnectionContext { app, limits, tls: _, mut stop } = context;
+    let ConnectionContext { app, limits, tls: _, work_runtime, mut stop } = context;
     // HTTP/1.1 only: a connection has one request at a time, which the limits count on.
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout);
@@ -176,31 +178,50 @@ where
             request
         }));
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
-    tokio::pin!(connection);
-    // `wait_for_eviction` and the sign-in timeout never resolve once the caller is authenticated.
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = admission.wait_for_eviction() => return,
-        () = wait_for_sign_in_timeout(&admission, limits.sign_in_timeout) => {
-            connection.as_mut().graceful_shutdown();
-            // A response on its way may still be sent.
-            timeout(limits.sign_in_timeout, connection).await.unwrap_or(Ok(()))
-        }
-        () = wait_for_stop(&mut stop) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let mut connection = Box::pin(connection);
+    let mut sign_in_deadline = pin!(tokio::time::sleep(limits.sign_in_timeout));
+    let (mut is_late, mut is_stopping) = (false, false);
+    let ended = loop {
+        tokio::select! {
+            // In this order: polling the connection authenticates its caller, whose request then
+            // waits for the move, so that no other end may come first.
+            biased;
+            ended = connection.as_mut() => break ended,
+            () = admission.wait_for_authentication() => {
+                let connection = async move {
+                    admission.mark_moved_to_work();
+                    let ended = tokio::select! {
+                        ended = connection.as_mut() => ended,
+                        () = wait_for_stop(&mut stop) => {
+                            connection.as_mut().graceful_shutdown();
+                            connection.await
+                        }
+                    };
+                    log_connection_error(ended);
+                };
+                return work_runtime::run_connection(work_runtime, connection).await;
+            }
+            () = admission.wait_for_eviction() => return,
+            () = sign_in_deadline.as_mut() => {
+                // A response on its way may still be sent, within the same time once more.
+                if std::mem::replace(&mut is_late, true) {
+                    return;
+                }
+                connection.as_mut().graceful_shutdown();
+                sign_in_deadline.as_mut().reset(Instant::now() + limits.sign_in_timeout);
+            }
+            () = wait_for_stop(&mut stop), if !is_stopping => {
+                is_stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
         }
     };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection broke");
-    }
+    log_connection_error(ended);
 }
 
-/// Resolves when the sign-in timeout is over and the caller is not authenticated; never if it is.
-async fn wait_for_sign_in_timeout(admission: &ConnectionAdmission, sign_in_timeout: Duration) {
-    tokio::time::sleep(sign_in_timeout).await;
-    if admission.is_authenticated() {
-        std::future::pending::<()>().await;
+fn log_connection_error(ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection broke");
     }
 }
 

@@ -9,7 +9,6 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use tokio::runtime::Handle;
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -21,7 +20,7 @@ use crate::http::compat::ErrorFormat;
 use crate::listen::{self, ConnectionLimits};
 use crate::problem::{ApiError, RequestId};
 use crate::response_headers::add_security_headers;
-use crate::work_runtime;
+use crate::unauthenticated_connections::ConnectionAdmission;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -37,8 +36,6 @@ pub(crate) struct EdgeLayerState {
 pub(crate) struct AuthLayerState {
     pub(crate) tokens: TokenRegistry,
     pub(crate) body_budget: BodyMemoryBudget,
-    /// Runtime for the work of requests; if `None`, they run where they arrive.
-    pub(crate) work_runtime: Option<Handle>,
 }
 
 /// Outer layer: checks the host, limits the body's time, adds the security headers.
@@ -96,7 +93,7 @@ async fn run_with_request_id(
     response
 }
 
-/// Inner layer: authenticates the caller and has the request worked on.
+/// Inner layer: authenticates the caller and has the request worked on, on the work runtime.
 pub(crate) async fn admit_caller(
     State(guard): State<Arc<AuthLayerState>>,
     mut request: Request,
@@ -106,15 +103,13 @@ pub(crate) async fn admit_caller(
         Ok(token) => token,
         Err(refusal) => return refusal.into_response(),
     };
+    // From here on work is done: not on the runtime of those who are still to be authenticated.
+    if let Some(admission) = request.extensions().get::<Arc<ConnectionAdmission>>().cloned() {
+        admission.wait_for_move_to_work().await;
+    }
     // The body limit applies to axum's extractors, which read the body later.
     DefaultBodyLimit::max(BODY_LIMIT).apply(&mut request);
     let request = body_memory::read_small(request).await;
-    let work_state = Arc::clone(&guard);
-    let work =
-        async move { body_memory::run_within_budget(&work_state.body_budget, request, next).await };
-    let response = match &guard.work_runtime {
-        Some(runtime) => work_runtime::hand_over(runtime, work).await,
-        None => work.await,
-    };
+    let response = body_memory::run_within_budget(&guard.body_budget, request, next).await;
     auth::end_on_revocation(&guard.tokens, token, response)
 }

@@ -26,7 +26,7 @@ use crate::http::{
     replay, run_control, run_diff, runs, tokens,
 };
 use crate::idempotent_answers;
-use crate::listen::{self, ConnectionLimits};
+use crate::listen::{self, ConnectionContext, ConnectionLimits};
 use crate::parameters::{self, DeclaredParameters};
 use crate::problem::ApiError;
 use crate::request_layers::{self, AuthLayerState, EdgeLayerState};
@@ -121,21 +121,13 @@ fn public_routes() -> ApiRoutes {
     OpenApiRouter::with_openapi(ApiDoc::openapi()).merge(health::health_routes())
 }
 
-/// Builds the router. Routes under `/v1` and those of the compatible API require a token; their
-/// work runs on `work_runtime`, or on the runtime that accepts connections if there is none.
-fn build_router(
-    gateway: Arc<Gateway>,
-    entrance: EdgeLayerState,
-    work_runtime: Option<Handle>,
-) -> Router {
+/// Builds the router. Routes under `/v1` and those of the compatible API require a token.
+fn build_router(gateway: Arc<Gateway>, entrance: EdgeLayerState) -> Router {
     let (api, _) = api_routes().split_for_parts();
     let document = openapi_document();
     let operations = Arc::new(DeclaredParameters::from_document(&document));
-    let guard = AuthLayerState {
-        tokens: gateway.tokens.clone(),
-        body_budget: BodyMemoryBudget::new(),
-        work_runtime,
-    };
+    let guard =
+        AuthLayerState { tokens: gateway.tokens.clone(), body_budget: BodyMemoryBudget::new() };
     let reject_undeclared =
         || middleware::from_fn_with_state(operations.clone(), parameters::reject_undeclared);
     // Layers apply from the last to the first: a request is authenticated, then its parameters are
@@ -189,8 +181,8 @@ pub struct ServeOptions {
     pub tls: Option<Tls>,
     /// Values of the `Host` header that are accepted.
     pub hosts: AllowedHosts,
-    /// Runtime for authenticated requests; if `None`, they run on the runtime that accepts
-    /// connections.
+    /// Runtime that serves connections whose callers are authenticated; if `None`, they stay on the
+    /// runtime that accepts connections.
     pub work_runtime: Option<Handle>,
 }
 
@@ -203,6 +195,7 @@ pub async fn serve_gateway(
 ) {
     let ServeOptions { limits, tls, hosts, work_runtime } = options;
     let entrance = EdgeLayerState { hosts, limits, is_encrypted: tls.is_some() };
-    let app = build_router(Arc::new(gateway), entrance, work_runtime);
-    listen::serve_connections(listener, app, limits, tls, stop).await;
+    let app = build_router(Arc::new(gateway), entrance);
+    let context = ConnectionContext { app, limits, tls, work_runtime, stop };
+    listen::serve_connections(listener, context).await;
 }

@@ -4,9 +4,9 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
 
 /// Maximum numbers of unauthenticated connections.
@@ -43,7 +43,9 @@ pub(crate) struct ConnectionAdmission {
     connections: Arc<UnauthenticatedConnections>,
     id: u64,
     eviction: CancellationToken,
-    is_authenticated: AtomicBool,
+    authentication: SetOnce<()>,
+    /// Set when the connection is where its requests are worked on.
+    move_to_work: SetOnce<()>,
 }
 
 impl UnauthenticatedConnections {
@@ -66,12 +68,12 @@ impl UnauthenticatedConnections {
             eviction: eviction.clone(),
         });
         drop(queue);
-        let is_authenticated = AtomicBool::new(false);
         Arc::new(ConnectionAdmission {
             connections: Arc::clone(self),
             id,
             eviction,
-            is_authenticated,
+            authentication: SetOnce::new(),
+            move_to_work: SetOnce::new(),
         })
     }
 
@@ -122,13 +124,32 @@ impl UnauthenticatedQueue {
 impl ConnectionAdmission {
     /// Removes the connection from the queue: its caller is authenticated. Idempotent.
     pub(crate) fn mark_authenticated(&self) {
-        if !self.is_authenticated.swap(true, Ordering::Relaxed) {
+        if !self.is_authenticated() && self.authentication.set(()).is_ok() {
             self.connections.remove_connection(self.id);
         }
     }
 
     pub(crate) fn is_authenticated(&self) -> bool {
-        self.is_authenticated.load(Ordering::Relaxed)
+        self.authentication.initialized()
+    }
+
+    pub(crate) async fn wait_for_authentication(&self) {
+        self.authentication.wait().await;
+    }
+
+    /// Records that the connection is now served where its requests are worked on. Idempotent.
+    pub(crate) fn mark_moved_to_work(&self) {
+        // An error means that it was recorded before.
+        let _repeated = self.move_to_work.set(());
+    }
+
+    pub(crate) fn is_moved_to_work(&self) -> bool {
+        self.move_to_work.initialized()
+    }
+
+    /// Waits until the connection is served where its requests are worked on.
+    pub(crate) async fn wait_for_move_to_work(&self) {
+        self.move_to_work.wait().await;
     }
 
     /// Waits until the connection is evicted; never resolves once its caller is authenticated.

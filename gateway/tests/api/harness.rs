@@ -30,6 +30,7 @@ use convergio_schemas::wire::{FleetRun, Verdict};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -95,7 +96,14 @@ impl Api {
         let folder = tempfile::tempdir().expect("a folder");
         let repository = Repository::new(Arc::new(MemoryLog::new()), Arc::new(SystemClock))
             .with_write_timeout(Duration::from_millis(20));
-        Self::with(repository, folder, ConnectionLimits::default()).await
+        Self::with(repository, folder, ServeOptions::default()).await
+    }
+
+    /// Serves the connections of authenticated callers on a runtime of their own.
+    pub(crate) async fn with_work_runtime(work_runtime: Handle, limits: ConnectionLimits) -> Self {
+        let repository = Repository::new(Arc::new(MemoryLog::new()), Arc::new(SystemClock));
+        let options = ServeOptions { limits, work_runtime: Some(work_runtime), ..<_>::default() };
+        Self::with(repository, tempfile::tempdir().expect("a folder"), options).await
     }
 
     pub(crate) async fn on(
@@ -103,13 +111,14 @@ impl Api {
         folder: tempfile::TempDir,
         limits: ConnectionLimits,
     ) -> Self {
-        Self::with(Repository::new(log, Arc::new(SystemClock)), folder, limits).await
+        let options = ServeOptions { limits, ..ServeOptions::default() };
+        Self::with(Repository::new(log, Arc::new(SystemClock)), folder, options).await
     }
 
     async fn with(
         repository: Repository,
         folder: tempfile::TempDir,
-        limits: ConnectionLimits,
+        options: ServeOptions,
     ) -> Self {
         let log = repository.event_log();
         let projections = Projections::open(&folder.path().join("read.db")).await.expect("opens");
@@ -148,7 +157,6 @@ impl Api {
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("bound"));
-        let options = ServeOptions { limits, ..ServeOptions::default() };
         tokio::spawn(convergio_gateway::serve_gateway(listener, gateway, options, stopping));
         // The provider of TLS may be installed by another test of this process.
         let _installed = rustls::crypto::ring::default_provider().install_default();

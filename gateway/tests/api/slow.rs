@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use convergio_gateway::ConnectionLimits;
+use reqwest::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Handle};
 
 use crate::harness::{Api, TOKEN};
 
@@ -124,16 +126,60 @@ async fn who_stops_reading_is_ended() {
     assert!(rest(&mut slow).await.len() < asked * whole.len(), "it was cut off");
 }
 
+/// A request for the runs of tenant one; its connection stays open.
+fn list_runs() -> String {
+    format!("GET /v1/runs HTTP/1.1\r\nhost: localhost\r\nauthorization: bearer {TOKEN}\r\n\r\n")
+}
+
+#[tokio::test]
+async fn stuck_workers_stop_neither_health_checks_nor_sign_in() {
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let server =
+        Api::with_work_runtime(runtime.handle().clone(), ConnectionLimits::default()).await;
+    let mut known = connect(&server.url).await;
+    let mut answer = [0; 12];
+    known.write_all(list_runs().as_bytes()).await.expect("written");
+    known.read_exact(&mut answer).await.expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    let (release, stuck) = std::sync::mpsc::channel::<()>();
+    // The only worker: nothing else runs there until `release` goes.
+    let worker = runtime.spawn(async move { stuck.recv() });
+    let mut late = connect(&server.url).await;
+    late.write_all(list_runs().as_bytes()).await.expect("written");
+    for (path, status) in [("/healthz", 200), ("/v1/runs", 401), ("/openapi.json", 200)] {
+        let request = server.request(Method::GET, path, None);
+        assert_eq!(request.send().await.expect("an answer").status(), status, "{path}");
+    }
+    drop(release);
+    let _stuck_no_more = worker.await.expect("no panic");
+    late.read_exact(&mut answer).await.expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    runtime.shutdown_background();
+}
+
+#[tokio::test]
+async fn a_connection_that_moved_to_the_workers_keeps_its_limits() {
+    let limits = ConnectionLimits { max_connections: 1, write_timeout: SHORT, ..limits() };
+    let server = Api::with_work_runtime(Handle::current(), limits).await;
+    let mut slow = connect(&server.url).await;
+    let requests = list_runs().repeat(1_000);
+    // The server stops reading when nobody reads its answers, and then ends the connection.
+    while slow.write_all(requests.as_bytes()).await.is_ok() {}
+    let mut idle = connect(&server.url).await;
+    idle.write_all(list_runs().as_bytes()).await.expect("written");
+    // No second request comes: the connection ends after `head_timeout`.
+    let said = rest(&mut idle).await;
+    assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+}
+
 #[tokio::test]
 async fn who_does_not_sign_in_makes_room_and_who_did_stays() {
     let limits =
         ConnectionLimits { max_connections: 8, head_timeout: Duration::from_secs(60), ..limits() };
     let server = Api::within(limits).await;
     let mut known = connect(&server.url).await;
-    let request = format!(
-        "GET /v1/runs HTTP/1.1\r\nhost: localhost\r\nauthorization: bearer {TOKEN}\r\n\r\n"
-    );
-    known.write_all(request.as_bytes()).await.expect("written");
+    known.write_all(list_runs().as_bytes()).await.expect("written");
     let mut answer = [0; 12];
     known.read_exact(&mut answer).await.expect("an answer");
     assert_eq!(&answer, b"HTTP/1.1 200");
@@ -143,5 +189,5 @@ async fn who_does_not_sign_in_makes_room_and_who_did_stays() {
     let second = connect(&server.url).await;
     assert_eq!(rest(&mut first).await, "", "the first made room for the second");
     drop(second);
-    known.write_all(request.as_bytes()).await.expect("it is open still");
+    known.write_all(list_runs().as_bytes()).await.expect("it is open still");
 }
