@@ -84,10 +84,11 @@ impl Actor {
                 let (shared, parent) = (Arc::clone(&self.shared), self.run.stream.clone());
                 let new_child =
                     NewChild { run, origin: child_origin(&self.run, &child.step), child };
-                create_child(&shared, &parent, new_child, &shared.abandon_token).await;
+                // Boxed, as all that few runs need: the future of every run is moved whole.
+                Box::pin(create_child(&shared, &parent, new_child, &shared.abandon_token)).await;
             }
         }
-        self.confirm_created(checked_runs).await
+        Box::pin(self.confirm_created(checked_runs)).await
     }
 
     /// Ensures the child runs if a check of one is due, after another writer changed the run.
@@ -363,7 +364,7 @@ pub(crate) async fn settle_family(
     }
     let open: Vec<RunId> = run.state.open_children().map(|(child, _)| *child).collect();
     for child in &open {
-        cancel_child(shared, run, *child).await?;
+        Box::pin(cancel_child(shared, run, *child)).await?;
     }
     let Some(origin) = run.state.origin.clone() else { return Ok(()) };
     // The report must have the total: tokens still held are not settled yet.
@@ -372,7 +373,7 @@ pub(crate) async fn settle_family(
     }
     let (end_report, output) = child_report(shared, run).await?;
     let parent = StreamKey::for_run(run.stream.tenant.clone(), origin.run);
-    match report_to_parent(shared, &parent, end_report, output).await {
+    match Box::pin(report_to_parent(shared, &parent, end_report, output)).await {
         // A parent that does not know this run needs no report.
         Ok(()) | Err(ActorError::Rejected(_)) => {}
         Err(error) => return Err(error),

@@ -273,7 +273,7 @@ impl Actor {
         self.results.retain(|done| done.call_report.is_some());
         while !self.results.is_empty() {
             let plan = self.build_settlement_plan();
-            match self.commit_plan(plan, None).await {
+            match Box::pin(self.commit_plan(plan, None)).await {
                 Ok(()) => {}
                 // Nothing was in flight, so there is nothing to settle.
                 Err(ActorError::Rejected(_)) => return Ok(()),

@@ -19,10 +19,10 @@ impl Actor {
         }
         let steering = find_steering_ancestor(&self.shared, &self.run).await?;
         let Some((ancestor, command)) = steering else {
-            return self.follow_late_resumption().await;
+            return Box::pin(self.follow_late_resumption()).await;
         };
         let (repository, context) = (self.shared.repository.clone(), self.shared.command_context());
-        repository.steer_descendants(&ancestor, &context, command).await?;
+        Box::pin(repository.steer_descendants(&ancestor, &context, command)).await?;
         repository.refresh(&mut self.run).await?;
         if !self.run.state.phase.is_ended() && !self.run.state.paused {
             // The run's first record is not durable yet, so it could not be steered: it is loaded
@@ -30,7 +30,7 @@ impl Actor {
             return Err(missing_run_error(&self.run.stream));
         }
         self.rebuild_derived()?;
-        self.follow_late_resumption().await
+        Box::pin(self.follow_late_resumption()).await
     }
 
     /// Resumes the run if the ancestor's pause ended between the check and the steering.
