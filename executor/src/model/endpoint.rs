@@ -29,8 +29,9 @@ pub(super) enum Reach {
 /// The checked base URL of a provider.
 #[derive(Debug, Clone)]
 pub(super) struct Endpoint {
-    /// The URL up to and without the interface's paths.
-    base: String,
+    /// The URL up to and without the interface's paths, and without a slash at its end. Parsed
+    /// once: host names take long.
+    base: Url,
     is_tls: bool,
     pub(super) reach: Reach,
     /// True if the host is an address or `localhost`, which need no name server.
@@ -57,20 +58,33 @@ impl Endpoint {
         }
         let host = url.host_str().unwrap_or_default();
         let reach = host_reach(host);
-        let base = text.trim_end_matches('/').to_owned();
         let is_known = host == "localhost" || host_address(host).is_some();
-        Ok(Self { base, is_tls: url.scheme() == "https", reach, needs_no_dns: is_known })
+        let is_tls = url.scheme() == "https";
+        Ok(Self { base: url, is_tls, reach, needs_no_dns: is_known })
     }
 
-    /// Returns the URL of a path below the base, such as `/chat/completions`.
-    pub(super) fn url_below_base(&self, path: &str) -> String {
-        format!("{}{path}", self.base)
+    /// Returns the URL of a path below the base, such as `/chat/completions`; it may have a query.
+    pub(super) fn url_below_base(&self, path: &str) -> Url {
+        self.url_below(self.base_path(), path)
     }
 
     /// Returns the URL of a path beside `/v1`, where servers have the routes that OpenAI's
     /// interface lacks.
-    pub(super) fn url_beside_v1(&self, path: &str) -> String {
-        format!("{}{path}", self.base.strip_suffix("/v1").unwrap_or(&self.base))
+    pub(super) fn url_beside_v1(&self, path: &str) -> Url {
+        self.url_below(self.base_path().strip_suffix("/v1").unwrap_or(self.base_path()), path)
+    }
+
+    fn base_path(&self) -> &str {
+        self.base.path().trim_end_matches('/')
+    }
+
+    fn url_below(&self, base_path: &str, path: &str) -> Url {
+        let (path, query) =
+            path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+        let mut url = self.base.clone();
+        url.set_path(&format!("{base_path}{path}"));
+        url.set_query(query);
+        url
     }
 
     /// Returns whether requests stay on the premises and no name server learns of them.
@@ -252,7 +266,9 @@ mod tests {
     #[test]
     fn paths_are_under_the_base_or_beside_it() {
         let endpoint = Endpoint::parse("http://127.0.0.1:8080/v1/").unwrap();
-        assert_eq!(endpoint.url_below_base("/models"), "http://127.0.0.1:8080/v1/models");
-        assert_eq!(endpoint.url_beside_v1("/props"), "http://127.0.0.1:8080/props");
+        let below = |path| endpoint.url_below_base(path).to_string();
+        assert_eq!(below("/models?limit=1"), "http://127.0.0.1:8080/v1/models?limit=1");
+        assert_eq!(below("/models/a:b?alt=sse"), "http://127.0.0.1:8080/v1/models/a:b?alt=sse");
+        assert_eq!(endpoint.url_beside_v1("/props").to_string(), "http://127.0.0.1:8080/props");
     }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use convergio_domain::chat::{ChatField, ChatRequest, FieldSupport, NativeFields};
 use convergio_kernel_c::ProviderClass;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, RequestBuilder, Response, StatusCode, header};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, header};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -87,7 +87,7 @@ impl HttpProvider {
     }
 
     /// Returns the URL of a path. Ollama's native routes are beside `/v1`, not below it.
-    fn request_url(&self, path: &str) -> String {
+    fn request_url(&self, path: &str) -> Url {
         match self.config.api {
             ProviderApi::Ollama => self.endpoint.url_beside_v1(path),
             _ => self.endpoint.url_below_base(path),

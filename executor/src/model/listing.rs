@@ -6,7 +6,7 @@ use std::time::Duration;
 use convergio_kernel_c::KernelPlatform;
 use futures_util::StreamExt;
 use reqwest::header::HeaderMap;
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Client, Response, StatusCode, Url};
 use serde_json::Value;
 
 use super::config::{ModelInfo, ProviderApi, ProviderConfig};
@@ -46,12 +46,12 @@ impl ModelLister<'_> {
             (ProviderApi::Ollama, _) => self.list_ollama_models().await,
             (ProviderApi::Gemini | ProviderApi::GeminiInteractions, _) => {
                 let list =
-                    self.get_json(&self.endpoint.url_below_base("/models?pageSize=1000")).await?;
+                    self.get_json(self.endpoint.url_below_base("/models?pageSize=1000")).await?;
                 Ok(parse_gemini_list(&list))
             }
             (ProviderApi::Anthropic { .. }, _) => {
                 let list =
-                    self.get_json(&self.endpoint.url_below_base("/models?limit=1000")).await?;
+                    self.get_json(self.endpoint.url_below_base("/models?limit=1000")).await?;
                 Ok(parse_openai_list(&list))
             }
             // An unknown local server may be Ollama behind its OpenAI-compatible routes: models in
@@ -72,7 +72,7 @@ impl ModelLister<'_> {
 
     /// Fetches OpenAI's list as it comes.
     pub(super) async fn fetch_openai_list(&self) -> Result<Value, ListError> {
-        self.get_json(&self.endpoint.url_below_base("/models")).await
+        self.get_json(self.endpoint.url_below_base("/models")).await
     }
 
     /// Lists llama.cpp's models. It divides its context among slots; its properties tell the
@@ -84,7 +84,7 @@ impl ModelLister<'_> {
         let mut models = parse_openai_list(list);
         // The properties describe the loaded model: with several in the list it is unknown which.
         if let [model] = models.as_mut_slice()
-            && let Ok(properties) = self.get_json(&self.endpoint.url_beside_v1("/props")).await
+            && let Ok(properties) = self.get_json(self.endpoint.url_beside_v1("/props")).await
         {
             let slot_context = properties.pointer("/default_generation_settings/n_ctx");
             model.context_tokens = slot_context.and_then(Value::as_u64).or(model.context_tokens);
@@ -98,7 +98,7 @@ impl ModelLister<'_> {
     pub(super) async fn list_ollama_models(&self) -> Result<Vec<ModelInfo>, ListError> {
         let (tags_url, running_url) =
             (self.endpoint.url_beside_v1("/api/tags"), self.endpoint.url_beside_v1("/api/ps"));
-        let (tags, running) = tokio::join!(self.get_json(&tags_url), self.get_json(&running_url));
+        let (tags, running) = tokio::join!(self.get_json(tags_url), self.get_json(running_url));
         let tags = tags?;
         let running = running.unwrap_or(Value::Null);
         // The tags decide; a failed `/api/ps` only means that no loaded context is known.
@@ -118,13 +118,13 @@ impl ModelLister<'_> {
     /// tell them apart.
     async fn list_cloud_models(&self) -> Vec<String> {
         let tags =
-            self.get_json(&self.endpoint.url_beside_v1("/api/tags")).await.unwrap_or(Value::Null);
+            self.get_json(self.endpoint.url_beside_v1("/api/tags")).await.unwrap_or(Value::Null);
         let models = tags["models"].as_array().into_iter().flatten();
         let cloud_models = models.filter(|model| !is_local_model(model));
         cloud_models.filter_map(|model| Some(model["name"].as_str()?.to_owned())).collect()
     }
 
-    async fn get_json(&self, url: &str) -> Result<Value, ListError> {
+    async fn get_json(&self, url: Url) -> Result<Value, ListError> {
         let request = self.client.get(url).timeout(self.timeout).headers(self.headers.clone());
         let response = request.send().await.map_err(|error| ListError::Unreachable(Some(error)))?;
         let (status, headers) = (response.status(), response.headers().clone());
