@@ -23,7 +23,7 @@ pub(crate) struct ApiClient {
 
 impl ApiClient {
     pub(crate) fn new(url: &str, token: &str) -> anyhow::Result<Self> {
-        let http = convergio_executor::model::http_client()?;
+        let http = convergio_executor::provider::http_client()?;
         let url = url.trim_end_matches('/').to_owned();
         Ok(Self { http, url, token: Zeroizing::new(token.to_owned()) })
     }

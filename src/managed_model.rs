@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use convergio_executor::model::{Consent, DetectedServer, Secret, detect_started_server};
+use convergio_executor::catalog::{Consent, DetectedServer, detect_started_server};
+use convergio_executor::provider::Secret;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -228,7 +229,7 @@ pub(crate) async fn serve_model_file(
     let mut model = ManagedModel {
         child,
         server: DetectedServer {
-            kind: convergio_executor::model::ServerKind::LlamaCpp,
+            kind: convergio_executor::catalog::ServerKind::LlamaCpp,
             base_url: url.clone(),
             models: Vec::new(),
             consent: Consent::Given,

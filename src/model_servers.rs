@@ -1,7 +1,7 @@
 //! Model servers of this machine: those that were named, else those that are detected. Nothing
 //! private is sent to a server of another user before this user has confirmed it.
 
-use convergio_executor::model::{Consent, DetectedServer, detect_servers};
+use convergio_executor::catalog::{Consent, DetectedServer, detect_servers};
 
 use crate::trust;
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use convergio_domain::chat::{ModelLimitTable, Privacy};
 use convergio_domain::metering::{BaseModel, PriceBook};
-use convergio_executor::model::{
-    DetectedServer, ModelAliases, ModelCatalog, PrivacyPolicy, ProviderConfig, ProviderFile,
+use convergio_executor::catalog::{
+    DetectedServer, ModelAliases, ModelCatalog, PrivacyPolicy, ProviderFile,
 };
+use convergio_executor::provider::ProviderConfig;
 
 use crate::data_dir::DataDir;
 use crate::exit;

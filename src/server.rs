@@ -13,8 +13,8 @@ use convergio_eventstore::{
     CheckpointFolder, Durability, EventLog, HealthRegistry, LiveHub, Repository, SlotSet,
     SteadyClock, WallClock,
 };
+use convergio_executor::catalog::{DetectedServer, ModelCatalog, ModelOffer};
 use convergio_executor::memory::MemoryPort;
-use convergio_executor::model::{DetectedServer, ModelCatalog, ModelOffer};
 use convergio_executor::{Executor, ExecutorConfig, tool};
 use convergio_gateway::{
     Gateway, ModelDirectory, ModelEntry, ServeOptions, TokenRegistry, follow_tokens,

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use convergio_executor::model::listening_uids;
+use convergio_executor::catalog::listening_uids;
 use reqwest::Url;
 use rustix::process::geteuid;
 use zeroize::Zeroizing;

@@ -50,7 +50,7 @@ fn is_own_span(metadata: &tracing::Metadata<'_>) -> bool {
 
 fn create_tracer_provider() -> Option<SdkTracerProvider> {
     // The exporter's HTTP client needs a TLS provider before its first connection.
-    convergio_executor::model::install_tls();
+    convergio_executor::provider::install_tls();
     let exporter = match SpanExporter::builder().with_http().build() {
         Ok(exporter) => exporter,
         Err(error) => {

@@ -3,7 +3,7 @@
 //! The dispatcher loads an actor for every run that has work. The actor asks the kernel's scheduler
 //! which steps are ready, commits their intents, runs their effects (model calls, tool calls, child
 //! runs) and commits the results. Business rules are not here: whatever decides about runs is in
-//! `convergio_domain::run`, and providers are spoken to in `model` only.
+//! `convergio_domain::run`, and providers are spoken to in `provider` only.
 //!
 //! - `executor`, `config`: the public handle of a started executor, and its settings.
 //! - `dispatcher`: follows the log and the wake index; starts and supervises actors.
@@ -11,7 +11,7 @@
 //! - `scheduler`, `graphs`: the bridge to the kernel: compiled graphs, and a scheduler's state
 //!   rebuilt from a folded run.
 //! - `outputs`, `large_values`: step outputs for templates, and the bound on large ones in memory.
-//! - `model`: providers, the model catalog and the router.
+//! - `provider`: how a model provider is spoken to; `catalog`: which one is asked, and the router.
 //! - `tool`, `memory`: built-in tools, and those that store and recall memories.
 //! - `replay`, `migration`: recomputation of a logged run, and moving a run to another graph
 //!   version.
@@ -19,6 +19,7 @@
 
 mod actor;
 mod alarm;
+pub mod catalog;
 mod config;
 mod dispatcher;
 mod executor;
@@ -27,8 +28,8 @@ mod graphs;
 mod large_values;
 pub mod memory;
 pub mod migration;
-pub mod model;
 mod outputs;
+pub mod provider;
 pub mod replay;
 mod scheduler;
 pub mod tool;

@@ -236,7 +236,7 @@ struct BenchEndpoint {
 
 impl BenchEndpoint {
     fn new(base_url: &str, token: &str, model: &str) -> anyhow::Result<Self> {
-        let http = convergio_executor::model::http_client()?;
+        let http = convergio_executor::provider::http_client()?;
         let (token, model) = (token.to_owned(), model.to_owned());
         Ok(Self { http, url: format!("{base_url}/chat/completions"), token, model })
     }

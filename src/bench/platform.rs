@@ -16,7 +16,7 @@ use convergio_domain::run::{Budget, CreateRun, Provenance, Run, RunCommand, RunS
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
 use convergio_eventstore::{EventLog, LiveHub, Payload, Repository, SystemClock};
-use convergio_executor::model::ModelCatalog;
+use convergio_executor::catalog::ModelCatalog;
 use convergio_executor::{Executor, ExecutorConfig, tool};
 use futures_util::StreamExt;
 use serde_json::Value;

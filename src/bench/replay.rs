@@ -22,7 +22,7 @@ use convergio_domain::run::{Budget, CreateRun, Run, RunCommand, RunPhase, RunSta
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
 use convergio_eventstore::{EventLog, LiveHub, Payload, Record, Repository, SystemClock};
-use convergio_executor::model::ModelCatalog;
+use convergio_executor::catalog::ModelCatalog;
 use convergio_executor::replay::Replay;
 use convergio_executor::{Executor, ExecutorConfig, tool};
 use serde::Serialize;

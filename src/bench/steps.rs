@@ -23,7 +23,7 @@ use convergio_domain::run::{CreateRun, Run, RunCommand};
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
 use convergio_eventstore::{EventLog, LiveHub, Payload, Position, Repository, SystemClock};
-use convergio_executor::model::ModelCatalog;
+use convergio_executor::catalog::ModelCatalog;
 use convergio_executor::{Executor, ExecutorConfig, tool};
 use futures_util::StreamExt;
 use serde::Serialize;

@@ -21,7 +21,7 @@ use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Span;
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
 use convergio_eventstore::{EventLog, LiveHub, LoadedStream, Payload, Repository, SystemClock};
-use convergio_executor::model::ModelCatalog;
+use convergio_executor::catalog::ModelCatalog;
 use convergio_executor::{Executor, ExecutorConfig, tool};
 use serde::Serialize;
 use tokio::task::JoinSet;

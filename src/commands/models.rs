@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use convergio_executor::model::{
+use convergio_executor::catalog::{
     DetectedServer, OllamaLibrary, PullProgress, ServerKind, detect_servers,
 };
 use indicatif::{ProgressBar, ProgressStyle};
@@ -80,7 +80,7 @@ async fn list_models(global: &GlobalOptions, data: &DataDir) -> anyhow::Result<(
 
 /// Models of a server as JSON values.
 fn model_values(server: &DetectedServer) -> Vec<Value> {
-    let describe = |model: &convergio_executor::model::ModelInfo| {
+    let describe = |model: &convergio_executor::provider::ModelInfo| {
         json!({"model": model.id, "server": server.kind.as_str(), "url": server.base_url,
             "context_tokens": model.context_tokens, "consent": consent_name(server)})
     };

@@ -21,7 +21,7 @@ use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
 use convergio_eventstore::{
     EventLog, LiveHub, Payload, Position, Repository, SystemClock, WallClock,
 };
-use convergio_executor::model::{DetectedServer, ModelCatalog, detect_servers};
+use convergio_executor::catalog::{DetectedServer, ModelCatalog, detect_servers};
 use convergio_executor::{Executor, ExecutorConfig};
 use futures_util::StreamExt;
 use serde_json::Value;

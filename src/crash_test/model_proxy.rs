@@ -40,7 +40,7 @@ impl ModelProxy {
     /// Starts a proxy in front of the server with this base URL, which ends in `/v1`.
     pub(crate) async fn start(base_url: &str) -> anyhow::Result<Self> {
         let server = base_url.trim_end_matches('/').trim_end_matches("/v1").to_owned();
-        let http = convergio_executor::model::http_client()?;
+        let http = convergio_executor::provider::http_client()?;
         let shared = Arc::new(ProxyState { server, http, record: Mutex::default() });
         let app = Router::new().fallback(forward_request).with_state(Arc::clone(&shared));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;

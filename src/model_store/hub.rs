@@ -1,7 +1,7 @@
 //! Files on Hugging Face: digest, size and download location.
 
 use anyhow::Context;
-use convergio_executor::model::download_client;
+use convergio_executor::provider::download_client;
 use reqwest::header::{HeaderMap, LOCATION};
 use reqwest::{Response, StatusCode, Url};
 

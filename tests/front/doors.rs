@@ -234,7 +234,7 @@ async fn bad_requests_are_refused_with_the_field_that_is_wrong() {
 async fn every_door_asks_for_a_token() {
     let upstream = Upstream::start().await;
     let server = Server::start(&upstream.url);
-    let http = convergio_executor::model::http_client().expect("a client");
+    let http = convergio_executor::provider::http_client().expect("a client");
     for path in [CHAT, RESPONSES, MESSAGES] {
         let body = chat("local/fix", "hi", false);
         let ask = || http.post(format!("{}{path}", server.url)).json(&body);

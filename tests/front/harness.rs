@@ -53,7 +53,7 @@ impl Server {
         let ready: Value = serde_json::from_str(&line).expect("one line of JSON");
         let url = ready["url"].as_str().expect("a URL").to_owned();
         let token = std::fs::read_to_string(data.path().join("token")).expect("a token");
-        let http = convergio_executor::model::http_client().expect("a client");
+        let http = convergio_executor::provider::http_client().expect("a client");
         Self { child, data, url, token: token.trim().to_owned(), http }
     }
 

@@ -27,7 +27,7 @@ fn bad_manifests_are_refused_with_every_mistake_and_nothing_is_stored() {
 async fn the_server_refuses_bad_manifests_too() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = Server::start(folder.path());
-    let http = convergio_executor::model::http_client().expect("a client");
+    let http = convergio_executor::provider::http_client().expect("a client");
     let token = std::fs::read_to_string(folder.path().join("token")).expect("a token");
     for bad in ["name: [", "name: a\nnodes: [{id: x, branch: {if: '1 +', then: x}}]", ""] {
         let request = http.post(format!("{}/v1/graphs", server.url)).bearer_auth(token.trim());

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::Actor;
 use super::commit_plan::CommitPlan;
-use crate::model::router::RoutingRecord;
+use crate::catalog::router::RoutingRecord;
 
 /// SHA-256 of a table's JSON, which identifies equal tables.
 pub(super) type TableDigest = [u8; 32];

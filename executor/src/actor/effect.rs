@@ -25,7 +25,7 @@ use tracing::Instrument;
 use super::children::{self, NewChild};
 use super::fallback::FallbackContext;
 use super::{SharedServices, trace};
-use crate::model::{
+use crate::provider::{
     AnswerPiece, CallAdmission, ChatAnswer, ModelError, Provider, ProviderCall, ServiceCall,
     provider_cost,
 };

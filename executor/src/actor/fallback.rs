@@ -3,7 +3,7 @@
 use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::run::{Fallback, HOPS_LIMIT, ModelTarget, Successor, allowed_successor};
 
-use crate::model::{ModelCatalog, ModelRequirements};
+use crate::catalog::{ModelCatalog, ModelRequirements};
 
 /// Requirements of a step, from which another model can be chosen.
 pub(super) struct FallbackContext {

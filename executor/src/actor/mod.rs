@@ -23,6 +23,7 @@
 //! Nothing here has an effect before its intent is committed, decides what an event does to a run,
 //! or speaks to a provider itself.
 
+mod agent_request;
 mod agent_tools;
 mod candidate_tables;
 mod capacity;
@@ -77,12 +78,13 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::catalog::ModelCatalog;
 use crate::config::ExecutorConfig;
 use crate::graphs::{CompiledGraph, GraphCache, GraphError};
 use crate::large_values::LargeValueGate;
 use crate::memory::ToolScope;
-use crate::model::{ModelCatalog, ProviderConfig};
 use crate::outputs::StepOutputs;
+use crate::provider::ProviderConfig;
 use crate::scheduler;
 use capacity::ReadySteps;
 use commit::is_current_attempt;

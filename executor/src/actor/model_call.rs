@@ -11,14 +11,13 @@ use convergio_domain::payload::PayloadPurpose;
 use convergio_domain::run::StepIntent;
 use serde_json::Value;
 
-use super::Actor;
 use super::commit_plan::CommitPlan;
 use super::effect::{EffectLaunch, EffectWork, ModelCall, OutputFormat};
 use super::fallback::FallbackContext;
-use crate::model::{
-    EncodedRequest, ModelChoice, ProviderApi, ServiceCall, agent_request, usage_bound,
-};
+use super::{Actor, agent_request};
+use crate::catalog::ModelChoice;
 use crate::outputs::OutputError;
+use crate::provider::{EncodedRequest, ProviderApi, ServiceCall, usage_bound};
 
 /// Minimum tokens of an answer that the budget limits; with fewer the budget counts as used up.
 const MIN_ANSWER_TOKENS: u64 = 16;

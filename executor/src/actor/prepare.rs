@@ -19,14 +19,13 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::Actor;
 use super::children::{ChildGraph, ChildSpec};
 use super::commit_plan::CommitPlan;
 use super::effect::{EffectLaunch, EffectOutcome, EffectWork, OutputFormat};
 use super::model_call::ModelCallSpec;
 use super::proposals::UNBOUND;
 use super::transcript::TurnAgent;
-use crate::model::agent_request;
+use super::{Actor, agent_request};
 use crate::outputs::{OutputError, UncommittedOutcomes};
 use crate::tool;
 

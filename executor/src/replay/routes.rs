@@ -9,7 +9,7 @@ use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::{EventLog, LogError, Record};
 
 use super::{Divergence, Replay, kernel_refusal};
-use crate::model::router::{RouteQuestion, decisions_digest, rank_candidates, reason_text};
+use crate::catalog::router::{RouteQuestion, decisions_digest, rank_candidates, reason_text};
 
 /// Maximum payloads in memory; a run refers to its last few candidate tables again and again.
 const CACHED_PAYLOADS_LIMIT: usize = 64;

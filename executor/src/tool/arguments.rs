@@ -1,4 +1,4 @@
-//! Arguments of a tool: their declaration, and typed access to them.
+//! A function as a tool: the declaration of its arguments, and typed access to them.
 
 use convergio_domain::time::Timestamp;
 use serde_json::{Map, Value, json};
@@ -34,6 +34,16 @@ pub(super) enum ArgumentKind {
     /// An array of at most [`LIST_ITEMS_LIMIT`] items.
     List,
 }
+
+/// A built-in tool that the kernel does not have.
+pub(super) struct FunctionTool {
+    pub(super) name: &'static str,
+    pub(super) description: &'static str,
+    pub(super) arguments: &'static [DeclaredArgument],
+    pub(super) function: ToolFunction,
+}
+
+pub(super) type ToolFunction = fn(&ToolArguments<'_>) -> Result<Value, ToolCallError>;
 
 /// Declares an argument that must be given.
 pub(super) const fn required_argument(name: &'static str, kind: ArgumentKind) -> DeclaredArgument {

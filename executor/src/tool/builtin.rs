@@ -14,19 +14,9 @@ use serde_json::{Map, Value, json};
 use crate::memory::{self, ToolScope};
 
 use super::argument_validator::{self, ArgumentValidator};
-use super::arguments::{DeclaredArgument, ToolArguments, ToolCallError};
+use super::arguments::{FunctionTool, ToolArguments, ToolCallError, ToolFunction};
 use super::bounds::{self, ANSWER_BYTES_LIMIT, ARGUMENTS_BYTES_LIMIT};
 use super::{date, hash, json, list, math, split, text};
-
-/// A built-in tool that the kernel does not have.
-pub(super) struct FunctionTool {
-    pub(super) name: &'static str,
-    pub(super) description: &'static str,
-    pub(super) arguments: &'static [DeclaredArgument],
-    pub(super) function: ToolFunction,
-}
-
-type ToolFunction = fn(&ToolArguments<'_>) -> Result<Value, ToolCallError>;
 
 /// Tools that the kernel does not have, by name prefix.
 static FAMILIES: [&[FunctionTool]; 7] =

@@ -6,9 +6,9 @@ use time::format_description::well_known::{Iso8601, Rfc3339};
 use time::{Date, OffsetDateTime, format_description};
 
 use super::arguments::{
-    ArgumentKind, ToolArguments, ToolCallError, optional_argument, required_argument, tool_error,
+    ArgumentKind, FunctionTool, ToolArguments, ToolCallError, optional_argument, required_argument,
+    tool_error,
 };
-use super::builtin::FunctionTool;
 
 pub(super) const TOOLS: &[FunctionTool] = &[FunctionTool {
     name: "date.format",

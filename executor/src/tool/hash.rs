@@ -3,8 +3,9 @@
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::arguments::{ArgumentKind, ToolArguments, ToolCallError, required_argument};
-use super::builtin::FunctionTool;
+use super::arguments::{
+    ArgumentKind, FunctionTool, ToolArguments, ToolCallError, required_argument,
+};
 
 pub(super) const TOOLS: &[FunctionTool] = &[FunctionTool {
     name: "hash.sha256",

@@ -4,9 +4,9 @@ use convergio_domain::json::read_json;
 use serde_json::{Map, Value};
 
 use super::arguments::{
-    ArgumentKind, ToolArguments, ToolCallError, required_argument, tool_error, value_kind_name,
+    ArgumentKind, FunctionTool, ToolArguments, ToolCallError, required_argument, tool_error,
+    value_kind_name,
 };
-use super::builtin::FunctionTool;
 
 pub(super) const TOOLS: &[FunctionTool] = &[
     FunctionTool {

@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use super::arguments::{
-    ArgumentKind, ToolArguments, ToolCallError, optional_argument, required_argument, tool_error,
+    ArgumentKind, FunctionTool, ToolArguments, ToolCallError, optional_argument, required_argument,
+    tool_error,
 };
 use super::bounds::LIST_ITEMS_LIMIT;
-use super::builtin::FunctionTool;
 
 pub(super) const TOOLS: &[FunctionTool] = &[
     FunctionTool {

@@ -4,8 +4,9 @@
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
-use super::arguments::{ArgumentKind, ToolArguments, ToolCallError, required_argument, tool_error};
-use super::builtin::FunctionTool;
+use super::arguments::{
+    ArgumentKind, FunctionTool, ToolArguments, ToolCallError, required_argument, tool_error,
+};
 
 pub(super) const TOOLS: &[FunctionTool] = &[
     FunctionTool {

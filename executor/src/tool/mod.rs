@@ -1,7 +1,8 @@
 //! Built-in tools. The same arguments give the same answer, and only the memory tools have effects.
 //!
 //! - `builtin`: the registry; finds a tool, checks its arguments and calls it.
-//! - `arguments`, `argument_validator`, `bounds`: declared arguments, their check, and size limits.
+//! - `arguments`, `argument_validator`, `bounds`: a function with its declared arguments, their
+//!   check, and size limits.
 //! - `permission`: whether an agent may call a tool.
 //! - `text`, `split`, `list`, `json`, `math`, `date`, `hash`: the tools that are not in the kernel.
 //!

@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::arguments::{ArgumentKind, ToolArguments, ToolCallError, required_argument};
+use super::arguments::{
+    ArgumentKind, FunctionTool, ToolArguments, ToolCallError, required_argument,
+};
 use super::bounds::LIST_ITEMS_LIMIT;
-use super::builtin::FunctionTool;
 
 pub(super) const TOOLS: &[FunctionTool] = &[
     FunctionTool {

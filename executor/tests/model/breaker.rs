@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use axum::response::{IntoResponse, Response};
 use convergio_domain::metering::PriceBook;
-use convergio_executor::model::{ModelCatalog, ModelError, Provider};
+use convergio_executor::catalog::ModelCatalog;
+use convergio_executor::provider::{ModelError, Provider};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 

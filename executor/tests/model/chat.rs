@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::http::header;
 use convergio_domain::metering::Meter;
 use convergio_eventstore::LiveKind;
-use convergio_executor::model::{
+use convergio_executor::provider::{
     AnswerPiece, ChatAnswer, HttpProvider, Provider, ProviderConfig, Secret,
 };
 use convergio_kernel_c::{KernelPlatform, ProviderClass};

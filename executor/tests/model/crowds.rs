@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use convergio_domain::metering::PriceBook;
-use convergio_executor::model::{
-    CallAdmission, ChatAnswer, ModelCatalog, ModelError, Provider, ProviderCall, ProviderConfig,
-    Secret,
+use convergio_executor::catalog::ModelCatalog;
+use convergio_executor::provider::{
+    CallAdmission, ChatAnswer, ModelError, Provider, ProviderCall, ProviderConfig, Secret,
 };
 use futures_util::FutureExt;
 use futures_util::future::join_all;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use axum::body::Body;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use convergio_executor::model::{ProviderApi, ProviderConfig, Secret};
+use convergio_executor::provider::{ProviderApi, ProviderConfig, Secret};
 use convergio_kernel_c::{KernelPlatform, ProviderClass};
 use serde_json::{Value, json};
 

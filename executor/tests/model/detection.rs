@@ -2,8 +2,10 @@
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use convergio_executor::model::{Consent, DetectedServer, ModelInfo, Provider, ServerKind};
-use convergio_executor::model::{HttpProvider, detect_servers};
+use convergio_executor::catalog::detect_servers;
+use convergio_executor::catalog::{Consent, DetectedServer, ServerKind};
+use convergio_executor::provider::HttpProvider;
+use convergio_executor::provider::{ModelInfo, Provider};
 use convergio_kernel_c::{KernelPlatform, ProviderClass};
 use futures_util::stream;
 use serde_json::json;

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use axum::body::Body;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use convergio_executor::model::{OllamaLibrary, PullProgress};
+use convergio_executor::catalog::{OllamaLibrary, PullProgress};
 use serde_json::{Value, json};
 
 use crate::server::{Server, json};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use convergio_executor::model::{HttpProvider, ModelError, Provider, ProviderConfig, Timeouts};
+use convergio_executor::provider::{HttpProvider, ModelError, Provider, ProviderConfig, Timeouts};
 use futures_util::{StreamExt, stream};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;

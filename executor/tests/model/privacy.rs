@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use convergio_domain::chat::Privacy;
 use convergio_domain::metering::PriceBook;
-use convergio_executor::model::{
-    ModelCatalog, ModelInfo, ModelRequirements, PrivacyPolicy, ProviderConfig, Secret,
-};
+use convergio_executor::catalog::{ModelCatalog, ModelRequirements, PrivacyPolicy};
+use convergio_executor::provider::{ModelInfo, ProviderConfig, Secret};
 use convergio_kernel_c::{KernelPlatform, ProviderClass};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;

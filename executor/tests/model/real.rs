@@ -2,7 +2,8 @@
 
 use convergio_domain::chat::ChatRequest;
 use convergio_domain::metering::{Meter, PriceBook};
-use convergio_executor::model::{AnswerPiece, ModelCatalog, ModelRequirements, detect_servers};
+use convergio_executor::catalog::{ModelCatalog, ModelRequirements, detect_servers};
+use convergio_executor::provider::AnswerPiece;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;

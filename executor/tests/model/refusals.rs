@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use convergio_domain::chat::{MessagePart, RefusalPart};
-use convergio_executor::model::{ChatAnswer, HttpProvider, ModelError, ProviderConfig, Secret};
+use convergio_executor::provider::{ChatAnswer, HttpProvider, ModelError, ProviderConfig, Secret};
 use serde_json::{Value, json};
 
 use crate::server::{PROMPT, Server, ask, delta, json, nowhere, raw_sse, sse};

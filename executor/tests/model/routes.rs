@@ -8,9 +8,8 @@ use convergio_domain::chat::Privacy;
 use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::metering::PriceBook;
 use convergio_domain::run::{Fallback, ModelTarget};
-use convergio_executor::model::{
-    ModelAliases, ModelCatalog, ModelInfo, ModelRequirements, ProviderApi, ProviderConfig, Secret,
-};
+use convergio_executor::catalog::{ModelAliases, ModelCatalog, ModelRequirements};
+use convergio_executor::provider::{ModelInfo, ProviderApi, ProviderConfig, Secret};
 use convergio_kernel_c::{KernelPlatform, ProviderClass};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;

@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::serve::ListenerExt;
 use convergio_domain::chat::{ChatRequest, ModelService, ServiceReply};
-use convergio_executor::model::{
+use convergio_executor::provider::{
     CallAdmission, ChatAnswer, HttpProvider, ModelError, Provider, ProviderCall, ProviderConfig,
     ServiceCall,
 };

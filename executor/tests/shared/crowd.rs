@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use convergio_executor::model::ProviderConfig;
+use convergio_executor::provider::ProviderConfig;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 

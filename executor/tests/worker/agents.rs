@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 use convergio_domain::event::Event;
 use convergio_domain::money::Money;
 use convergio_domain::run::{RunCommand, RunPhase};
-use convergio_executor::model::ProviderConfig;
+use convergio_executor::provider::ProviderConfig;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 

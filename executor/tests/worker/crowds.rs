@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use convergio_domain::event::Event;
 use convergio_domain::run::{RunCommand, RunPhase, StepStatus};
-use convergio_executor::model::ProviderConfig;
+use convergio_executor::provider::ProviderConfig;
 use serde_json::{Value, json};
 
 use crate::crowd::Crowd;

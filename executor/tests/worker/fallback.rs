@@ -11,7 +11,7 @@ use convergio_domain::event::Event;
 use convergio_domain::run::{Fallback, KeyOwner, RunPhase, RunState, StepStatus};
 use convergio_domain::time::Span;
 use convergio_eventstore::{SystemClock, WallClock};
-use convergio_executor::model::{ProviderConfig, Secret};
+use convergio_executor::provider::{ProviderConfig, Secret};
 use convergio_kernel_c::{KernelPlatform as Serves, ProviderClass};
 use serde_json::{Value, json};
 

@@ -23,8 +23,9 @@ use convergio_eventstore::{
     ComponentHealth, EventLog, LiveHub, LoadedStream, MemoryLog, Payload, Position, Record,
     Repository, SystemClock,
 };
+use convergio_executor::catalog::{ModelCatalog, PrivacyPolicy};
 use convergio_executor::memory::MemoryPort;
-use convergio_executor::model::{ModelCatalog, PrivacyPolicy, ProviderConfig};
+use convergio_executor::provider::ProviderConfig;
 use convergio_executor::replay::{Divergence, Replay};
 use convergio_executor::{Executor, ExecutorConfig, tool};
 use futures_util::StreamExt;

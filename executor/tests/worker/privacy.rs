@@ -2,7 +2,8 @@
 
 use convergio_domain::chat::Privacy;
 use convergio_domain::event::Event;
-use convergio_executor::model::{PrivacyPolicy, ProviderConfig};
+use convergio_executor::catalog::PrivacyPolicy;
+use convergio_executor::provider::ProviderConfig;
 use convergio_kernel_c::ProviderClass;
 use serde_json::Value;
 

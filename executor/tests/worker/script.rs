@@ -8,7 +8,7 @@ use axum::extract::{Json, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use convergio_executor::model::ProviderConfig;
+use convergio_executor::provider::ProviderConfig;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 

@@ -16,7 +16,7 @@ use convergio_domain::event::{Event, run};
 use convergio_domain::metering::Meter;
 use convergio_domain::run::{RunPhase, lineage};
 use convergio_domain::stream::StreamKey;
-use convergio_executor::model::{ModelInfo, ProviderConfig};
+use convergio_executor::provider::{ModelInfo, ProviderConfig};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
@@ -258,7 +258,7 @@ async fn vectors_that_the_log_does_not_take_are_refused_and_paid() {
 #[tokio::test]
 async fn what_cannot_be_asked_is_refused_by_name() {
     let (services, config) = Services::serve(true, 2).await;
-    let anthropic = ProviderConfig::for_anthropic(convergio_executor::model::Secret::new("k"));
+    let anthropic = ProviderConfig::for_anthropic(convergio_executor::provider::Secret::new("k"));
     let deaf = ProviderConfig {
         name: "deaf".into(),
         base_url: config.base_url.clone(),

@@ -27,8 +27,9 @@ use convergio_domain::run::{
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::{EventLog, LiveHub, MemoryLog, Payload, Repository, SystemClock};
+use convergio_executor::catalog::ModelCatalog;
 use convergio_executor::memory::{MemoryPort, MemorySearch};
-use convergio_executor::model::{ModelCatalog, ProviderConfig};
+use convergio_executor::provider::ProviderConfig;
 use convergio_executor::{Executor, ExecutorConfig, tool};
 use convergio_projections::MemoryIndexes;
 use futures_util::StreamExt;

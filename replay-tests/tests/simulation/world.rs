@@ -18,7 +18,7 @@ use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::{
     CommitError, EventLog, LiveHub, Payload, Repository, SLOT_COUNT, SlotSet,
 };
-use convergio_executor::model::ModelCatalog;
+use convergio_executor::catalog::ModelCatalog;
 use convergio_executor::replay::Replay;
 use convergio_executor::{Executor, ExecutorConfig, tool};
 use futures_util::future::join_all;

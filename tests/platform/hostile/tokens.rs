@@ -20,7 +20,7 @@ fn new_token(data: &Path, name: &str) -> String {
 }
 
 async fn status(server: &Server, token: &str) -> u16 {
-    let http = convergio_executor::model::http_client().expect("a client");
+    let http = convergio_executor::provider::http_client().expect("a client");
     let asked = http.get(format!("{}/v1/runs", server.url)).bearer_auth(token).send();
     asked.await.expect("an answer").status().as_u16()
 }
@@ -31,7 +31,7 @@ async fn revoked_means_now_and_ends_what_is_open() {
     let server = Server::start(folder.path());
     let token = new_token(folder.path(), "mallory");
     assert_eq!(status(&server, &token).await, 200, "no restart is needed");
-    let http = convergio_executor::model::http_client().expect("a client");
+    let http = convergio_executor::provider::http_client().expect("a client");
     let post = |path: String, body: String| {
         http.post(format!("{}{path}", server.url)).bearer_auth(&token).body(body)
     };

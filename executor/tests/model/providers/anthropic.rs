@@ -5,7 +5,7 @@ use convergio_domain::chat::{
 };
 use convergio_domain::metering::Meter;
 use convergio_eventstore::LiveKind;
-use convergio_executor::model::{
+use convergio_executor::provider::{
     AnswerPiece, HttpProvider, ModelInfo, Provider, ProviderApi, ProviderConfig, Secret,
 };
 use serde_json::{Value, json};

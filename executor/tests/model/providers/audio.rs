@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use convergio_domain::chat::{ModelService, RECORDING_LIMIT, ServiceReply};
 use convergio_domain::metering::Meter;
-use convergio_executor::model::{ChatAnswer, HttpProvider, ModelError, ProviderConfig, Secret};
+use convergio_executor::provider::{ChatAnswer, HttpProvider, ModelError, ProviderConfig, Secret};
 use serde_json::{Value, json};
 
 use super::{KEY, led_to, meters};

@@ -6,7 +6,7 @@ use convergio_domain::chat::{
     FilePart, ImagePart, MessagePart, MessageRole, NativeFields, NativePart, SchemaSpec, TextPart,
     ThinkingPart, ToolCall, ToolChoice, ToolResultPart,
 };
-use convergio_executor::model::{
+use convergio_executor::provider::{
     EncodedRequest, HttpProvider, Provider, ProviderApi, ProviderConfig, Secret,
 };
 use convergio_kernel_c::{KernelPlatform, ProviderClass};

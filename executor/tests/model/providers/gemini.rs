@@ -2,7 +2,7 @@
 
 use convergio_domain::chat::{ChatMessage, ChatRequest, MessageRole, ModelService};
 use convergio_domain::metering::Meter;
-use convergio_executor::model::{HttpProvider, ModelInfo, Provider, ProviderConfig, Secret};
+use convergio_executor::provider::{HttpProvider, ModelInfo, Provider, ProviderConfig, Secret};
 use serde_json::{Value, json};
 
 use super::{KEY, answer_of, conversation, led_to, meters, weather, written};

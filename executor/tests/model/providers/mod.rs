@@ -15,7 +15,7 @@ use convergio_domain::chat::{
     ToolChoice, ToolResultPart,
 };
 use convergio_domain::metering::Meter;
-use convergio_executor::model::{ChatAnswer, HttpProvider, ModelError, ProviderConfig};
+use convergio_executor::provider::{ChatAnswer, HttpProvider, ModelError, ProviderConfig};
 use serde_json::{Value, json};
 
 use crate::server::{Server, ask, body_of};
@@ -61,8 +61,8 @@ fn adds_up(answer: &ChatAnswer) {
     assert_eq!(answer.usage.total_tokens(), total, "{raw}");
 }
 
-fn carries(header: convergio_executor::model::KeyHeader, name: &str) -> bool {
-    use convergio_executor::model::KeyHeader;
+fn carries(header: convergio_executor::provider::KeyHeader, name: &str) -> bool {
+    use convergio_executor::provider::KeyHeader;
     name == match header {
         KeyHeader::Bearer => "authorization",
         KeyHeader::ApiKey => "api-key",

@@ -2,7 +2,7 @@
 
 use convergio_domain::chat::{ChatMessage, ChatRequest, MessageRole, ToolCall, ToolChoice};
 use convergio_domain::metering::Meter;
-use convergio_executor::model::{HttpProvider, Provider, ProviderConfig, Secret};
+use convergio_executor::provider::{HttpProvider, Provider, ProviderConfig, Secret};
 use serde_json::{Value, json};
 
 use super::{KEY, answer_of, conversation, led_to, meters, weather, written};

@@ -5,7 +5,7 @@ use convergio_domain::chat::{
     ThinkingPart,
 };
 use convergio_domain::metering::Meter;
-use convergio_executor::model::{ProviderApi, ProviderConfig, Secret};
+use convergio_executor::provider::{ProviderApi, ProviderConfig, Secret};
 use serde_json::{Value, json};
 
 use super::{KEY, answer_of, conversation, meters, weather, written};

@@ -1,6 +1,6 @@
 //! The law of counting: the disjoint classes sum to what the provider itself calls the total.
 
-use convergio_executor::model::{ChatAnswer, ProviderApi, ProviderConfig, Secret};
+use convergio_executor::provider::{ChatAnswer, ProviderApi, ProviderConfig, Secret};
 use proptest::prelude::{any, prop_assert_eq, proptest};
 use serde_json::{Value, json};
 
