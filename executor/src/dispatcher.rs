@@ -18,9 +18,12 @@ use futures_util::stream::{self, BoxStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
-use crate::actor::{Actor, ActorError, SharedServices, settle_family};
 use crate::alarm::sleep_until;
+use crate::effect::settle_family;
+use crate::error::ActorError;
 use crate::failures::seal_failure;
+use crate::run::RunActor;
+use crate::services::SharedServices;
 
 /// Maximum runs that wait for an actor, by stream; beyond it the wake index is read again instead.
 const PENDING_RUNS_LIMIT: usize = 10_000;
@@ -348,7 +351,8 @@ async fn run_actor(
 ) -> ActorExit {
     // Boxed: the task's future is moved several times before it starts and when it has ended, and
     // without boxes each move would copy the state of all its parts.
-    let loaded = Box::pin(Actor::load(Arc::clone(&shared), &stream, last_record.as_deref())).await;
+    let loaded =
+        Box::pin(RunActor::load(Arc::clone(&shared), &stream, last_record.as_deref())).await;
     let result = match loaded {
         Ok(actor) => Box::pin(actor.run(&signal)).await,
         Err(error) => Err(error),

@@ -9,11 +9,11 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::actor::SharedServices;
 use crate::catalog::ModelCatalog;
 use crate::config::ExecutorConfig;
 use crate::dispatcher::Dispatcher;
 use crate::graphs::GraphCache;
+use crate::services::SharedServices;
 
 /// Executes the runs of a log until it is shut down. Dropping the handle does not stop the work.
 pub struct Executor {

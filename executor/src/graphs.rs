@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use convergio_domain::expr;
 use convergio_domain::failure::{PlatformText, UnsealedFailure};
-use convergio_domain::graph::manifest::{Graph, GraphNode, Join, OnError};
+use convergio_domain::graph::manifest::{
+    Agent, Graph, GraphNode, Join, MapWork, NodeWork, OnError,
+};
 use convergio_domain::graph::{self, topology};
 use convergio_domain::id::{GraphId, GraphVersion, NodeId, StepId, TenantId};
 use convergio_domain::platform_text;
@@ -57,6 +59,19 @@ impl CompiledGraph {
     /// thousands.
     pub(crate) fn find_node(&self, id: &NodeId) -> Option<&GraphNode> {
         self.graph.nodes.get(*self.node_numbers.get(id)? as usize)
+    }
+
+    /// Returns the agent that a step calls, if it calls one.
+    pub(crate) fn find_agent(&self, step: &StepId) -> Option<&Agent> {
+        match (&self.find_node(&step.node)?.work, step.item) {
+            (NodeWork::Agent(agent), None) => Some(agent),
+            (NodeWork::Plan(plan), None) => Some(&plan.agent),
+            (NodeWork::Map(map), Some(_)) => match &map.work {
+                MapWork::Agent(agent) => Some(agent),
+                MapWork::Tool(_) => None,
+            },
+            _ => None,
+        }
     }
 
     /// Returns the kernel's number of a node; `None` if the graph has no such node.

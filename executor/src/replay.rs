@@ -6,11 +6,13 @@
 //! with both values.
 //!
 //! - this file: the state and the scheduler's decisions.
+//! - `progress`: the replay itself, as data, and the difference that ends it.
 //! - `routes`: the router's choices, from stored candidate tables.
 //! - `tool_calls`: the checks of an agent's tool calls.
 //!
 //! Nothing here calls a provider or a tool, or writes to the log.
 
+mod progress;
 mod routes;
 mod tool_calls;
 
@@ -32,48 +34,8 @@ use convergio_kernel_c::{
 use crate::graphs::CompiledGraph;
 pub use crate::graphs::GraphError;
 use crate::scheduler;
-
-/// A difference between the log and the recomputation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Divergence {
-    /// Sequence number of the event that differs.
-    pub seq: Seq,
-    /// Step that the event is about, if it is about one.
-    pub step: Option<StepId>,
-    /// Aspect that differs, as `the state` or `the route`.
-    pub aspect: &'static str,
-    /// Value in the log.
-    pub recorded: String,
-    /// Value that the replay computed.
-    pub computed: String,
-}
-
-/// A replay in progress, or finished.
-pub struct Replay {
-    graph: CompiledGraph,
-    /// True if one graph stands for all versions that the run had; migrations are then ignored.
-    is_fixed: bool,
-    /// Version that the next migration moves to, offered by the caller.
-    offered_graph: Option<(GraphVersion, Graph)>,
-    scheduler: Option<Scheduler>,
-    /// State after the events replayed so far.
-    pub state: RunState,
-    /// Steps that the kernel made ready and that the log has not scheduled yet.
-    unrecorded_ready: BTreeSet<StepId>,
-    /// Case that a branch chose; its event precedes the completion of the branch.
-    pending_choice: Option<(NodeId, u32)>,
-    result: RunResult,
-    payloads: routes::ReplayPayloads,
-    turn_verdicts: tool_calls::TurnVerdicts,
-    /// Commits that were compared.
-    pub commits: u64,
-    /// Events that were folded.
-    pub events: u64,
-    /// Kernel decisions that were compared.
-    pub decisions: u64,
-    /// Decisions that were not recomputed because a payload they depend on is not available.
-    pub skipped_decisions: u64,
-}
+pub use progress::{Divergence, Replay};
+use progress::{ReplayPayloads, TurnVerdicts, kernel_refusal};
 
 impl Replay {
     /// Starts a replay against the graph version that the run was created with.
@@ -102,8 +64,8 @@ impl Replay {
             unrecorded_ready: BTreeSet::new(),
             pending_choice: None,
             result: RunResult::Running,
-            payloads: routes::ReplayPayloads::new(),
-            turn_verdicts: tool_calls::TurnVerdicts::new(),
+            payloads: ReplayPayloads::new(),
+            turn_verdicts: TurnVerdicts::new(),
             commits: 0,
             events: 0,
             decisions: 0,
@@ -502,14 +464,4 @@ fn status_name(status: &StepStatus) -> &'static str {
 fn join_names(nodes: &BTreeSet<NodeId>) -> String {
     let names: Vec<_> = nodes.iter().map(NodeId::as_str).collect();
     if names.is_empty() { "none".into() } else { names.join(", ") }
-}
-
-fn kernel_refusal(
-    seq: Seq,
-    step: Option<&StepId>,
-    error: &dyn std::fmt::Display,
-) -> Box<Divergence> {
-    let (aspect, recorded) = ("the kernel's decision", "accepted".to_owned());
-    let computed = format!("the kernel refuses it: {error}");
-    Box::new(Divergence { seq, step: step.cloned(), aspect, recorded, computed })
 }

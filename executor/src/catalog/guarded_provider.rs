@@ -5,7 +5,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use convergio_domain::chat::ChatRequest;
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -14,8 +13,8 @@ use super::call_gate::{CallGate, CallPermit};
 use super::concurrency::LoadPressure;
 use super::health::{PAUSE_WAIT_LIMIT, ProviderHealth, is_provider_fault};
 use crate::provider::{
-    CallAdmission, ChatAnswer, EncodedRequest, HttpProvider, ModelError, ModelInfo, PieceSink,
-    Provider, ProviderCall, ProviderConfig, ServiceCall,
+    CallAdmission, ChatAnswer, HttpProvider, ModelError, ModelInfo, PieceSink, Provider,
+    ProviderCall, ProviderConfig, RequestWriter, ServiceCall,
 };
 
 /// A provider with one key, its circuit breaker and its queue of calls.
@@ -230,8 +229,8 @@ impl Provider for GuardedProvider {
         self.provider.provider_config()
     }
 
-    fn write_request(&self, request: ChatRequest) -> Result<EncodedRequest, ModelError> {
-        self.provider.write_request(request)
+    fn request_writer(&self) -> &dyn RequestWriter {
+        self.provider.request_writer()
     }
 
     async fn complete_chat(

@@ -1,8 +1,9 @@
 //! A provider over HTTP: one way to send a call, to bound its answer and to give up, whatever the
 //! dialect.
 //!
-//! This file is the roof: it writes a request, sends it and has its answer read.
+//! This file is the roof: it sends a call and has its answer read.
 //!
+//! - `request_writer`: a request in the provider's format, before anything is sent
 //! - `transport`: the provider's connection: URLs, headers, the key, and the posting of calls
 //! - `read_answer`: streams and whole bodies, within their limits, and the errors they become
 //! - `service_exchange`: calls of services other than chat
@@ -10,6 +11,7 @@
 //! Nothing here knows an interface: each piece goes through the provider's dialect.
 
 mod read_answer;
+mod request_writer;
 mod service_exchange;
 mod transport;
 
@@ -17,8 +19,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use convergio_domain::chat::{ChatField, ChatRequest, FieldSupport, NativeFields};
-use convergio_kernel_c::ProviderClass;
 use reqwest::{Response, header};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -28,14 +28,13 @@ use super::config::{ModelInfo, ProviderConfig};
 use super::error::ModelError;
 use super::listing::{ListError, ModelLister};
 use super::model_provider::{
-    AnswerPiece, ChatAnswer, EncodedRequest, PieceSink, Provider, ProviderCall,
+    AnswerPiece, ChatAnswer, PieceSink, Provider, ProviderCall, RequestWriter,
 };
 use super::refusal::ProviderRefusal;
-use super::request_adapter::{LeftOutFields, RequestAdapter, check_fetched_hosts};
 use super::service::ServiceCall;
 use super::sse::Framing;
+use transport::HttpExchange;
 pub use transport::HttpProvider;
-use transport::{HttpExchange, JSON};
 
 /// Longest wait for a list of models.
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -96,41 +95,8 @@ impl Provider for HttpProvider {
         &self.config
     }
 
-    fn write_request(&self, request: ChatRequest) -> Result<EncodedRequest, ModelError> {
-        if self.config.class == ProviderClass::Local {
-            check_fetched_hosts(&request)?;
-        }
-        if let Some(service) = &request.service {
-            return service_exchange::write_service_request(self, &request.model, service);
-        }
-        let traits = self.effective_traits(&request.model);
-        // The only place that decides about a field: traits first, then the dialect.
-        let support = |field| traits.field_support(field, self.dialect.field_support(field));
-        let provider = &self.config.name;
-        let fit = RequestAdapter {
-            provider,
-            interface: self.dialect.wire_interface(),
-            support: &support,
-        };
-        let (request, left_out) = fit.adapt_request(request)?;
-        let mut body_value = self.dialect.write_request(&request, &traits);
-        // Options that this provider accepts although its interface lacks them.
-        let options = request.options.iter();
-        let is_further =
-            |field: &ChatField| self.dialect.field_support(*field) != FieldSupport::Kept;
-        for (field, value) in options.filter(|(field, _)| is_further(field)) {
-            body_value[field.name()] = value.clone();
-        }
-        NativeFields::write_into(
-            request.native.as_ref(),
-            self.dialect.wire_interface(),
-            &mut body_value,
-        );
-        let body = Bytes::from(body_value.to_string());
-        let headers = self.dialect.request_headers(&request);
-        let LeftOutFields { fields: left_out, native_names } = left_out;
-        let media_type = JSON.to_owned();
-        Ok(EncodedRequest { body, media_type, headers, left_out, native_names })
+    fn request_writer(&self) -> &dyn RequestWriter {
+        self
     }
 
     async fn complete_chat(

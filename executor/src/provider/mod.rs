@@ -49,6 +49,7 @@ pub use error::ModelError;
 pub use http::HttpProvider;
 pub use model_provider::{
     AnswerPiece, CallAdmission, ChatAnswer, EncodedRequest, PieceSink, Provider, ProviderCall,
+    RequestWriter,
 };
 pub use provider_traits::{LimitField, ProviderTraits};
 pub use service::ServiceCall;

@@ -221,6 +221,16 @@ pub struct AnswerPiece {
 /// provider has begun to respond.
 pub type PieceSink<'a> = &'a (dyn Fn(AnswerPiece) + Send + Sync);
 
+/// Writes requests of one provider. Apart from sending them, since the log has the bytes first.
+pub trait RequestWriter: Send + Sync {
+    /// Writes a request in the provider's wire format.
+    ///
+    /// # Errors
+    /// `request.unsupported`: the request has a field that the provider does not support and that
+    /// changes the answer, or asks for a service that the provider does not have.
+    fn write_request(&self, request: ChatRequest) -> Result<EncodedRequest, ModelError>;
+}
+
 /// A provider of models that can be called.
 #[async_trait]
 pub trait Provider: Send + Sync {
@@ -232,12 +242,16 @@ pub trait Provider: Send + Sync {
         &self.provider_config().name
     }
 
+    /// Returns the writer of this provider's requests.
+    fn request_writer(&self) -> &dyn RequestWriter;
+
     /// Writes a request in this provider's wire format.
     ///
     /// # Errors
-    /// `request.unsupported`: the request has a field that the provider does not support and that
-    /// changes the answer, or asks for a service that the provider does not have.
-    fn write_request(&self, request: ChatRequest) -> Result<EncodedRequest, ModelError>;
+    /// As those of [`RequestWriter::write_request`].
+    fn write_request(&self, request: ChatRequest) -> Result<EncodedRequest, ModelError> {
+        self.request_writer().write_request(request)
+    }
 
     /// Sends a request body and waits for the complete answer. Cancelling closes the connection.
     ///

@@ -1,22 +1,16 @@
 //! Routing decisions, recomputed: the kernel's router over the candidates stored with a model call.
 
-use std::collections::BTreeMap;
-
 use convergio_domain::event::{Event, run};
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::run::{CandidateFacts, RouterCandidate, RouterDecision, RoutingCandidates};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::{EventLog, LogError, Record};
 
-use super::{Divergence, Replay, kernel_refusal};
+use super::progress::{Divergence, Replay, kernel_refusal};
 use crate::catalog::router::{RouteQuestion, decisions_digest, rank_candidates, reason_text};
 
 /// Maximum payloads in memory; a run refers to its last few candidate tables again and again.
 const CACHED_PAYLOADS_LIMIT: usize = 64;
-
-/// Candidate tables and model answers by their place in the run's stream; `None` for one that is
-/// not available.
-pub(super) type ReplayPayloads = BTreeMap<PayloadRef, Option<Vec<u8>>>;
 
 impl Replay {
     /// Returns the payloads that a commit's decisions depend on and that are not in memory. They

@@ -1,8 +1,6 @@
 //! Checks of tool calls, recomputed: the agent's permissions and argument schemas over the calls
 //! that the model requested.
 
-use std::collections::BTreeMap;
-
 use convergio_domain::chat::ChatReply;
 use convergio_domain::event::{run, turn};
 use convergio_domain::graph::manifest::NodeWork;
@@ -10,11 +8,8 @@ use convergio_domain::id::StepId;
 use convergio_domain::run::ToolCallNumber;
 use convergio_domain::stream::Seq;
 
-use super::{Divergence, Replay};
-use crate::actor::{CallFate, CallVerdict, TurnAgent, judge_tool_call};
-
-/// Verdicts on the calls of each step's last turn, with the number of that turn.
-pub(super) type TurnVerdicts = BTreeMap<StepId, (u32, Vec<CallVerdict>)>;
+use super::progress::{Divergence, Replay};
+use crate::step::{CallFate, TurnAgent, judge_tool_call};
 
 impl Replay {
     /// Judges the tool calls that a model's answer requests; they are compared as their events
