@@ -14,8 +14,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::unauthenticated_connections::ConnectionAdmission;
 
-/// Runs a connection on the work runtime, or on the current one if there is none. It is aborted when
-/// this future is dropped.
+/// Runs a connection on the work runtime, or on the current one if there is none. It is aborted
+/// when this future is dropped.
 pub(crate) async fn run_connection(
     work_runtime: Option<Handle>,
     connection: impl Future<Output = ()> + Send + 'static,
