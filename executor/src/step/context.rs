@@ -30,7 +30,7 @@ impl Planner<'_> {
         let mut scope = self
             .caches
             .outputs
-            .build_scope(&self.run.state, &graph, &node.needs, uncommitted)
+            .build_scope(&self.run.state, graph, &node.needs, uncommitted)
             .await?;
         if let (NodeWork::Map(map), Some(item)) = (&node.work, step.item) {
             scope.item = Some((self.map_item(map, &step.node, &scope, item).await?, item));
@@ -94,7 +94,7 @@ impl Planner<'_> {
         let scope = self
             .caches
             .outputs
-            .build_scope(&self.run.state, &graph, needs, plan.uncommitted_outcomes())
+            .build_scope(&self.run.state, graph, needs, plan.uncommitted_outcomes())
             .await?;
         self.render_value(output, &scope).await.map(Some)
     }

@@ -31,6 +31,6 @@ pub(crate) struct StepCaches {
 pub(crate) struct Planner<'a> {
     pub(crate) shared: &'a SharedServices,
     pub(crate) run: &'a LoadedStream<Run>,
-    pub(crate) graph: &'a Arc<CompiledGraph>,
+    pub(crate) graph: &'a CompiledGraph,
     pub(crate) caches: &'a mut StepCaches,
 }

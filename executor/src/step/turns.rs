@@ -68,11 +68,11 @@ impl Planner<'_> {
                 // The value is loaded here because the plan's other methods are not async.
                 let value = self.caches.outputs.load_own_value(*reference).await?;
                 let outcome = EffectOutcome::ChildOutputLoaded(Some((*reference, value)));
-                plan.add_result(&self.graph, &self.run.state, &EffectResult { outcome, ..result });
+                plan.add_result(self.graph, &self.run.state, &EffectResult { outcome, ..result });
                 Ok(())
             }
             _ => {
-                plan.add_result(&self.graph, &self.run.state, &result);
+                plan.add_result(self.graph, &self.run.state, &result);
                 Ok(())
             }
         }
@@ -94,7 +94,7 @@ impl Planner<'_> {
         if reply.tool_calls.is_empty() {
             let outcome = final_outcome(reply.text, agent.schema.is_some());
             plan.add_result(
-                &self.graph,
+                self.graph,
                 &self.run.state,
                 &EffectResult { outcome, ..result.clone() },
             );
@@ -332,7 +332,7 @@ impl Planner<'_> {
                         call_report: None,
                         outcome: EffectOutcome::ChildOutputLoaded(loaded),
                     };
-                    plan.add_result(&self.graph, &self.run.state, &result);
+                    plan.add_result(self.graph, &self.run.state, &result);
                     return Ok(());
                 }
                 let value = loaded.map_or(Value::Null, |(_, value)| Value::clone(&value));
@@ -435,7 +435,7 @@ impl Planner<'_> {
         let (step, attempt) = (call_at.step.clone(), call_at.attempt);
         let outcome = EffectOutcome::Failed(error);
         let result = EffectResult { step, attempt, tool_call: None, outcome, call_report: None };
-        plan.add_result(&self.graph, &self.run.state, &result);
+        plan.add_result(self.graph, &self.run.state, &result);
     }
 
     /// Prepares the start of a step that goes in turns, or its next attempt, which continues the
