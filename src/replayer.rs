@@ -93,11 +93,12 @@ impl ReplaySource<'_> {
     async fn initial_graph(&self) -> Result<(GraphId, GraphVersion), ReplayError> {
         let records = self.read_records(Seq(0)).await?;
         let first = records.first().and_then(|record| record.body.events.first());
-        match first {
-            Some(Event::RunCreated(created)) => Ok((created.graph, created.version.clone())),
-            Some(Event::RunForked(forked)) => Ok((forked.graph, forked.version.clone())),
-            _ => Err(ReplayError::Graph("the run has no graph".into())),
+        if let Some(Event::Run(event)) = first
+            && let Some((Some(graph), version)) = event.chosen_version()
+        {
+            return Ok((graph, version.clone()));
         }
+        Err(ReplayError::Graph("the run has no graph".into()))
     }
 }
 

@@ -3,9 +3,10 @@
 
 use uuid::Uuid;
 
-use crate::event::Event;
+use crate::event::{Event, NounEvent};
 pub use crate::fingerprint::Fingerprint;
 use crate::id::ActorId;
+use crate::request::event::{RequestApplied, RequestEvent};
 use crate::stream::Seq;
 use crate::time::Timestamp;
 
@@ -19,15 +20,30 @@ pub struct DecisionContext {
     pub actor: ActorId,
 }
 
-/// An event with its position and time in the stream, as `evolve` receives it.
-#[derive(Debug, Clone, Copy)]
-pub struct RecordedEvent<'a> {
+/// An event with its position and time in the stream; for [`Decider::evolve`] one of its noun's.
+#[derive(Debug)]
+pub struct RecordedEvent<'a, E = Event> {
     /// Sequence number of the event in its stream.
     pub seq: Seq,
     /// Time at which the event was committed, in milliseconds since the epoch.
     pub time: Timestamp,
     /// The event itself, upcast to its current version.
-    pub event: &'a Event,
+    pub event: &'a E,
+}
+
+// Derived, it would ask for events that can be copied.
+impl<E> Copy for RecordedEvent<'_, E> {}
+
+impl<E> Clone for RecordedEvent<'_, E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl RecordedEvent<'_> {
+    fn with_event<E>(self, event: &E) -> RecordedEvent<'_, E> {
+        RecordedEvent { seq: self.seq, time: self.time, event }
+    }
 }
 
 /// Rules of one noun. All functions are synchronous, deterministic and free of IO.
@@ -36,6 +52,8 @@ pub trait Decider: 'static {
     type State: Default + Clone + Send + Sync + 'static;
     /// Commands that the noun accepts.
     type Command;
+    /// Events that the noun's commands cause.
+    type Event: NounEvent;
     /// Reasons for which a command can be rejected.
     type Rejection: std::error::Error + Send + Sync + 'static;
 
@@ -49,10 +67,22 @@ pub trait Decider: 'static {
         command: Self::Command,
         context: &DecisionContext,
         next: Seq,
-    ) -> Result<Vec<Event>, Self::Rejection>;
+    ) -> Result<Vec<Self::Event>, Self::Rejection>;
 
-    /// Folds one event into the state. Infallible: recorded events are facts.
-    fn evolve(state: &mut Self::State, recorded: RecordedEvent<'_>);
+    /// Folds one event of the noun into the state. Infallible: recorded events are facts.
+    fn evolve(state: &mut Self::State, recorded: RecordedEvent<'_, Self::Event>);
+
+    /// Folds `request.applied.v1`, which may stand in the stream of any noun.
+    fn evolve_request(_state: &mut Self::State, _applied: RecordedEvent<'_, RequestApplied>) {}
+
+    /// Folds one event of the stream into the state.
+    fn fold_event(state: &mut Self::State, recorded: RecordedEvent<'_>) {
+        if let Event::Request(RequestEvent::RequestApplied(applied)) = recorded.event {
+            Self::evolve_request(state, recorded.with_event(applied));
+        } else if let Some(event) = Self::Event::from_event(recorded.event) {
+            Self::evolve(state, recorded.with_event(event));
+        }
+    }
 
     /// Returns when an executor must look at the stream next.
     fn next_wake(state: &Self::State) -> Wake;

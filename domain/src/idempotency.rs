@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use crate::decider::{Decider, DecisionContext, InheritedHistory, RecordedEvent, Wake};
 use crate::event::Event;
-use crate::event::request::RequestApplied;
 use crate::fingerprint::Fingerprint;
+use crate::request::event::{RequestApplied, RequestEvent};
 use crate::stream::Seq;
 
 /// Most requests that a stream remembers; the oldest are forgotten first.
@@ -67,6 +67,7 @@ where
 {
     type State = D::State;
     type Command = RequestedCommand<D::Command>;
+    type Event = Event;
     type Rejection = D::Rejection;
 
     fn decide(
@@ -76,22 +77,25 @@ where
         next: Seq,
     ) -> Result<Vec<Event>, D::Rejection> {
         let RequestedCommand { request, command } = command;
-        let Some(request) = request else { return D::decide(state, command, context, next) };
         // No events means done already, and the caller answers as it did the first time.
-        if state.applied_requests().seq_of(request).is_some() {
+        if request.is_some_and(|request| state.applied_requests().seq_of(request).is_some()) {
             return Ok(Vec::new());
         }
-        let mut events = D::decide(state, command, context, next)?;
+        let events = D::decide(state, command, context, next)?;
         // First of its commit, since readers rely on the end of a run being the last event of its
         // commit.
-        if !events.is_empty() {
-            events.insert(0, Event::RequestApplied(RequestApplied { request }));
-        }
-        Ok(events)
+        let applied = request.filter(|_| !events.is_empty());
+        let applied = applied
+            .map(|request| Event::from(RequestEvent::RequestApplied(RequestApplied { request })));
+        Ok(applied.into_iter().chain(events.into_iter().map(Into::into)).collect())
     }
 
     fn evolve(state: &mut D::State, recorded: RecordedEvent<'_>) {
-        D::evolve(state, recorded);
+        D::fold_event(state, recorded);
+    }
+
+    fn fold_event(state: &mut D::State, recorded: RecordedEvent<'_>) {
+        D::fold_event(state, recorded);
     }
 
     fn next_wake(state: &D::State) -> Wake {

@@ -7,7 +7,8 @@
 //! - [`run`]: one execution of a graph. [`graph`]: manifests and their versions. [`agent`]: named
 //!   definitions. [`memory`]: remembered texts. [`request`]: idempotency keys. [`token`]: access
 //!   tokens.
-//! - [`event`]: the closed enum of all events, their wire form and their upcasters.
+//! - [`event`]: the closed enum of all events, by noun, their wire form and their upcasters. Each
+//!   noun declares, folds and sums up its own.
 //! - [`decider`], [`stream`], [`payload`], [`failure`], [`id`], [`time`]: vocabulary of all nouns.
 //! - `fingerprint`, `token_hash`: hashes that events carry, at home in [`decider`] and [`token`].
 //! - [`chat`], [`expr`], [`metering`], [`money`], [`json`]: values that the rules compute with.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use convergio_domain::decider::{Decider, DecisionContext, RecordedEvent, Wake};
+use convergio_domain::event::Event;
 use convergio_domain::idempotency::{HasAppliedRequests, IdempotentNoun};
 use convergio_domain::stream::{Seq, StreamKey};
 use uuid::Uuid;
@@ -252,7 +253,7 @@ impl Repository {
             self.inherit_history(loaded, first).await?;
         }
         for recorded in record.recorded_events() {
-            D::evolve(&mut loaded.state, recorded);
+            D::fold_event(&mut loaded.state, recorded);
         }
         (loaded.head, loaded.last_commit_first_seq) =
             (Some(record.stream_head()), record.first_seq());
@@ -341,7 +342,8 @@ impl Repository {
     ) -> Result<usize, CommitError<D::Rejection>> {
         let next = loaded.head.map_or(Seq(0), |head| head.seq).offset_by(1);
         let events = D::decide(&loaded.state, command, context, next);
-        let events = events.map_err(CommitError::Rejected)?;
+        let events = events.map_err(CommitError::Rejected)?.into_iter();
+        let events: Vec<Event> = events.map(Into::into).collect();
         let Some(first) = events.first() else { return Ok(0) };
         // The state is evolved before the append: its fingerprint is part of the record.
         let copy = loaded.copy_for_commit();
@@ -350,7 +352,7 @@ impl Repository {
         }
         for (seq, event) in (next.0..).zip(&events) {
             let recorded = RecordedEvent { seq: Seq(seq), time: context.now, event };
-            D::evolve(&mut loaded.state, recorded);
+            D::fold_event(&mut loaded.state, recorded);
         }
         let count = events.len();
         let (log, key) = (&*self.log, &loaded.stream);

@@ -20,10 +20,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use convergio_domain::decider::Decider;
-use convergio_domain::event::{Event, run};
 use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::graph::manifest::Graph;
 use convergio_domain::id::{GraphId, GraphVersion, NodeId, StepId, TenantId};
+use convergio_domain::run::event::RunEvent::{
+    self, AgentSpawned, ApprovalDenied, ApprovalGranted, ApprovalRequested, BudgetExhausted,
+    CheckpointSaved, ChildCreated, ChildEnded, ChildIntended, ChildReopened, ModelCallFailed,
+    ParentTold, RunAmended, RunCancelled, RunFailed, RunForked, RunImported, RunPaused,
+    RunReopened, RunResumed, SignalAwaited, SignalReceived, StepAsked, StepResolved, StepScheduled,
+    StepStarted, StepUnknown, TimerFired, TimerSet, ToolCallCompleted, UsageRecorded,
+};
+use convergio_domain::run::event::{MapExpanded, RunMigrated, StepCompleted};
 use convergio_domain::run::{Run, RunPhase, RunState, StepStatus};
 use convergio_domain::stream::Seq;
 use convergio_eventstore::{Record, Repository};
@@ -76,8 +83,8 @@ impl Replay {
     /// Returns the graph version that a commit migrates the run to. It must be
     /// [offered](Self::offer_graph) before the commit is replayed.
     pub fn migration_target<'r>(&self, record: &'r Record) -> Option<&'r GraphVersion> {
-        let mut versions = record.body.events.iter().filter_map(|event| match event {
-            Event::RunMigrated(migrated) => Some(&migrated.to),
+        let mut versions = record.body.events.iter().filter_map(|event| match event.as_run()? {
+            RunEvent::RunMigrated(migrated) => Some(&migrated.to),
             _ => None,
         });
         // Of several migrations in one commit only the last one stands.
@@ -104,11 +111,16 @@ impl Replay {
             if stop_after.is_some_and(|at| recorded.seq > at) {
                 return Ok(());
             }
-            self.check_event(recorded.seq, recorded.event)?;
-            Run::evolve(&mut self.state, recorded);
+            if let Some(event) = recorded.event.as_run() {
+                self.check_event(recorded.seq, event)?;
+            }
+            Run::fold_event(&mut self.state, recorded);
             self.events += 1;
             // Forks and reopened runs continue from a state that no scheduler decision led to.
-            if matches!(recorded.event, Event::RunForked(_) | Event::RunReopened(_)) {
+            let leaps = |event: &RunEvent| {
+                matches!(event, RunEvent::RunForked(_) | RunEvent::RunReopened(_))
+            };
+            if recorded.event.as_run().is_some_and(leaps) {
                 self.restore_scheduler(recorded.seq)?;
             }
         }
@@ -121,7 +133,7 @@ impl Replay {
         match record.body.fold {
             Some(written) if written != computed => Err(Box::new(Divergence {
                 seq: record.last_seq(),
-                step: record.body.events.iter().find_map(changed_step).cloned(),
+                step: record.body.events.iter().find_map(|event| event.as_run()?.subject_step()),
                 aspect: "the state",
                 recorded: written.to_string(),
                 computed: computed.to_string(),
@@ -133,11 +145,12 @@ impl Replay {
     /// Returns the steps that the commit schedules or starts and that the state does not have yet.
     fn first_seen_steps(&self, record: &Record) -> Vec<(Seq, StepId)> {
         let mut seen = BTreeSet::new();
-        let steps = record.recorded_events().filter_map(|recorded| match recorded.event {
-            Event::StepScheduled(event) => Some((recorded.seq, &event.step)),
-            Event::StepStarted(event) => Some((recorded.seq, &event.step)),
-            _ => None,
-        });
+        let steps =
+            record.recorded_events().filter_map(|recorded| match recorded.event.as_run()? {
+                RunEvent::StepScheduled(event) => Some((recorded.seq, &event.step)),
+                RunEvent::StepStarted(event) => Some((recorded.seq, &event.step)),
+                _ => None,
+            });
         let new_steps = steps.filter(|(_, step)| !self.state.steps.contains_key(*step));
         new_steps
             .filter(|(_, step)| seen.insert(*step))
@@ -146,45 +159,53 @@ impl Replay {
     }
 
     /// Compares the decision that an event records, before the event is folded.
-    fn check_event(&mut self, seq: Seq, event: &Event) -> Result<(), Box<Divergence>> {
+    fn check_event(&mut self, seq: Seq, event: &RunEvent) -> Result<(), Box<Divergence>> {
         match event {
-            Event::RunCreated(_) => self.start_scheduler(seq),
-            Event::BranchDecided(event) => {
+            RunEvent::RunCreated(_) => self.start_scheduler(seq),
+            RunEvent::BranchDecided(event) => {
                 self.pending_choice = Some((event.node.clone(), event.case));
                 Ok(())
             }
-            Event::MapExpanded(event) => self.expand_map(seq, event),
-            Event::StepCompleted(event) => self.check_completed_step(seq, event),
-            Event::StepRetried(event) => {
+            RunEvent::MapExpanded(event) => self.expand_map(seq, event),
+            RunEvent::StepCompleted(event) => self.check_completed_step(seq, event),
+            RunEvent::StepRetried(event) => {
                 self.check_answer(seq, &event.step, NodeAnswer::Retry, &[])
             }
-            Event::StepSkipped(event) => {
+            RunEvent::StepSkipped(event) => {
                 self.check_answer(seq, &event.step, NodeAnswer::Skip, &event.skipped)
             }
-            Event::StepFailed(event) if event.last && self.is_awaiting_answer(&event.step) => {
+            RunEvent::StepFailed(event) if event.last && self.is_awaiting_answer(&event.step) => {
                 self.check_answer(seq, &event.step, NodeAnswer::Fail, &event.skipped)
             }
-            Event::StepFailed(event) if event.last => {
+            RunEvent::StepFailed(event) if event.last => {
                 // A step may fail before it started; then nothing removed it from the ready steps.
                 self.unrecorded_ready.remove(&event.step);
                 self.check_outcome(seq, &event.step, NodeOutcome::Failed, &event.skipped)
             }
-            Event::ModelCallIntended(event) => self.check_route(seq, event),
-            Event::ModelCallCompleted(event) => {
+            RunEvent::ModelCallIntended(event) => self.check_route(seq, event),
+            RunEvent::ModelCallCompleted(event) => {
                 self.judge_requested_calls(event);
                 Ok(())
             }
-            Event::ToolCallIntended(event) => {
+            RunEvent::ToolCallIntended(event) => {
                 self.check_call_made(seq, (&event.step, event.tool_call), &event.name)
             }
-            Event::ToolCallQueued(event) => {
+            RunEvent::ToolCallQueued(event) => {
                 self.check_call_made(seq, (&event.step, event.tool_call), &event.name)
             }
-            Event::ToolCallDenied(event) => self.check_call_denied(seq, event),
-            Event::ToolCallFailed(event) => self.check_call_failed(seq, event),
-            Event::RunMigrated(event) if !self.is_fixed => self.apply_migration(seq, event),
-            Event::RunCompleted(_) => self.check_run_end(seq),
-            _ => Ok(()),
+            RunEvent::ToolCallDenied(event) => self.check_call_denied(seq, event),
+            RunEvent::ToolCallFailed(event) => self.check_call_failed(seq, event),
+            RunEvent::RunMigrated(event) if !self.is_fixed => self.apply_migration(seq, event),
+            RunEvent::RunCompleted(_) => self.check_run_end(seq),
+            RunEvent::StepFailed(_) | RunEvent::RunMigrated(_) => Ok(()),
+            StepScheduled(_) | StepStarted(_) | StepUnknown(_) | TimerSet(_) | TimerFired(_)
+            | ApprovalRequested(_) | ApprovalGranted(_) | ApprovalDenied(_)
+            | ModelCallFailed(_) | ToolCallCompleted(_) | ChildIntended(_) | ChildCreated(_)
+            | ChildEnded(_) | ChildReopened(_) | ParentTold(_) | AgentSpawned(_)
+            | UsageRecorded(_) | BudgetExhausted(_) | RunPaused(_) | RunResumed(_)
+            | RunReopened(_) | RunAmended(_) | RunForked(_) | RunImported(_) | SignalAwaited(_)
+            | SignalReceived(_) | StepAsked(_) | StepResolved(_) | CheckpointSaved(_)
+            | RunCancelled(_) | RunFailed(_) => Ok(()),
         }
     }
 
@@ -202,11 +223,7 @@ impl Replay {
     }
 
     /// Adopts the new version: the kernel continues with it from the current state.
-    fn apply_migration(
-        &mut self,
-        seq: Seq,
-        event: &run::RunMigrated,
-    ) -> Result<(), Box<Divergence>> {
+    fn apply_migration(&mut self, seq: Seq, event: &RunMigrated) -> Result<(), Box<Divergence>> {
         self.decisions += 1;
         // A version that the caller offered for another commit must not be used for this one.
         let offered_graph = self.offered_graph.take().filter(|(version, _)| *version == event.to);
@@ -257,7 +274,7 @@ impl Replay {
         self.check_skipped_nodes(seq, step, &delta, skipped)
     }
 
-    fn expand_map(&mut self, seq: Seq, event: &run::MapExpanded) -> Result<(), Box<Divergence>> {
+    fn expand_map(&mut self, seq: Seq, event: &MapExpanded) -> Result<(), Box<Divergence>> {
         let step = StepId::for_node(event.node.clone());
         let (number, scheduler) = self.scheduler_for_step(seq, &step)?;
         let delta = scheduler.expand_node(number, event.width, event.max_parallel);
@@ -284,7 +301,7 @@ impl Replay {
     fn check_completed_step(
         &mut self,
         seq: Seq,
-        event: &run::StepCompleted,
+        event: &StepCompleted,
     ) -> Result<(), Box<Divergence>> {
         // A choice belongs to the completion that follows it immediately.
         let branch_choice = self.pending_choice.take().filter(|(node, _)| *node == event.step.node);
@@ -426,23 +443,6 @@ pub async fn read_graph(
     version: &GraphVersion,
 ) -> Result<Graph, GraphError> {
     crate::graphs::read_manifest(repository, tenant, graph, version).await
-}
-
-/// Returns the step that an event changes, if it changes one.
-fn changed_step(event: &Event) -> Option<&StepId> {
-    match event {
-        Event::StepScheduled(event) => Some(&event.step),
-        Event::StepStarted(event) => Some(&event.step),
-        Event::StepCompleted(event) => Some(&event.step),
-        Event::StepFailed(event) => Some(&event.step),
-        Event::StepUnknown(event) => Some(&event.step),
-        Event::StepRetried(event) => Some(&event.step),
-        Event::TimerSet(event) => Some(&event.step),
-        Event::ApprovalRequested(event) => Some(&event.step),
-        Event::ModelCallIntended(event) => Some(&event.step),
-        Event::UsageRecorded(event) => Some(&event.step),
-        _ => None,
-    }
 }
 
 fn status_name(status: &StepStatus) -> &'static str {

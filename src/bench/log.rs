@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::Args;
 use convergio_domain::decider::Wake;
-use convergio_domain::event::{Event, request};
+use convergio_domain::event::Event;
+use convergio_domain::request::event::{RequestAccepted, RequestEvent};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::embedded::{self, EmbeddedLog};
@@ -394,7 +395,9 @@ fn build_commit(
     expected: Option<StreamHead>,
     texts: Vec<String>,
 ) -> anyhow::Result<Commit> {
-    let event = |text| Event::RequestAccepted(request::RequestAccepted { request_hash: text });
+    let event = |text| {
+        Event::Request(RequestEvent::RequestAccepted(RequestAccepted { request_hash: text }))
+    };
     Ok(Commit {
         stream: stream.clone(),
         id: Uuid::now_v7(),

@@ -8,10 +8,12 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use convergio_domain::chat::Privacy;
 use convergio_domain::decider::DecisionContext;
+use convergio_domain::event::Event;
 use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
 use convergio_domain::id::{ExecutorId, GraphId, RunId, TenantId};
 use convergio_domain::metering::PriceBook;
 use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{Budget, CreateRun, Provenance, Run, RunCommand, RunState};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
@@ -113,11 +115,10 @@ impl BenchPlatform {
         while let Some(record) = records.next().await {
             let record = record?;
             largest = largest.max(record.body.events.len());
-            let is_end = |event: &convergio_domain::event::Event| {
-                use convergio_domain::event::Event::{RunCompleted, RunFailed};
-                matches!(event, RunCompleted(_) | RunFailed(_))
+            let is_end = |event: &RunEvent| {
+                matches!(event, RunEvent::RunCompleted(_) | RunEvent::RunFailed(_))
             };
-            if record.body.events.iter().any(is_end) {
+            if record.body.events.iter().filter_map(Event::as_run).any(is_end) {
                 return Ok(largest);
             }
         }

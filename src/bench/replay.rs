@@ -206,7 +206,7 @@ fn measure_fold(records: &[Arc<Record>]) -> ReplayBenchRow {
     let begun = Instant::now();
     let mut state = RunState::default();
     for recorded in records.iter().flat_map(|record| record.recorded_events()) {
-        Run::evolve(&mut state, recorded);
+        Run::fold_event(&mut state, recorded);
     }
     let seconds = begun.elapsed().as_secs_f64();
     let (events, commits) = (state.seq.0, records.len() as u64);

@@ -19,6 +19,7 @@ use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
 use convergio_domain::id::{ExecutorId, RunId, TenantId};
 use convergio_domain::metering::PriceBook;
 use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{CreateRun, Run, RunCommand};
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
@@ -308,10 +309,11 @@ impl StepWatcher {
                         let now = Instant::now();
                         let before = last.insert(record.stream.clone(), now);
                         for event in &record.body.events {
-                            if let (Event::StepCompleted(_), Some(before)) = (event, before) {
+                            let Event::Run(event) = event else { continue };
+                            if let (RunEvent::StepCompleted(_), Some(before)) = (event, before) {
                                 times.push(elapsed_us(before));
                             }
-                            if matches!(event, Event::RunCompleted(_) | Event::RunFailed(_)) {
+                            if matches!(event, RunEvent::RunCompleted(_) | RunEvent::RunFailed(_)) {
                                 last.remove(&record.stream);
                                 open.remove(&record.stream).map(|ended| ended.send(()));
                             }

@@ -7,6 +7,14 @@ use bytes::Bytes;
 use convergio_domain::event::Event;
 use convergio_domain::id::StepId;
 use convergio_domain::run::RunPhase;
+use convergio_domain::run::event::RunEvent::{
+    self, AgentSpawned, ApprovalDenied, ApprovalGranted, ApprovalRequested, BranchDecided,
+    BudgetExhausted, CheckpointSaved, ChildCreated, ChildEnded, ChildIntended, ChildReopened,
+    MapExpanded, ParentTold, RunAmended, RunCancelled, RunCompleted, RunCreated, RunFailed,
+    RunForked, RunImported, RunMigrated, RunPaused, RunReopened, RunResumed, SignalAwaited,
+    SignalReceived, StepAsked, StepResolved, StepRetried, StepScheduled, StepSkipped, TimerFired,
+    TimerSet, ToolCallCompleted, ToolCallDenied, ToolCallFailed, ToolCallIntended, ToolCallQueued,
+};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::{EventLog, Record, Repository, SystemClock};
 use serde::Serialize;
@@ -150,7 +158,9 @@ impl EffectHistory {
     fn add_record(&mut self, record: &Record) {
         let mut failed: Vec<ModelCallKey> = Vec::new();
         for event in &record.body.events {
-            self.add_event(event, &mut failed);
+            if let Event::Run(event) = event {
+                self.add_event(event, &mut failed);
+            }
         }
         // The usage of a failed call is in the same commit if there is any, so failures are settled
         // after all events of a record.
@@ -159,36 +169,46 @@ impl EffectHistory {
         }
     }
 
-    fn add_event(&mut self, event: &Event, failed: &mut Vec<ModelCallKey>) {
+    fn add_event(&mut self, event: &RunEvent, failed: &mut Vec<ModelCallKey>) {
         match event {
-            Event::StepStarted(event) => self.add_step_start(&event.step, event.attempt),
-            Event::StepCompleted(event) => {
+            RunEvent::StepStarted(event) => self.add_step_start(&event.step, event.attempt),
+            RunEvent::StepCompleted(event) => {
                 self.open.remove(&event.step);
                 if !self.completed.insert(event.step.clone()) {
                     self.repeated.push(format!("{} completed twice", event.step));
                 }
             }
-            Event::StepFailed(event) => drop(self.open.remove(&event.step)),
-            Event::StepUnknown(event) => {
+            RunEvent::StepFailed(event) => drop(self.open.remove(&event.step)),
+            RunEvent::StepUnknown(event) => {
                 self.unknown += 1;
                 self.open.remove(&event.step);
             }
-            Event::ModelCallIntended(event) => {
+            RunEvent::ModelCallIntended(event) => {
                 self.intents += 1;
                 if !self.calls.insert((event.step.clone(), event.attempt, event.turn)) {
                     self.usage.push(format!("the usage of a call of {} is lost", event.step));
                 }
             }
-            Event::ModelCallFailed(event) => {
+            RunEvent::ModelCallFailed(event) => {
                 failed.push((event.step.clone(), event.attempt, event.turn));
             }
-            Event::UsageRecorded(event) => {
+            RunEvent::UsageRecorded(event) => {
                 let (step, attempt) = (&event.step, event.attempt);
                 let is_open = self.calls.remove(&(step.clone(), attempt, event.turn));
                 let twice = || format!("the usage of {step}, try {attempt}, is there twice");
                 self.usage.extend((!is_open).then(twice));
             }
-            _ => {}
+            RunEvent::ModelCallCompleted(_) => {}
+            RunCreated(_) | StepScheduled(_) | MapExpanded(_) | StepRetried(_)
+            | BranchDecided(_) | TimerSet(_) | TimerFired(_) | ApprovalRequested(_)
+            | ApprovalGranted(_) | ApprovalDenied(_) | ToolCallIntended(_) | ToolCallQueued(_)
+            | ToolCallCompleted(_) | ToolCallFailed(_) | ToolCallDenied(_) | ChildIntended(_)
+            | ChildCreated(_) | ChildEnded(_) | ChildReopened(_) | ParentTold(_)
+            | AgentSpawned(_) | BudgetExhausted(_) | RunPaused(_) | RunResumed(_)
+            | RunReopened(_) | RunAmended(_) | RunForked(_) | RunImported(_) | SignalAwaited(_)
+            | SignalReceived(_) | StepAsked(_) | StepResolved(_) | StepSkipped(_)
+            | CheckpointSaved(_) | RunMigrated(_) | RunCancelled(_) | RunCompleted(_)
+            | RunFailed(_) => {}
         }
     }
 

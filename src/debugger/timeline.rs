@@ -8,6 +8,7 @@ use convergio_domain::event::Event;
 use convergio_domain::graph::manifest::Graph;
 use convergio_domain::id::{ActorId, StepId};
 use convergio_domain::payload::PayloadRef;
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{Run, RunPhase, RunState, StepStatus};
 use convergio_domain::stream::Seq;
 use convergio_domain::time::Timestamp;
@@ -102,7 +103,7 @@ impl DebugTimeline {
                 if events.len() % STATE_INTERVAL == 0 {
                     cached_states.push(state.clone());
                 }
-                Run::evolve(&mut state, recorded);
+                Run::fold_event(&mut state, recorded);
                 let count = u16::try_from(record.body.payloads.len()).unwrap_or(u16::MAX);
                 events.push(DebugEvent {
                     seq: recorded.seq,
@@ -127,14 +128,15 @@ impl DebugTimeline {
     /// One line about an event for the list of events.
     pub(crate) fn event_line(&self, index: usize) -> String {
         let DebugEvent { seq, event, .. } = &self.events[index];
-        let step = event_subject(event).map_or_else(String::new, |step| format!("  {step}"));
+        let step = subject_step(event);
+        let step = step.map_or_else(String::new, |step| format!("  {step}"));
         format!("{seq:>6}  {}{step}", event.type_name())
     }
 
     /// Index of the next event about a step, forward or backward from `from`.
     pub(crate) fn find_step_event(&self, from: usize, step: &str, forward: bool) -> Option<usize> {
         let about = |index: &usize| {
-            event_subject(&self.events[*index].event).is_some_and(|found| found == step)
+            subject_step(&self.events[*index].event).is_some_and(|found| found.to_string() == step)
         };
         match forward {
             true => (from + 1..self.len()).find(about),
@@ -164,7 +166,7 @@ impl DebugTimeline {
             time_ms: debug_event.time.0,
             actor: debug_event.actor.to_string(),
             kind: debug_event.event.type_name(),
-            step: event_subject(&debug_event.event),
+            step: subject_step(&debug_event.event).map(|step| step.to_string()),
             data: data["data"].clone(),
             status: after.phase,
             changes: state_changes(&before, &after, &debug_event.event),
@@ -238,15 +240,11 @@ impl DebugTimeline {
 }
 
 fn evolve(state: &mut RunState, told: &DebugEvent) {
-    Run::evolve(state, RecordedEvent { seq: told.seq, time: told.time, event: &told.event });
+    Run::fold_event(state, RecordedEvent { seq: told.seq, time: told.time, event: &told.event });
 }
 
-/// Step or node that an event is about, by the fields of its written form.
-fn event_subject(event: &Event) -> Option<String> {
-    let written = serde_json::to_value(event).ok()?;
-    let data = &written["data"];
-    let name = data["step"].as_str().or_else(|| data["node"].as_str());
-    name.map(str::to_owned)
+fn subject_step(event: &Event) -> Option<StepId> {
+    event.as_run()?.subject_step()
 }
 
 /// Differences of two states. Only steps and approvals that the event may touch are compared: a run
@@ -257,7 +255,7 @@ fn state_changes(before: &RunState, after: &RunState, event: &Event) -> Vec<Stat
     collect_changes(String::new(), &old, &new, &mut changes);
     let touched = |id: &StepId| before.steps.get(id) != after.steps.get(id);
     let mut steps: Vec<&StepId> = Vec::new();
-    let named = event_subject(event).and_then(|name| name.parse::<StepId>().ok());
+    let named = subject_step(event);
     match &named {
         // An event that skips steps lists them in its data; any other touches its own step alone.
         Some(id) if skipped_count(event) == 0 => {
@@ -279,9 +277,9 @@ fn state_changes(before: &RunState, after: &RunState, event: &Event) -> Vec<Stat
 }
 
 fn skipped_count(event: &Event) -> usize {
-    match event {
-        Event::StepCompleted(event) => event.skipped.len(),
-        Event::StepFailed(event) => event.skipped.len(),
+    match event.as_run() {
+        Some(RunEvent::StepCompleted(event)) => event.skipped.len(),
+        Some(RunEvent::StepFailed(event)) => event.skipped.len(),
         _ => 0,
     }
 }

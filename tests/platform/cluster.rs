@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use convergio_domain::event::Event;
+use convergio_domain::run::event::RunEvent;
 use convergio_eventstore::jetstream::JetStreamConfig;
 use convergio_eventstore::{EventLog, Position};
 use futures_util::StreamExt;
@@ -228,12 +229,12 @@ impl Tally {
                 let record = record.expect("the log is whole");
                 let run = record.stream.id.to_string();
                 let mut ends = counted.lock().unwrap_or_else(PoisonError::into_inner);
-                for event in &record.body.events {
+                for event in record.body.events.iter().filter_map(Event::as_run) {
                     let what = match event {
-                        Event::StepCompleted(step) => step.step.to_string(),
-                        Event::RunCompleted(_) => "completed".to_owned(),
-                        Event::RunCreated(_) => "created".to_owned(),
-                        Event::RunFailed(failed) => panic!("{run}: {failed:?}"),
+                        RunEvent::StepCompleted(step) => step.step.to_string(),
+                        RunEvent::RunCompleted(_) => "completed".to_owned(),
+                        RunEvent::RunCreated(_) => "created".to_owned(),
+                        RunEvent::RunFailed(failed) => panic!("{run}: {failed:?}"),
                         _ => continue,
                     };
                     told.send_modify(|count| *count += usize::from(what == "completed"));

@@ -24,11 +24,9 @@ const UPCASTERS: &[Upcaster] = &[];
 ///
 /// # Errors
 /// The type is unknown, or the data does not have the form of its type.
-pub fn decode_event(written: Value) -> Result<Event, EventDecodeError> {
-    let type_name = written.get("type").and_then(Value::as_str).unwrap_or("(none)").to_owned();
-    let current = apply_upcasters(written, &type_name, UPCASTERS);
-    serde_json::from_value(current)
-        .map_err(|error| EventDecodeError { type_name, reason: error.to_string() })
+pub fn decode_event(mut written: Value) -> Result<Event, EventDecodeError> {
+    let data = written.get_mut("data").map(Value::take).unwrap_or_default();
+    decode_upcast(written.get("type").and_then(Value::as_str).unwrap_or("(none)"), data)
 }
 
 /// Decodes an event from its wire type and the JSON text of its data. Gives the same result as
@@ -37,26 +35,67 @@ pub fn decode_event(written: Value) -> Result<Event, EventDecodeError> {
 /// # Errors
 /// The type is unknown, or the data does not have the form of its type.
 pub fn decode_event_text(type_name: &str, data: &str) -> Result<Event, EventDecodeError> {
-    let decode_error = |error: serde_json::Error| EventDecodeError {
-        type_name: type_name.to_owned(),
-        reason: error.to_string(),
-    };
+    let decode_error = |error: serde_json::Error| EventDecodeError::new(type_name, &error);
     if UPCASTERS.iter().any(|(from, ..)| *from == type_name) {
-        let data: Value = serde_json::from_str(data).map_err(decode_error)?;
-        return decode_event(serde_json::json!({"type": type_name, "data": data}));
+        return decode_upcast(type_name, serde_json::from_str(data).map_err(decode_error)?);
     }
-    super::event_text::deserialize_event(type_name, data).map_err(decode_error)
+    let mut data = serde_json::Deserializer::from_str(data);
+    let Some(event) = Event::decode_data(type_name, &mut data) else {
+        return Err(EventDecodeError::unknown_type(type_name));
+    };
+    let event = event.map_err(decode_error)?;
+    // The deserialiser stops after one value; trailing text would pass unnoticed.
+    data.end().map_err(decode_error)?;
+    Ok(event)
+}
+
+/// Checks that a wire type exists, current or old.
+///
+/// # Errors
+/// Nothing has that type; the reason lists the current types.
+pub fn check_type_name(type_name: &str) -> Result<(), EventDecodeError> {
+    let mut old_types = UPCASTERS.iter().map(|(from, ..)| *from);
+    if Event::type_names().any(|known| known == type_name) || old_types.any(|old| old == type_name)
+    {
+        return Ok(());
+    }
+    Err(EventDecodeError::unknown_type(type_name))
+}
+
+impl EventDecodeError {
+    fn new(type_name: &str, reason: &impl std::fmt::Display) -> Self {
+        Self { type_name: type_name.to_owned(), reason: reason.to_string() }
+    }
+
+    fn unknown_type(type_name: &str) -> Self {
+        let known: Vec<String> = Event::type_names().map(|name| format!("`{name}`")).collect();
+        let known = known.join(", ");
+        Self::new(
+            type_name,
+            &format_args!("unknown variant `{type_name}`, expected one of {known}"),
+        )
+    }
+}
+
+fn decode_upcast(type_name: &str, data: Value) -> Result<Event, EventDecodeError> {
+    let (current, data) = apply_upcasters(type_name, data, UPCASTERS);
+    match Event::decode_data(current, data) {
+        Some(event) => event.map_err(|error| EventDecodeError::new(type_name, &error)),
+        None => Err(EventDecodeError::unknown_type(type_name)),
+    }
 }
 
 /// Applies upcasters one after the other until the wire type is a current one.
-fn apply_upcasters(mut written: Value, type_name: &str, upcasters: &[Upcaster]) -> Value {
-    let mut current = type_name.to_owned();
+fn apply_upcasters<'n>(
+    type_name: &'n str,
+    mut data: Value,
+    upcasters: &[Upcaster],
+) -> (&'n str, Value) {
+    let mut current = type_name;
     while let Some((_, to, convert_data)) = upcasters.iter().find(|(from, ..)| *from == current) {
-        written["data"] = convert_data(written["data"].take());
-        written["type"] = Value::from(*to);
-        current = (*to).to_owned();
+        (current, data) = (to, convert_data(data));
     }
-    written
+    (current, data)
 }
 
 #[cfg(test)]
@@ -64,6 +103,7 @@ mod tests {
     use serde_json::json;
 
     use super::{Event, Upcaster, Value, apply_upcasters};
+    use crate::run::event::RunEvent;
 
     /// Two old forms of a cancellation, as they might have been.
     const OLD: &[Upcaster] = &[
@@ -74,18 +114,17 @@ mod tests {
         ("run.stopped.v0", "run.cancelled.v0", |_| json!({"why": "stopped"})),
     ];
 
-    fn read(written: Value) -> Event {
-        let name = written["type"].as_str().expect("a type").to_owned();
-        serde_json::from_value(apply_upcasters(written, &name, OLD)).expect("a current form")
+    fn read(type_name: &str, data: Value) -> Event {
+        let (current, data) = apply_upcasters(type_name, data, OLD);
+        Event::decode_data(current, data).expect("a current type").expect("a current form")
     }
 
     #[test]
     fn old_forms_are_brought_up_step_by_step_and_current_ones_left_alone() {
-        let current = read(json!({"type": "run.cancelled.v1", "data": {"reason": "enough"}}));
-        let old = read(json!({"type": "run.cancelled.v0", "data": {"why": "enough"}}));
+        let current = read("run.cancelled.v1", json!({"reason": "enough"}));
+        let old = read("run.cancelled.v0", json!({"why": "enough"}));
         assert_eq!(old, current);
-        let Event::RunCancelled(oldest) = read(json!({"type": "run.stopped.v0", "data": {}}))
-        else {
+        let Event::Run(RunEvent::RunCancelled(oldest)) = read("run.stopped.v0", json!({})) else {
             panic!("it was a cancellation");
         };
         assert_eq!(oldest.reason.as_deref(), Some("stopped"));

@@ -9,6 +9,7 @@
 //! - `graph_check`: rules between nodes, by `cycle`, `branch_exclusion` and `topology` (edges).
 //!
 //! Beside them: `manifest` (the types), `versions` (the [`GraphNoun`] rules and the version hash),
+//! [`event`] (its events),
 //! `tool_catalog` (tools a manifest may name), `grants` (limits of a proposed graph), and
 //! `schema_check`, `schema_refs`, `schema_cost` (JSON Schemas and the bounds of checking them).
 //!
@@ -27,6 +28,7 @@ mod decode_tool;
 mod decode_toolbox;
 mod decoder;
 mod diagnostic;
+pub mod event;
 mod field_rules;
 mod grants;
 mod graph_check;

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use super::event::{GraphEvent, GraphRegistered};
 use super::manifest::Graph;
 use crate::decider::{Decider, DecisionContext, RecordedEvent, Wake};
-use crate::event::{Event, graph::GraphRegistered};
 use crate::id::{GraphId, GraphVersion, TenantId, derive_uuid};
 use crate::idempotency::{AppliedRequests, HasAppliedRequests};
 use crate::json::canonical_json;
 use crate::payload::{PayloadRef, PayloadSlot};
+use crate::request::event::RequestApplied;
 use crate::stream::Seq;
 
 /// Decider of the graph stream, which has one event a registered version.
@@ -78,6 +79,7 @@ impl HasAppliedRequests for GraphState {
 impl Decider for GraphNoun {
     type State = GraphState;
     type Command = RegisterGraph;
+    type Event = GraphEvent;
     type Rejection = GraphRejection;
 
     fn decide(
@@ -85,7 +87,7 @@ impl Decider for GraphNoun {
         command: RegisterGraph,
         _context: &DecisionContext,
         next: Seq,
-    ) -> Result<Vec<Event>, GraphRejection> {
+    ) -> Result<Vec<GraphEvent>, GraphRejection> {
         // A derived version is known if it was ever registered. Any other one is repeated only if
         // it is the latest: registering an older version again makes it the latest.
         let is_known = match command.is_derived {
@@ -95,7 +97,7 @@ impl Decider for GraphNoun {
         if is_known {
             return Ok(Vec::new());
         }
-        Ok(vec![Event::GraphRegistered(GraphRegistered {
+        Ok(vec![GraphEvent::GraphRegistered(GraphRegistered {
             name: command.name,
             version: command.version,
             nodes: command.nodes,
@@ -104,18 +106,17 @@ impl Decider for GraphNoun {
         })])
     }
 
-    fn evolve(state: &mut GraphState, recorded: RecordedEvent<'_>) {
-        match recorded.event {
-            Event::GraphRegistered(registered) => {
-                state.name.clone_from(&registered.name);
-                state.versions.insert(registered.version.clone(), registered.manifest);
-                if !registered.is_derived {
-                    state.latest = Some(registered.version.clone());
-                }
-            }
-            Event::RequestApplied(event) => state.requests.insert(event.request, recorded.seq),
-            _ => {}
+    fn evolve(state: &mut GraphState, recorded: RecordedEvent<'_, GraphEvent>) {
+        let GraphEvent::GraphRegistered(registered) = recorded.event;
+        state.name.clone_from(&registered.name);
+        state.versions.insert(registered.version.clone(), registered.manifest);
+        if !registered.is_derived {
+            state.latest = Some(registered.version.clone());
         }
+    }
+
+    fn evolve_request(state: &mut GraphState, applied: RecordedEvent<'_, RequestApplied>) {
+        state.requests.insert(applied.event.request, applied.seq);
     }
 
     fn next_wake(_state: &GraphState) -> Wake {

@@ -7,12 +7,17 @@ use super::advance_command::{
     AdvanceRun, CallReport, ChildIntent, RunOutcome, StepIntent, StepOutcome, StepResult,
     StepStart, TurnUpdate,
 };
+use super::event::{
+    ApprovalRequested, BranchDecided, BudgetExhausted, BudgetHold, ChildIntended, MapExpanded,
+    ModelCallCompleted, ModelCallFailed, ModelCallIntended, RunCompleted, RunEvent, RunFailed,
+    SignalAwaited, StepAsked, StepCompleted, StepFailed, StepRetried, StepScheduled, StepSkipped,
+    StepStarted, StepUnknown, TimerFired, TimerSet, ToolCallIntended, UsageRecorded,
+};
 use super::fallback::Fallback;
 use super::rejection::RunRejection;
 use super::state::{BudgetUsage, RunPhase, RunState};
 use super::step::StepStatus;
 use crate::decider::DecisionContext;
-use crate::event::{Event, control, run, turn};
 use crate::failure::{FailureReport, PlatformText};
 use crate::id::{ExecutorId, StepId};
 use crate::money::Money;
@@ -27,7 +32,7 @@ pub(super) fn decide_advance(
     command: AdvanceRun,
     context: &DecisionContext,
     next: Seq,
-) -> Result<Vec<Event>, RunRejection> {
+) -> Result<Vec<RunEvent>, RunRejection> {
     match state.phase {
         RunPhase::New => return Err(RunRejection::NotFound),
         RunPhase::Running => {}
@@ -101,7 +106,7 @@ fn settle_calls_after_end(
     command: AdvanceRun,
     ended: RunPhase,
     now: Timestamp,
-) -> Result<Vec<Event>, RunRejection> {
+) -> Result<Vec<RunEvent>, RunRejection> {
     let mut commit = CommitBuilder {
         state,
         events: Vec::new(),
@@ -136,7 +141,7 @@ fn deadline_failure(state: &RunState, now: Timestamp) -> FailureReport {
 /// checked against everything held before it in the same commit.
 pub(super) struct CommitBuilder<'a> {
     pub(super) state: &'a RunState,
-    pub(super) events: Vec<Event>,
+    pub(super) events: Vec<RunEvent>,
     pub(super) usage: BudgetUsage,
     pub(super) first_seq: Seq,
     now: Timestamp,
@@ -149,10 +154,10 @@ impl CommitBuilder<'_> {
         let was_sleeping = self.check_under_way(&step, attempt)?;
         // A sleep has no effect, so its end is the outcome of the step.
         if was_sleeping {
-            self.events.push(Event::TimerFired(run::TimerFired { step: step.clone() }));
+            self.events.push(RunEvent::TimerFired(TimerFired { step: step.clone() }));
         }
         if matches!(result, StepResult::Unknown { .. } | StepResult::UnknownAsking) {
-            self.events.push(Event::StepUnknown(run::StepUnknown { step: step.clone(), attempt }));
+            self.events.push(RunEvent::StepUnknown(StepUnknown { step: step.clone(), attempt }));
         }
         let fallback = call.as_ref().and_then(|call| call.fallback.clone());
         if let Some(call) = call {
@@ -194,8 +199,8 @@ impl CommitBuilder<'_> {
         if let StepResult::Failed { error, .. } | StepResult::FailedAsking { error } = result {
             let error = error.clone().into_failure(self.first_seq);
             let (step, turn) = (step.clone(), self.pending_call_turn(step));
-            let failed = run::ModelCallFailed { step, attempt, turn, error };
-            self.events.push(Event::ModelCallFailed(failed));
+            let failed = ModelCallFailed { step, attempt, turn, error };
+            self.events.push(RunEvent::ModelCallFailed(failed));
         } else {
             self.push_completed_call(step, attempt, &call, None);
         }
@@ -217,7 +222,7 @@ impl CommitBuilder<'_> {
         answer: Option<PayloadRef>,
     ) {
         let Some(finish) = call.finish.clone() else { return };
-        self.events.push(Event::ModelCallCompleted(run::ModelCallCompleted {
+        self.events.push(RunEvent::ModelCallCompleted(ModelCallCompleted {
             step: step.clone(),
             attempt,
             turn: self.pending_call_turn(step),
@@ -243,13 +248,13 @@ impl CommitBuilder<'_> {
             self.usage.release_call(pending_call);
         }
         let Some(usage) = &call.usage else { return };
-        let hold = pending_call.map(|held| run::BudgetHold {
+        let hold = pending_call.map(|held| BudgetHold {
             // A lost call may have used anything up to its hold; a confirmed one without a price
             // may have cost anything up to it.
             tokens: if is_lost { held.reserved_tokens } else { 0 },
             cost: if is_lost || call.charge.is_none() { held.reserved_cost } else { Money::ZERO },
         });
-        let recorded = run::UsageRecorded {
+        let recorded = UsageRecorded {
             step: step.clone(),
             attempt,
             turn: self.pending_call_turn(step),
@@ -257,13 +262,13 @@ impl CommitBuilder<'_> {
             model: call.model.clone(),
             usage: usage.clone(),
             confirmed: call.confirmed,
-            hold: hold.filter(|hold| *hold != run::BudgetHold::default()),
+            hold: hold.filter(|hold| *hold != BudgetHold::default()),
             service_tier: call.service_tier.clone(),
             charge: call.charge.clone(),
             provider_cost: call.provider_cost,
         };
         self.usage.add_usage(&recorded);
-        self.events.push(Event::UsageRecorded(recorded));
+        self.events.push(RunEvent::UsageRecorded(recorded));
     }
 
     /// Pushes the outcome of an attempt, and the retry or question that follows it.
@@ -284,16 +289,16 @@ impl CommitBuilder<'_> {
         let (error, retry_at) = match result {
             StepResult::Completed { output, case } => {
                 if let Some(case) = case {
-                    let decided = run::BranchDecided { node: step.node.clone(), case };
-                    self.events.push(Event::BranchDecided(decided));
+                    let decided = BranchDecided { node: step.node.clone(), case };
+                    self.events.push(RunEvent::BranchDecided(decided));
                 }
                 let output = output.map(|slot| slot.to_payload_ref(self.first_seq));
-                let completed = run::StepCompleted { step, attempt, output, skipped };
-                return self.events.push(Event::StepCompleted(completed));
+                let completed = StepCompleted { step, attempt, output, skipped };
+                return self.events.push(RunEvent::StepCompleted(completed));
             }
             StepResult::Yielded { output } => {
-                let completed = run::StepCompleted { step, attempt, output, skipped };
-                return self.events.push(Event::StepCompleted(completed));
+                let completed = StepCompleted { step, attempt, output, skipped };
+                return self.events.push(RunEvent::StepCompleted(completed));
             }
             StepResult::Failed { error, retry_at } => (Some(error), retry_at),
             StepResult::Unknown { retry_at: None } => (Some(unknown_outcome_failure()), None),
@@ -302,22 +307,22 @@ impl CommitBuilder<'_> {
             StepResult::UnknownAsking => (None, None),
             StepResult::Retried => (None, Some(self.now)),
             StepResult::Skipped => {
-                let skip = control::StepSkipped { step, attempt, skipped };
-                return self.events.push(Event::StepSkipped(skip));
+                let skip = StepSkipped { step, attempt, skipped };
+                return self.events.push(RunEvent::StepSkipped(skip));
             }
         };
         if let Some(error) = error {
             let (step, last, error) =
                 (step.clone(), retry_at.is_none(), error.into_failure(self.first_seq));
-            let failed = run::StepFailed { step, attempt, error, last, skipped };
-            self.events.push(Event::StepFailed(failed));
+            let failed = StepFailed { step, attempt, error, last, skipped };
+            self.events.push(RunEvent::StepFailed(failed));
         }
         if let Some(due) = retry_at {
-            let retried = run::StepRetried { step, attempt: attempt + 1, due, fallback };
-            self.events.push(Event::StepRetried(retried));
+            let retried = StepRetried { step, attempt: attempt + 1, due, fallback };
+            self.events.push(RunEvent::StepRetried(retried));
         } else if let Some(unknown) = asks_if_unknown {
-            let asked = control::StepAsked { step, attempt, unknown };
-            self.events.push(Event::StepAsked(asked));
+            let asked = StepAsked { step, attempt, unknown };
+            self.events.push(RunEvent::StepAsked(asked));
         }
     }
 
@@ -333,7 +338,7 @@ impl CommitBuilder<'_> {
                 return Err(RunRejection::ScheduledBefore(step));
             }
             if !starts.iter().any(|start| start.step == step) {
-                self.events.push(Event::StepScheduled(run::StepScheduled { step }));
+                self.events.push(RunEvent::StepScheduled(StepScheduled { step }));
             }
         }
         Ok(())
@@ -435,8 +440,8 @@ impl CommitBuilder<'_> {
 
     /// Ends the run because its budget cannot cover the step.
     pub(super) fn fail_over_budget(&mut self, step: StepId, limit: PlatformText) {
-        let exhausted = run::BudgetExhausted { step: step.clone(), limit: limit.clone() };
-        self.events.push(Event::BudgetExhausted(exhausted));
+        let exhausted = BudgetExhausted { step: step.clone(), limit: limit.clone() };
+        self.events.push(RunEvent::BudgetExhausted(exhausted));
         let error = FailureReport::new("budget.exceeded", limit);
         self.finish_run(RunOutcome::Failed { step: Some(step), error });
     }
@@ -444,8 +449,8 @@ impl CommitBuilder<'_> {
     /// Pushes the start of a step with its intent.
     fn push_step_start(&mut self, executor: ExecutorId, start: StepStart, attempt: u32) {
         let StepStart { step, intent } = start;
-        let started = run::StepStarted { step: step.clone(), attempt, executor };
-        self.events.push(Event::StepStarted(started));
+        let started = StepStarted { step: step.clone(), attempt, executor };
+        self.events.push(RunEvent::StepStarted(started));
         self.push_intent(&step, attempt, intent);
     }
 
@@ -474,7 +479,7 @@ impl CommitBuilder<'_> {
                 self.usage.reserved_cost += reserved_cost.unwrap_or_default();
                 let prompt = prompt.to_payload_ref(self.first_seq);
                 let routing = routing.map(|it| Box::new(it.into_event_form(self.first_seq)));
-                self.events.push(Event::ModelCallIntended(run::ModelCallIntended {
+                self.events.push(RunEvent::ModelCallIntended(ModelCallIntended {
                     step,
                     attempt,
                     turn,
@@ -494,27 +499,27 @@ impl CommitBuilder<'_> {
                 }));
             }
             StepIntent::CallTool { tool_call: at, name } => {
-                let intended = turn::ToolCallIntended { step, attempt, tool_call: at, name };
-                self.events.push(Event::ToolCallIntended(intended));
+                let intended = ToolCallIntended { step, attempt, tool_call: at, name };
+                self.events.push(RunEvent::ToolCallIntended(intended));
             }
             StepIntent::CreateChild(child) => self.push_child_intent(step, attempt, child),
             StepIntent::ReopenChild(reopening) => self.push_child_reopening(step, reopening),
             StepIntent::ExpandMap { width, max_parallel } => {
-                let expanded = run::MapExpanded { node: step.node, width, max_parallel };
-                self.events.push(Event::MapExpanded(expanded));
+                let expanded = MapExpanded { node: step.node, width, max_parallel };
+                self.events.push(RunEvent::MapExpanded(expanded));
             }
             StepIntent::Sleep { due } => {
-                self.events.push(Event::TimerSet(run::TimerSet { step, due }));
+                self.events.push(RunEvent::TimerSet(TimerSet { step, due }));
             }
             StepIntent::AwaitSignal { signal, expires } => {
-                let awaited = control::SignalAwaited { step, signal, expires };
-                self.events.push(Event::SignalAwaited(awaited));
+                let awaited = SignalAwaited { step, signal, expires };
+                self.events.push(RunEvent::SignalAwaited(awaited));
             }
             StepIntent::RequestApproval { approval, role, content, content_hash, expires } => {
                 let content = content.to_payload_ref(self.first_seq);
                 let requested =
-                    run::ApprovalRequested { approval, step, role, content, content_hash, expires };
-                self.events.push(Event::ApprovalRequested(requested));
+                    ApprovalRequested { approval, step, role, content, content_hash, expires };
+                self.events.push(RunEvent::ApprovalRequested(requested));
             }
         }
     }
@@ -523,7 +528,7 @@ impl CommitBuilder<'_> {
     fn push_child_intent(&mut self, step: StepId, attempt: u32, child: ChildIntent) {
         self.usage.hold_tokens(child.budget.tokens.unwrap_or(0));
         self.usage.reserved_cost += child.budget.cost.unwrap_or_default();
-        self.events.push(Event::ChildIntended(turn::ChildIntended {
+        self.events.push(RunEvent::ChildIntended(ChildIntended {
             step,
             attempt,
             tool_call: child.tool_call,
@@ -543,11 +548,11 @@ impl CommitBuilder<'_> {
         self.events.push(match end {
             RunOutcome::Completed { output } => {
                 let output = output.map(|slot| slot.to_payload_ref(self.first_seq));
-                Event::RunCompleted(run::RunCompleted { output })
+                RunEvent::RunCompleted(RunCompleted { output })
             }
             RunOutcome::Failed { step, error } => {
                 let error = error.into_failure(self.first_seq);
-                Event::RunFailed(run::RunFailed { step, error })
+                RunEvent::RunFailed(RunFailed { step, error })
             }
         });
     }

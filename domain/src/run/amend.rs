@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use super::command::{AmendRun, CommandReason};
 use super::control::check_steps_failed;
+use super::event::{RunAmended, RunEvent};
 use super::family::migration_event;
 use super::rejection::RunRejection;
 use super::state::{RunPhase, RunState};
 use super::values::Budget;
 use crate::chat::Privacy;
-use crate::event::{Event, control};
 use crate::graph::manifest::{Agent, Graph, GraphNode, MapWork, NodeWork};
 use crate::id::NodeId;
 use crate::stream::Seq;
@@ -22,7 +22,7 @@ pub(super) fn decide_amend(
     command: AmendRun,
     now: Timestamp,
     next: Seq,
-) -> Result<Vec<Event>, RunRejection> {
+) -> Result<Vec<RunEvent>, RunRejection> {
     match state.phase {
         RunPhase::New => return Err(RunRejection::NotFound),
         RunPhase::Running | RunPhase::Failed => {}
@@ -33,12 +33,12 @@ pub(super) fn decide_amend(
     let budget = limits.apply_to(state.budget);
     let (reason, reason_at) = CommandReason::event_fields(reason, next);
     let migrated = version.and_then(|version| migration_event(state, version));
-    let amended = (budget != state.budget).then_some(Event::RunAmended(control::RunAmended {
+    let amended = (budget != state.budget).then_some(RunEvent::RunAmended(RunAmended {
         budget,
         reason,
         reason_at,
     }));
-    let changes: Vec<Event> = migrated.into_iter().chain(amended).collect();
+    let changes: Vec<RunEvent> = migrated.into_iter().chain(amended).collect();
     if changes.is_empty() {
         return if state.phase == RunPhase::Failed {
             Err(RunRejection::NothingAmended)
@@ -51,7 +51,7 @@ pub(super) fn decide_amend(
         return Ok(changes);
     }
     // The reopening comes first: `run.amended.v1` then changes a running run.
-    let mut events = vec![Event::RunReopened(state.reopening_event(steps, now))];
+    let mut events = vec![RunEvent::RunReopened(state.reopening_event(steps, now))];
     events.extend(changes);
     events.extend(state.child_reopening_events(budget));
     Ok(events)

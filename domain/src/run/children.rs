@@ -3,11 +3,11 @@
 
 use super::child_state::{ChildOutcome, RunChild};
 use super::command::ChildReport;
+use super::event::{ChildCreated, ChildEnded, ChildIntended, ParentTold, RunEvent};
 use super::rejection::RunRejection;
 use super::state::{BudgetUsage, FingerprintPart, RunPhase, RunState};
 use super::turns::ToolCallState;
 use super::values::{Budget, ToolCallNumber};
-use crate::event::{Event, turn};
 use crate::id::{RunId, StepId, derive_uuid};
 use crate::money::Money;
 use crate::stream::Seq;
@@ -72,7 +72,7 @@ impl RunState {
         self.open_children().filter_map(|(_, child)| child.look).min()
     }
 
-    pub(super) fn apply_child_created(&mut self, event: &turn::ChildCreated) {
+    pub(super) fn apply_child_created(&mut self, event: &ChildCreated) {
         if let Some(child) = self.children.get_mut(&event.child) {
             child.look = None;
             self.changed_parts.insert(FingerprintPart::Child(event.child));
@@ -80,11 +80,7 @@ impl RunState {
     }
 
     /// Folds `run.child.intended.v1`: holds the child's budget and lets the step wait.
-    pub(super) fn apply_child_intended(
-        &mut self,
-        event: &turn::ChildIntended,
-        recorded_at: Timestamp,
-    ) {
+    pub(super) fn apply_child_intended(&mut self, event: &ChildIntended, recorded_at: Timestamp) {
         // A second intent of the same child must not hold its budget twice.
         if self.children.contains_key(&event.child) {
             return;
@@ -106,7 +102,7 @@ impl RunState {
     }
 
     /// Folds `run.child.ended.v1`: releases the hold and books the usage.
-    pub(super) fn apply_child_ended(&mut self, event: &turn::ChildEnded) {
+    pub(super) fn apply_child_ended(&mut self, event: &ChildEnded) {
         let Some(child) = self.children.get(&event.child) else { return };
         if !child.accepts_end(event.reopenings) {
             return;
@@ -132,7 +128,7 @@ impl RunState {
 
 impl RunChild {
     /// Creates the state of a child run that was intended at `recorded_at`.
-    fn new(event: &turn::ChildIntended, recorded_at: Timestamp) -> Self {
+    fn new(event: &ChildIntended, recorded_at: Timestamp) -> Self {
         Self {
             step: event.step.clone(),
             attempt: event.attempt,
@@ -170,7 +166,7 @@ pub(super) fn decide_child_ended(
     report: ChildReport,
     next: Seq,
     now: Timestamp,
-) -> Result<Vec<Event>, RunRejection> {
+) -> Result<Vec<RunEvent>, RunRejection> {
     if state.phase == RunPhase::New {
         return Err(RunRejection::NotFound);
     }
@@ -178,7 +174,7 @@ pub(super) fn decide_child_ended(
     if !child.accepts_end(report.reopenings) {
         return Ok(Vec::new());
     }
-    let ended = turn::ChildEnded {
+    let ended = ChildEnded {
         child: report.child,
         error: report.error.map(|error| error.into_failure(next)),
         output: report.output.map(|slot| slot.to_payload_ref(next)),
@@ -191,22 +187,22 @@ pub(super) fn decide_child_ended(
     // Both rules look at the state before this end is folded.
     let (reopened, revived) =
         (state.late_child_reopening(&ended), state.reopening_after_child(&ended, now));
-    Ok([Event::ChildEnded(ended)].into_iter().chain(reopened).chain(revived).collect())
+    Ok([RunEvent::ChildEnded(ended)].into_iter().chain(reopened).chain(revived).collect())
 }
 
 /// Decides which child runs are recorded as created: those whose existence is still to be checked.
-pub(super) fn decide_children_created(state: &RunState, children: &[RunId]) -> Vec<Event> {
+pub(super) fn decide_children_created(state: &RunState, children: &[RunId]) -> Vec<RunEvent> {
     let is_news =
         |child: &&RunId| state.children.get(child).is_some_and(|known| known.look.is_some());
-    let created = |child: &RunId| Event::ChildCreated(turn::ChildCreated { child: *child });
+    let created = |child: &RunId| RunEvent::ChildCreated(ChildCreated { child: *child });
     children.iter().filter(is_news).map(created).collect()
 }
 
 /// Decides that the parent has recorded the end of this run.
-pub(super) fn decide_parent_told(state: &RunState) -> Result<Vec<Event>, RunRejection> {
+pub(super) fn decide_parent_told(state: &RunState) -> Result<Vec<RunEvent>, RunRejection> {
     if !state.phase.is_ended() {
         return Err(RunRejection::NotEnded);
     }
     let must_record = state.origin.is_some() && !state.told;
-    Ok(must_record.then_some(Event::ParentTold(turn::ParentTold {})).into_iter().collect())
+    Ok(must_record.then_some(RunEvent::ParentTold(ParentTold {})).into_iter().collect())
 }

@@ -1,12 +1,14 @@
 //! Control of a run from outside: retries, signals, decisions about steps, checkpoints and forks.
 
 use super::command::{CommandReason, ForkRun, ResolveStep, SIGNALS_LIMIT, SendSignal};
+use super::event::{
+    CheckpointSaved, RunEvent, RunForked, SignalAwaited, SignalReceived, StepResolved,
+};
 use super::rejection::RunRejection;
 use super::state::{RunPhase, RunState};
 use super::step::StepStatus;
 use super::values::Resolution;
 use crate::decider::DecisionContext;
-use crate::event::{Event, control};
 use crate::graph::manifest::{Graph, OnError};
 use crate::id::{SignalName, StepId};
 use crate::stream::Seq;
@@ -19,7 +21,7 @@ pub(super) fn decide_retry(
     state: &RunState,
     steps: Vec<StepId>,
     now: Timestamp,
-) -> Result<Vec<Event>, RunRejection> {
+) -> Result<Vec<RunEvent>, RunRejection> {
     match state.phase {
         RunPhase::New => return Err(RunRejection::NotFound),
         RunPhase::Failed => {}
@@ -35,7 +37,7 @@ pub(super) fn decide_retry(
         }
         reopened.restarts_wall = true;
     }
-    let mut events = vec![Event::RunReopened(reopened)];
+    let mut events = vec![RunEvent::RunReopened(reopened)];
     events.extend(state.child_reopening_events(state.budget));
     Ok(events)
 }
@@ -98,7 +100,7 @@ pub(super) fn decide_signal(
     state: &RunState,
     signal: SendSignal,
     next: Seq,
-) -> Result<Vec<Event>, RunRejection> {
+) -> Result<Vec<RunEvent>, RunRejection> {
     if state.signals_seen.contains(&signal.id) {
         return Ok(Vec::new());
     }
@@ -108,8 +110,8 @@ pub(super) fn decide_signal(
         return Err(RunRejection::TooManySignals);
     }
     let payload = signal.payload.to_payload_ref(next);
-    let received = control::SignalReceived { id: signal.id, signal: signal.name, payload };
-    Ok(vec![Event::SignalReceived(received)])
+    let received = SignalReceived { id: signal.id, signal: signal.name, payload };
+    Ok(vec![RunEvent::SignalReceived(received)])
 }
 
 /// Decides a person's resolution of a step; the same resolution again has no effect.
@@ -118,7 +120,7 @@ pub(super) fn decide_resolve(
     command: ResolveStep,
     context: &DecisionContext,
     next: Seq,
-) -> Result<Vec<Event>, RunRejection> {
+) -> Result<Vec<RunEvent>, RunRejection> {
     let ResolveStep { step, resolution, output, reason } = command;
     let step_state =
         state.steps.get(&step).ok_or_else(|| RunRejection::NotUndecided(step.clone()))?;
@@ -146,7 +148,7 @@ pub(super) fn decide_resolve(
     let output = output.map(|output| output.to_payload_ref(next));
     let (attempt, by) = (step_state.attempt, context.actor.clone());
     let (reason, reason_at) = CommandReason::event_fields(reason, next);
-    Ok(vec![Event::StepResolved(control::StepResolved {
+    Ok(vec![RunEvent::StepResolved(StepResolved {
         step,
         attempt,
         resolution,
@@ -162,11 +164,11 @@ pub(super) fn decide_mark(
     state: &RunState,
     label: Option<CommandReason>,
     next: Seq,
-) -> Result<Vec<Event>, RunRejection> {
+) -> Result<Vec<RunEvent>, RunRejection> {
     let (label, label_at) = CommandReason::event_fields(label, next);
     match state.phase {
         RunPhase::New => Err(RunRejection::NotFound),
-        _ => Ok(vec![Event::CheckpointSaved(control::CheckpointSaved { label, label_at })]),
+        _ => Ok(vec![RunEvent::CheckpointSaved(CheckpointSaved { label, label_at })]),
     }
 }
 
@@ -175,7 +177,7 @@ pub(super) fn decide_fork(
     state: &RunState,
     command: ForkRun,
     next: Seq,
-) -> Result<Vec<Event>, RunRejection> {
+) -> Result<Vec<RunEvent>, RunRejection> {
     if state.phase != RunPhase::New {
         let is_same_request = state.request_hash == command.request_hash;
         return if is_same_request {
@@ -184,7 +186,7 @@ pub(super) fn decide_fork(
             Err(RunRejection::IdempotencyMismatch)
         };
     }
-    Ok(vec![Event::RunForked(control::RunForked {
+    Ok(vec![RunEvent::RunForked(RunForked {
         parent: command.parent,
         seq: command.seq,
         hash: command.hash,
@@ -239,7 +241,7 @@ impl RunState {
     }
 
     /// Folds `run.signal.awaited.v1`; a queued event is consumed at once.
-    pub(super) fn apply_signal_awaited(&mut self, event: &control::SignalAwaited) {
+    pub(super) fn apply_signal_awaited(&mut self, event: &SignalAwaited) {
         let received = self.signals.get_mut(&event.signal).and_then(|kept| kept.pop_front());
         // An empty queue is removed, so that equal states have equal fingerprints.
         if self.signals.get(&event.signal).is_some_and(|kept| kept.is_empty()) {
@@ -250,7 +252,7 @@ impl RunState {
     }
 
     /// Folds `run.signal.received.v1`; without a waiting step the event is queued.
-    pub(super) fn apply_signal_received(&mut self, event: &control::SignalReceived) {
+    pub(super) fn apply_signal_received(&mut self, event: &SignalReceived) {
         self.signals_seen.insert(event.id);
         let payload = self.history_reference(event.payload);
         let waits = |status: &StepStatus| {
@@ -269,7 +271,7 @@ impl RunState {
         });
     }
 
-    pub(super) fn apply_step_resolved(&mut self, event: &control::StepResolved) {
+    pub(super) fn apply_step_resolved(&mut self, event: &StepResolved) {
         let output = event.output.map(|output| self.history_reference(output));
         self.update_step(&event.step, |step| {
             if let StepStatus::Undecided { decision, .. } = &mut step.status {

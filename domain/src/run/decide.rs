@@ -4,11 +4,11 @@
 use super::advance::decide_advance;
 use super::children::{decide_child_ended, decide_children_created, decide_parent_told};
 use super::command::{AnswerApproval, CommandReason, CreateRun, Provenance, RunCommand};
+use super::event::{AgentSpawned, ApprovalAnswered, RunCreated, RunEvent, RunMigrated};
 use super::rejection::RunRejection;
 use super::state::{ApprovalState, RunApproval, RunPhase, RunState};
 use super::{amend, control, family};
 use crate::decider::DecisionContext;
-use crate::event::{Event, agent, run};
 use crate::id::GraphVersion;
 use crate::stream::Seq;
 use crate::time::Timestamp;
@@ -22,7 +22,7 @@ pub(super) fn decide(
     command: RunCommand,
     context: &DecisionContext,
     next: Seq,
-) -> Result<Vec<Event>, RunRejection> {
+) -> Result<Vec<RunEvent>, RunRejection> {
     if state.is_imported {
         return refuse_imported(&command);
     }
@@ -54,7 +54,7 @@ pub(super) fn decide(
 
 /// Rejects every command to an imported run. A command inherited from the parent has no effect
 /// instead, so that the parent does not see a failure.
-fn refuse_imported(command: &RunCommand) -> Result<Vec<Event>, RunRejection> {
+fn refuse_imported(command: &RunCommand) -> Result<Vec<RunEvent>, RunRejection> {
     match command {
         RunCommand::Inherit(_) => Ok(Vec::new()),
         _ => Err(RunRejection::Imported),
@@ -62,7 +62,7 @@ fn refuse_imported(command: &RunCommand) -> Result<Vec<Event>, RunRejection> {
 }
 
 /// Decides a migration; the same version has no effect.
-fn decide_migrate(state: &RunState, to: GraphVersion) -> Result<Vec<Event>, RunRejection> {
+fn decide_migrate(state: &RunState, to: GraphVersion) -> Result<Vec<RunEvent>, RunRejection> {
     let Some((_, from)) = &state.graph else { return Err(RunRejection::NotFound) };
     if state.phase.is_ended() {
         return Err(RunRejection::Ended(state.phase));
@@ -70,7 +70,7 @@ fn decide_migrate(state: &RunState, to: GraphVersion) -> Result<Vec<Event>, RunR
     if *from == to {
         return Ok(Vec::new());
     }
-    Ok(vec![Event::RunMigrated(run::RunMigrated { from: from.clone(), to })])
+    Ok(vec![RunEvent::RunMigrated(RunMigrated { from: from.clone(), to })])
 }
 
 /// Decides the creation. The same request has no effect; another request under the same idempotency
@@ -79,7 +79,7 @@ fn decide_create(
     state: &RunState,
     command: CreateRun,
     next: Seq,
-) -> Result<Vec<Event>, RunRejection> {
+) -> Result<Vec<RunEvent>, RunRejection> {
     if state.phase != RunPhase::New {
         let is_same_request = state.request_hash == command.request_hash;
         return if is_same_request {
@@ -89,7 +89,7 @@ fn decide_create(
         };
     }
     let Provenance { origin, agent } = command.provenance;
-    let created = Event::RunCreated(run::RunCreated {
+    let created = RunEvent::RunCreated(RunCreated {
         graph: command.graph,
         version: command.version,
         input: command.input.to_payload_ref(next),
@@ -98,7 +98,7 @@ fn decide_create(
         request_hash: command.request_hash,
         origin,
     });
-    let spawned = agent.map(|agent| Event::AgentSpawned(agent::AgentSpawned { agent }));
+    let spawned = agent.map(|agent| RunEvent::AgentSpawned(AgentSpawned { agent }));
     Ok([created].into_iter().chain(spawned).collect())
 }
 
@@ -108,7 +108,7 @@ fn decide_answer(
     answer: AnswerApproval,
     context: &DecisionContext,
     next: Seq,
-) -> Result<Vec<Event>, RunRejection> {
+) -> Result<Vec<RunEvent>, RunRejection> {
     let id = answer.approval;
     let approval = state.approvals.get(&id).ok_or(RunRejection::NoSuchApproval(id))?;
     if !answer.roles.iter().any(|role| *role == approval.role || role == OWNER_ROLE) {
@@ -133,7 +133,7 @@ fn decide_answer(
         return Err(RunRejection::ApprovalExpired(id));
     }
     let (reason, reason_at) = CommandReason::event_fields(answer.reason, next);
-    let answered = run::ApprovalAnswered {
+    let answered = ApprovalAnswered {
         approval: id,
         by: context.actor.clone(),
         content_hash: answer.content_hash,
@@ -141,9 +141,9 @@ fn decide_answer(
         reason_at,
     };
     Ok(vec![if answer.granted {
-        Event::ApprovalGranted(answered)
+        RunEvent::ApprovalGranted(answered)
     } else {
-        Event::ApprovalDenied(answered)
+        RunEvent::ApprovalDenied(answered)
     }])
 }
 

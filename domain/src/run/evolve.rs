@@ -1,157 +1,102 @@
 //! Folds events into the state of a run. Total: every sequence of events folds, because a log must
 //! stay readable whatever it holds.
-//!
-//! The match is spread over `evolve`, `evolve_control`, `evolve_calls` and `evolve_end`; each
-//! passes on what it does not know, and `evolve_end` ignores the rest. A new event must be added to
-//! one of them by hand.
 
+use super::event::{
+    ApprovalAnswered, ApprovalRequested, BranchDecided, MapExpanded, ModelCallIntended,
+    RunCancelled, RunCompleted, RunCreated, RunEvent, RunFailed, RunMigrated, StepAsked,
+    StepCompleted, StepFailed, StepRetried, StepSkipped, StepStarted, UsageRecorded,
+};
 use super::state::{ApprovalState, BudgetUsage, FingerprintPart, RunApproval, RunPhase, RunState};
 use super::step::{PendingModelCall, StepStatus};
 use super::turns::ToolCallState;
 use crate::decider::RecordedEvent;
-use crate::event::{Event, run};
 use crate::id::{ApprovalId, NodeId, StepId};
 use crate::money::Money;
+use crate::request::event::RequestApplied;
+use crate::stream::Seq;
 use crate::time::Timestamp;
 
-/// Folds the events of steps, approvals and model calls.
-pub(super) fn evolve(state: &mut RunState, recorded: RecordedEvent<'_>) {
-    state.seq = recorded.seq;
-    // Before the event changes the state: whether the run was idle until now depends on the old
-    // state.
-    state.advance_clock(recorded.time);
+/// Folds an event. The match names every kind, so that a new one does not compile until it is
+/// folded.
+pub(super) fn evolve(state: &mut RunState, recorded: RecordedEvent<'_, RunEvent>) {
+    state.advance_to(recorded.seq, recorded.time);
+    let now = recorded.time;
     match recorded.event {
-        Event::RunCreated(created) => state.apply_created(created, recorded.time),
-        Event::StepScheduled(event) => {
+        RunEvent::RunCreated(event) => state.apply_created(event, now),
+        RunEvent::AgentSpawned(event) => state.agent = Some(event.agent),
+        RunEvent::StepScheduled(event) => {
             state.set_step_status(&event.step, StepStatus::Scheduled { due: None });
         }
-        Event::StepStarted(event) => state.apply_step_started(event, recorded.time),
-        Event::MapExpanded(event) => state.apply_map_expanded(event),
-        Event::StepCompleted(event) => state.apply_step_completed(event),
-        Event::StepFailed(event) => state.apply_step_failed(event),
-        Event::StepUnknown(event) => state.apply_step_unknown(&event.step),
-        Event::StepRetried(event) => {
-            state.release_call(&event.step);
-            state.update_step(&event.step, |step| {
-                step.status = StepStatus::Scheduled { due: Some(event.due) };
-                step.avoid.extend(event.fallback.clone());
-            });
-        }
-        Event::BranchDecided(event) => {
-            state.update_step(&StepId::for_node(event.node.clone()), |step| {
-                step.case = Some(event.case);
-            });
-        }
-        Event::TimerSet(event) => {
+        RunEvent::StepStarted(event) => state.apply_step_started(event, now),
+        RunEvent::MapExpanded(event) => state.apply_map_expanded(event),
+        RunEvent::StepCompleted(event) => state.apply_step_completed(event),
+        RunEvent::StepFailed(event) => state.apply_step_failed(event),
+        RunEvent::StepUnknown(event) => state.apply_step_unknown(&event.step),
+        RunEvent::StepRetried(event) => state.apply_step_retried(event),
+        RunEvent::BranchDecided(event) => state.apply_branch_decided(event),
+        RunEvent::TimerSet(event) => {
             state.set_step_status(&event.step, StepStatus::Sleeping { due: event.due });
         }
-        Event::ApprovalRequested(event) => state.apply_approval_requested(event),
-        Event::ApprovalGranted(event) => {
+        RunEvent::ApprovalRequested(event) => state.apply_approval_requested(event),
+        RunEvent::ApprovalGranted(event) => {
             state.apply_approval_answered(event, ApprovalState::Granted);
         }
-        Event::ApprovalDenied(event) => state.apply_approval_answered(event, ApprovalState::Denied),
-        Event::ModelCallIntended(event) => state.apply_model_call_intended(event, recorded.time),
-        Event::ModelCallCompleted(event) => {
-            state.release_call(&event.step);
-            state.apply_turn_answered(event);
+        RunEvent::ApprovalDenied(event) => {
+            state.apply_approval_answered(event, ApprovalState::Denied);
         }
-        Event::AgentSpawned(event) => state.agent = Some(event.agent),
-        Event::ModelCallFailed(event) => state.release_call(&event.step),
-        Event::UsageRecorded(event) => state.apply_usage(event),
-        // These events carry no state of the run, or belong to another noun's stream.
-        Event::TimerFired(_)
-        | Event::BudgetExhausted(_)
-        | Event::AgentCreated(_)
-        | Event::AgentUpdated(_)
-        | Event::AgentTerminated(_)
-        | Event::GraphRegistered(_)
-        | Event::MemoryStored(_)
-        | Event::MemoryForgotten(_)
-        | Event::RequestAccepted(_)
-        | Event::RequestAnswered(_) => {}
-        _ => evolve_control(state, recorded),
-    }
-}
-
-/// Folds events by which people and programs control the run from outside.
-fn evolve_control(state: &mut RunState, recorded: RecordedEvent<'_>) {
-    match recorded.event {
-        Event::RunPaused(event) => state.apply_paused(event, recorded.time),
-        Event::RunResumed(event) => state.apply_resumed(event, recorded.time),
-        Event::RequestApplied(event) => state.requests.insert(event.request, recorded.seq),
-        Event::RunReopened(event) => state.apply_reopened(event, recorded.time),
-        Event::RunAmended(event) => state.budget = event.budget,
-        Event::RunForked(event) => state.apply_forked(event, recorded.time),
-        Event::RunImported(_) => state.is_imported = true,
-        Event::RunMigrated(event) => {
-            if let Some((_, version)) = &mut state.graph {
-                version.clone_from(&event.to);
-            }
-        }
-        Event::SignalAwaited(event) => state.apply_signal_awaited(event),
-        Event::SignalReceived(event) => state.apply_signal_received(event),
-        Event::StepAsked(event) => {
-            let status = StepStatus::Undecided { unknown: event.unknown, decision: None };
-            state.set_step_status(&event.step, status);
-        }
-        Event::StepResolved(event) => state.apply_step_resolved(event),
-        Event::StepSkipped(event) => {
-            state.set_step_status(&event.step, StepStatus::Skipped);
-            state.skip_nodes(&event.skipped);
-        }
-        _ => evolve_calls(state, recorded),
-    }
-}
-
-/// Folds tool calls of agents and events of child runs.
-fn evolve_calls(state: &mut RunState, recorded: RecordedEvent<'_>) {
-    match recorded.event {
-        Event::ToolCallIntended(event) => state.apply_tool_call_intended(event, recorded.time),
-        Event::ToolCallQueued(event) => {
+        RunEvent::ModelCallIntended(event) => state.apply_model_call_intended(event, now),
+        RunEvent::ModelCallCompleted(event) => state.apply_model_call_completed(event),
+        RunEvent::ModelCallFailed(event) => state.release_call(&event.step),
+        RunEvent::UsageRecorded(event) => state.apply_usage(event),
+        RunEvent::ToolCallIntended(event) => state.apply_tool_call_intended(event, now),
+        RunEvent::ToolCallQueued(event) => {
             state.set_tool_call(&event.step, event.tool_call, ToolCallState::Queued);
         }
-        Event::ToolCallCompleted(e) => {
+        RunEvent::ToolCallCompleted(e) => {
             state.finish_tool_call(&e.step, e.tool_call, e.result, false);
         }
-        Event::ToolCallFailed(e) => state.finish_tool_call(&e.step, e.tool_call, e.result, true),
-        Event::ToolCallDenied(e) => state.finish_tool_call(&e.step, e.tool_call, e.result, true),
-        Event::ChildIntended(event) => state.apply_child_intended(event, recorded.time),
-        Event::ChildCreated(event) => state.apply_child_created(event),
-        Event::ChildEnded(event) => state.apply_child_ended(event),
-        Event::ChildReopened(event) => state.apply_child_reopened(event, recorded.time),
-        Event::ParentTold(_) => state.told = true,
-        _ => evolve_end(state, recorded),
+        RunEvent::ToolCallFailed(e) => state.finish_tool_call(&e.step, e.tool_call, e.result, true),
+        RunEvent::ToolCallDenied(e) => state.finish_tool_call(&e.step, e.tool_call, e.result, true),
+        RunEvent::ChildIntended(event) => state.apply_child_intended(event, now),
+        RunEvent::ChildCreated(event) => state.apply_child_created(event),
+        RunEvent::ChildEnded(event) => state.apply_child_ended(event),
+        RunEvent::ChildReopened(event) => state.apply_child_reopened(event, now),
+        RunEvent::ParentTold(_) => state.told = true,
+        RunEvent::RunPaused(event) => state.apply_paused(event, now),
+        RunEvent::RunResumed(event) => state.apply_resumed(event, now),
+        RunEvent::RunReopened(event) => state.apply_reopened(event, now),
+        RunEvent::RunAmended(event) => state.budget = event.budget,
+        RunEvent::RunForked(event) => state.apply_forked(event, now),
+        RunEvent::RunImported(_) => state.is_imported = true,
+        RunEvent::RunMigrated(event) => state.apply_migrated(event),
+        RunEvent::SignalAwaited(event) => state.apply_signal_awaited(event),
+        RunEvent::SignalReceived(event) => state.apply_signal_received(event),
+        RunEvent::StepAsked(event) => state.apply_step_asked(event),
+        RunEvent::StepResolved(event) => state.apply_step_resolved(event),
+        RunEvent::StepSkipped(event) => state.apply_step_skipped(event),
+        RunEvent::RunCancelled(event) => state.apply_cancelled(event, now),
+        RunEvent::RunCompleted(event) => state.apply_completed(event),
+        RunEvent::RunFailed(event) => state.apply_failed(event, now),
+        // They change nothing but time and sequence number.
+        RunEvent::TimerFired(_) | RunEvent::BudgetExhausted(_) | RunEvent::CheckpointSaved(_) => {}
     }
 }
 
-/// Folds the end of the run.
-fn evolve_end(state: &mut RunState, recorded: RecordedEvent<'_>) {
-    match recorded.event {
-        Event::RunCancelled(event) => {
-            state.phase = RunPhase::Cancelled;
-            state.is_cancel_inherited = event.inherited;
-            // A cancellation with the parent can be undone by a reopening; the time until then is a
-            // pause.
-            if event.inherited {
-                state.stopped = Some(recorded.time);
-            }
-        }
-        Event::RunCompleted(event) => {
-            state.phase = RunPhase::Completed;
-            state.output = event.output.map(|output| state.history_reference(output));
-        }
-        Event::RunFailed(event) => {
-            state.phase = RunPhase::Failed;
-            state.stopped = Some(recorded.time);
-            state.error = Some(state.history_failure(&event.error));
-            state.failed_step.clone_from(&event.step);
-        }
-        _ => {}
-    }
+/// Folds the mark of a request that the run has carried out.
+pub(super) fn evolve_request(state: &mut RunState, applied: RecordedEvent<'_, RequestApplied>) {
+    state.advance_to(applied.seq, applied.time);
+    state.requests.insert(applied.event.request, applied.seq);
 }
 
 impl RunState {
-    fn apply_created(&mut self, created: &run::RunCreated, at: Timestamp) {
+    /// Notes an event's place and time, before it changes the state: whether the run was idle until
+    /// now depends on the old state.
+    fn advance_to(&mut self, seq: Seq, time: Timestamp) {
+        self.seq = seq;
+        self.advance_clock(time);
+    }
+
+    fn apply_created(&mut self, created: &RunCreated, at: Timestamp) {
         self.phase = RunPhase::Running;
         self.created = at;
         self.graph = Some((created.graph, created.version.clone()));
@@ -167,7 +112,7 @@ impl RunState {
         self.update_step(id, |step| step.status = status);
     }
 
-    fn apply_step_started(&mut self, event: &run::StepStarted, at: Timestamp) {
+    fn apply_step_started(&mut self, event: &StepStarted, at: Timestamp) {
         self.update_step(&event.step, |step| {
             // A start of the same attempt is a takeover by another executor, which continues with
             // the same child run.
@@ -179,14 +124,14 @@ impl RunState {
         });
     }
 
-    fn apply_map_expanded(&mut self, event: &run::MapExpanded) {
+    fn apply_map_expanded(&mut self, event: &MapExpanded) {
         self.update_step(&StepId::for_node(event.node.clone()), |step| {
             step.status = StepStatus::Expanded;
             step.map = Some((event.width, event.max_parallel));
         });
     }
 
-    fn apply_step_completed(&mut self, event: &run::StepCompleted) {
+    fn apply_step_completed(&mut self, event: &StepCompleted) {
         let output = event.output.map(|output| self.history_reference(output));
         self.update_step(&event.step, |step| {
             step.status = StepStatus::Completed;
@@ -198,7 +143,7 @@ impl RunState {
         self.skip_nodes(&event.skipped);
     }
 
-    fn apply_step_failed(&mut self, event: &run::StepFailed) {
+    fn apply_step_failed(&mut self, event: &StepFailed) {
         self.release_call(&event.step);
         let error = self.history_failure(&event.error);
         self.update_step(&event.step, |step| {
@@ -210,6 +155,57 @@ impl RunState {
             step.status = StepStatus::Failed;
         });
         self.skip_nodes(&event.skipped);
+    }
+
+    fn apply_step_retried(&mut self, event: &StepRetried) {
+        self.release_call(&event.step);
+        self.update_step(&event.step, |step| {
+            step.status = StepStatus::Scheduled { due: Some(event.due) };
+            step.avoid.extend(event.fallback.clone());
+        });
+    }
+
+    fn apply_branch_decided(&mut self, event: &BranchDecided) {
+        let step = StepId::for_node(event.node.clone());
+        self.update_step(&step, |step| step.case = Some(event.case));
+    }
+
+    fn apply_step_asked(&mut self, event: &StepAsked) {
+        let status = StepStatus::Undecided { unknown: event.unknown, decision: None };
+        self.set_step_status(&event.step, status);
+    }
+
+    fn apply_step_skipped(&mut self, event: &StepSkipped) {
+        self.set_step_status(&event.step, StepStatus::Skipped);
+        self.skip_nodes(&event.skipped);
+    }
+
+    fn apply_migrated(&mut self, event: &RunMigrated) {
+        if let Some((_, version)) = &mut self.graph {
+            version.clone_from(&event.to);
+        }
+    }
+
+    fn apply_cancelled(&mut self, event: &RunCancelled, at: Timestamp) {
+        self.phase = RunPhase::Cancelled;
+        self.is_cancel_inherited = event.inherited;
+        // A cancellation with the parent can be undone by a reopening; the time until then is a
+        // pause.
+        if event.inherited {
+            self.stopped = Some(at);
+        }
+    }
+
+    fn apply_completed(&mut self, event: &RunCompleted) {
+        self.phase = RunPhase::Completed;
+        self.output = event.output.map(|output| self.history_reference(output));
+    }
+
+    fn apply_failed(&mut self, event: &RunFailed, at: Timestamp) {
+        self.phase = RunPhase::Failed;
+        self.stopped = Some(at);
+        self.error = Some(self.history_failure(&event.error));
+        self.failed_step.clone_from(&event.step);
     }
 
     /// Folds `run.step.unknown.v1`. The idempotency key of the lost call is kept, so that the
@@ -228,7 +224,7 @@ impl RunState {
         }
     }
 
-    fn apply_approval_requested(&mut self, event: &run::ApprovalRequested) {
+    fn apply_approval_requested(&mut self, event: &ApprovalRequested) {
         self.set_step_status(&event.step, StepStatus::Asking { approval: event.approval });
         let approval = RunApproval {
             step: event.step.clone(),
@@ -245,7 +241,7 @@ impl RunState {
     }
 
     /// Folds the answer to an approval.
-    fn apply_approval_answered(&mut self, event: &run::ApprovalAnswered, answer: ApprovalState) {
+    fn apply_approval_answered(&mut self, event: &ApprovalAnswered, answer: ApprovalState) {
         let id: ApprovalId = event.approval;
         let reason_at = event.reason_at.map(|reference| self.history_reference(reference));
         if let Some(approval) = self.approvals.get_mut(&id) {
@@ -257,7 +253,7 @@ impl RunState {
     }
 
     /// Folds `run.model_call.intended.v1`: holds the worst case of the call.
-    fn apply_model_call_intended(&mut self, event: &run::ModelCallIntended, at: Timestamp) {
+    fn apply_model_call_intended(&mut self, event: &ModelCallIntended, at: Timestamp) {
         // Turn 0 is an agent without tools: it has no turns to keep.
         if event.turn > 0 {
             self.ensure_turns(&event.step, at);
@@ -296,7 +292,7 @@ impl RunState {
         }
     }
 
-    fn apply_usage(&mut self, event: &run::UsageRecorded) {
+    fn apply_usage(&mut self, event: &UsageRecorded) {
         self.release_call(&event.step);
         self.add_turn_tokens(event);
         self.spent.add_usage(event);
@@ -305,7 +301,7 @@ impl RunState {
 
 impl BudgetUsage {
     /// Books the usage and cost of a call. The hold of a call of unknown usage is a lower bound.
-    pub(super) fn add_usage(&mut self, usage: &run::UsageRecorded) {
+    pub(super) fn add_usage(&mut self, usage: &UsageRecorded) {
         let hold = usage.hold.unwrap_or_default();
         let cost = usage.charge.as_ref().map_or(Money::ZERO, |charge| charge.amount);
         self.tokens = self.tokens.saturating_add(usage.usage.total_tokens().max(hold.tokens));

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::event::{ModelCallCompleted, ToolCallIntended, UsageRecorded};
 use super::state::RunState;
 use super::turns::{AgentTurn, AgentTurns, ToolCallState};
 use super::values::ToolCallNumber;
-use crate::event::{run, turn};
 use crate::id::StepId;
 use crate::payload::PayloadRef;
 use crate::time::Timestamp;
@@ -18,8 +18,9 @@ impl RunState {
         });
     }
 
-    /// Folds the answer of a turn that another turn follows.
-    pub(super) fn apply_turn_answered(&mut self, event: &run::ModelCallCompleted) {
+    /// Folds the answer of a model call; an agent keeps it if another turn follows.
+    pub(super) fn apply_model_call_completed(&mut self, event: &ModelCallCompleted) {
+        self.release_call(&event.step);
         let Some(answer) = event.answer.map(|answer| self.history_reference(answer)) else {
             return;
         };
@@ -35,7 +36,7 @@ impl RunState {
     }
 
     /// Adds a call's tokens to those of the agent.
-    pub(super) fn add_turn_tokens(&mut self, event: &run::UsageRecorded) {
+    pub(super) fn add_turn_tokens(&mut self, event: &UsageRecorded) {
         if event.turn > 0 {
             self.update_step(&event.step, |step| {
                 if let Some(turns) = step.turns.as_deref_mut() {
@@ -45,11 +46,7 @@ impl RunState {
         }
     }
 
-    pub(super) fn apply_tool_call_intended(
-        &mut self,
-        event: &turn::ToolCallIntended,
-        at: Timestamp,
-    ) {
+    pub(super) fn apply_tool_call_intended(&mut self, event: &ToolCallIntended, at: Timestamp) {
         self.ensure_turns(&event.step, at);
         self.set_tool_call(&event.step, event.tool_call, ToolCallState::Intended);
     }

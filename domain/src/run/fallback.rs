@@ -80,7 +80,7 @@ pub fn allowed_successor<D>(error: &Failure<D>) -> Successor {
 #[cfg(test)]
 mod tests {
     use super::{KeyOwner, Successor, allowed_successor};
-    use crate::event::run::Failure;
+    use crate::failure::Failure;
     use crate::platform_text;
 
     #[test]

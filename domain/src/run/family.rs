@@ -6,12 +6,15 @@ use super::advance::CommitBuilder;
 use super::advance_command::ChildReopening;
 use super::child_state::{ChildAccount, RunChild};
 use super::command::{FamilyCommand, ReopenRun};
+use super::event::{
+    ChildEnded, ChildReopened, RunCancelled, RunEvent, RunMigrated, RunPaused, RunReopened,
+    RunResumed,
+};
 use super::rejection::RunRejection;
 use super::state::{BudgetUsage, FingerprintPart, PauseCauses, RunPhase, RunState};
 use super::step::{RunStep, StepStatus};
 use super::turns::ToolCallState;
 use super::values::Budget;
-use crate::event::{Event, control, run, turn};
 use crate::failure::PlatformText;
 use crate::id::{GraphVersion, RunId, StepId};
 use crate::money::Money;
@@ -24,7 +27,7 @@ pub(super) fn decide_inherit(
     state: &RunState,
     command: FamilyCommand,
     now: Timestamp,
-) -> Result<Vec<Event>, RunRejection> {
+) -> Result<Vec<RunEvent>, RunRejection> {
     if state.phase.is_ended() {
         return Ok(Vec::new());
     }
@@ -43,14 +46,14 @@ pub(super) fn decide_pause(
     state: &RunState,
     (reason, reason_at): (Option<PlatformText>, Option<PayloadRef>),
     inherited: bool,
-) -> Result<Vec<Event>, RunRejection> {
+) -> Result<Vec<RunEvent>, RunRejection> {
     match state.phase {
         RunPhase::New => return Err(RunRejection::NotFound),
         RunPhase::Running => {}
         ended => return Err(RunRejection::Ended(ended)),
     }
     let is_paused_already = if inherited { state.pause.inherited } else { state.pause.own };
-    let paused = || Event::RunPaused(control::RunPaused { reason, reason_at, inherited });
+    let paused = || RunEvent::RunPaused(RunPaused { reason, reason_at, inherited });
     Ok(if is_paused_already { Vec::new() } else { vec![paused()] })
 }
 
@@ -59,7 +62,7 @@ pub(super) fn decide_resume(
     state: &RunState,
     inherited: bool,
     now: Timestamp,
-) -> Result<Vec<Event>, RunRejection> {
+) -> Result<Vec<RunEvent>, RunRejection> {
     match state.phase {
         RunPhase::New => return Err(RunRejection::NotFound),
         RunPhase::Running => {}
@@ -76,7 +79,7 @@ pub(super) fn decide_resume(
     }
     let stood = (!stays_paused_by_other).then(|| state.current_pause_time(now));
     let stays_paused = stays_paused_by_other;
-    Ok(vec![Event::RunResumed(control::RunResumed { inherited, stays_paused, stood })])
+    Ok(vec![RunEvent::RunResumed(RunResumed { inherited, stays_paused, stood })])
 }
 
 /// Decides a cancellation; a cancelled run ignores it.
@@ -84,12 +87,12 @@ pub(super) fn decide_cancel(
     state: &RunState,
     (reason, reason_at): (Option<PlatformText>, Option<PayloadRef>),
     inherited: bool,
-) -> Result<Vec<Event>, RunRejection> {
+) -> Result<Vec<RunEvent>, RunRejection> {
     match state.phase {
         RunPhase::New => Err(RunRejection::NotFound),
         RunPhase::Running => {
-            let cancelled = run::RunCancelled { reason, reason_at, inherited };
-            Ok(vec![Event::RunCancelled(cancelled)])
+            let cancelled = RunCancelled { reason, reason_at, inherited };
+            Ok(vec![RunEvent::RunCancelled(cancelled)])
         }
         RunPhase::Cancelled => Ok(Vec::new()),
         ended => Err(RunRejection::Ended(ended)),
@@ -102,7 +105,7 @@ pub(super) fn decide_reopen(
     state: &RunState,
     command: ReopenRun,
     now: Timestamp,
-) -> Result<Vec<Event>, RunRejection> {
+) -> Result<Vec<RunEvent>, RunRejection> {
     // A repeated command must not reopen a run that has ended again meanwhile.
     if state.reopenings >= command.reopenings && state.phase != RunPhase::New {
         return Ok(Vec::new());
@@ -120,16 +123,16 @@ pub(super) fn decide_reopen(
     let mut reopened = state.reopening_event(steps, now);
     reopened.reopenings = reopenings.max(reopened.reopenings);
     reopened.budget = Some(budget);
-    let mut events = vec![Event::RunReopened(reopened)];
+    let mut events = vec![RunEvent::RunReopened(reopened)];
     events.extend(migration_event(state, version));
     events.extend(state.child_reopening_events(budget));
     Ok(events)
 }
 
 /// Returns the migration to another graph version; `None` if the run has that version.
-pub(super) fn migration_event(state: &RunState, to: GraphVersion) -> Option<Event> {
+pub(super) fn migration_event(state: &RunState, to: GraphVersion) -> Option<RunEvent> {
     let (_, from) = state.graph.as_ref()?;
-    (*from != to).then(|| Event::RunMigrated(run::RunMigrated { from: from.clone(), to }))
+    (*from != to).then(|| RunEvent::RunMigrated(RunMigrated { from: from.clone(), to }))
 }
 
 impl RunState {
@@ -142,18 +145,14 @@ impl RunState {
 
     /// Builds the event that reopens the run, with a new series of attempts for `steps` and for the
     /// steps whose child run a person cancelled.
-    pub(super) fn reopening_event(
-        &self,
-        mut steps: Vec<StepId>,
-        now: Timestamp,
-    ) -> control::RunReopened {
+    pub(super) fn reopening_event(&self, mut steps: Vec<StepId>, now: Timestamp) -> RunReopened {
         for (_, child) in self.cancelled_children(false) {
             if child.at.is_none() && !steps.contains(&child.step) {
                 steps.push(child.step.clone());
             }
         }
         let (reopenings, stood) = (self.reopenings + 1, Some(self.current_pause_time(now)));
-        control::RunReopened { steps, reopenings, stood, restarts_wall: false, budget: None }
+        RunReopened { steps, reopenings, stood, restarts_wall: false, budget: None }
     }
 
     /// True if the run's failure cancelled child runs that can continue.
@@ -189,7 +188,7 @@ impl RunState {
 
     /// Builds the events that reopen child runs cancelled only because this run ended, as far as
     /// the budget suffices for them.
-    pub(super) fn child_reopening_events(&self, budget: Budget) -> Vec<Event> {
+    pub(super) fn child_reopening_events(&self, budget: Budget) -> Vec<RunEvent> {
         // Holds of the children reopened so far, so that together they stay within the budget.
         let mut spent = self.spent;
         let ended = self.cancelled_children(true);
@@ -208,7 +207,7 @@ impl RunState {
             };
             spent.hold_tokens(unused_tokens(budget.tokens, used.tokens));
             spent.reserved_cost += unused_cost(budget.cost, used.cost);
-            Event::ChildReopened(turn::ChildReopened {
+            RunEvent::ChildReopened(ChildReopened {
                 step: child.step.clone(),
                 child: *run,
                 reopenings: child.reopenings + 1,
@@ -221,13 +220,13 @@ impl RunState {
 
     /// Builds the event that reopens a child whose inherited cancellation is reported only after
     /// this run continued.
-    pub(super) fn late_child_reopening(&self, ended: &turn::ChildEnded) -> Option<Event> {
+    pub(super) fn late_child_reopening(&self, ended: &ChildEnded) -> Option<RunEvent> {
         let child = self.children.get(&ended.child)?;
         let is_due = ended.inherited
             && self.phase == RunPhase::Running
             && self.is_awaited_by_step(ended.child, child);
         is_due.then(|| {
-            Event::ChildReopened(turn::ChildReopened {
+            RunEvent::ChildReopened(ChildReopened {
                 step: child.step.clone(),
                 child: ended.child,
                 reopenings: ended.reopenings.max(child.reopenings) + 1,
@@ -240,9 +239,9 @@ impl RunState {
     /// Builds the events that reopen this run when a child completes whose failure had ended it.
     pub(super) fn reopening_after_child(
         &self,
-        ended: &turn::ChildEnded,
+        ended: &ChildEnded,
         now: Timestamp,
-    ) -> Vec<Event> {
+    ) -> Vec<RunEvent> {
         // Only the failure of the step that consists of this child is undone; other failures
         // remain.
         let failed = self.failed_step.as_ref().filter(|_| self.phase == RunPhase::Failed);
@@ -253,7 +252,7 @@ impl RunState {
             ended.error.is_none() && self.steps.get(*id).is_some_and(is_its)
         };
         let Some(id) = failed.filter(is_cause) else { return Vec::new() };
-        let reopened = Event::RunReopened(self.reopening_event(vec![id.clone()], now));
+        let reopened = RunEvent::RunReopened(self.reopening_event(vec![id.clone()], now));
         [reopened].into_iter().chain(self.child_reopening_events(self.budget)).collect()
     }
 
@@ -281,7 +280,7 @@ impl RunState {
     }
 
     /// Books the usage of a child run beyond its earlier reports.
-    pub(super) fn charge_child_usage(&mut self, event: &turn::ChildEnded) {
+    pub(super) fn charge_child_usage(&mut self, event: &ChildEnded) {
         let before = self.child_account(event.child);
         let tokens = event.tokens.saturating_sub(before.tokens);
         let cost = event.cost.as_scaled().saturating_sub(before.cost.as_scaled());
@@ -296,7 +295,7 @@ impl RunState {
         self.accounts.insert(event.child, ChildAccount { tokens, cost, active_ms, ..before });
     }
 
-    pub(super) fn apply_child_reopened(&mut self, event: &turn::ChildReopened, now: Timestamp) {
+    pub(super) fn apply_child_reopened(&mut self, event: &ChildReopened, now: Timestamp) {
         let (tokens, cost) = self.child_hold(event.child, event.budget);
         let Some(child) = self.children.get_mut(&event.child) else { return };
         // An open child holds its budget already; holding it again would count it twice.
@@ -320,7 +319,7 @@ impl RunState {
         });
     }
 
-    pub(super) fn apply_paused(&mut self, event: &control::RunPaused, now: Timestamp) {
+    pub(super) fn apply_paused(&mut self, event: &RunPaused, now: Timestamp) {
         if !self.paused {
             self.stopped = Some(now);
         }
@@ -332,7 +331,7 @@ impl RunState {
         }
     }
 
-    pub(super) fn apply_resumed(&mut self, event: &control::RunResumed, now: Timestamp) {
+    pub(super) fn apply_resumed(&mut self, event: &RunResumed, now: Timestamp) {
         if event.inherited {
             self.pause.inherited = false;
         } else {
@@ -360,7 +359,7 @@ impl RunState {
         }
     }
 
-    pub(super) fn apply_reopened(&mut self, event: &control::RunReopened, now: Timestamp) {
+    pub(super) fn apply_reopened(&mut self, event: &RunReopened, now: Timestamp) {
         self.end_pause(now);
         self.pause = PauseCauses::default();
         (self.phase, self.error, self.failed_step) = (RunPhase::Running, None, None);
@@ -406,8 +405,8 @@ impl CommitBuilder<'_> {
         self.usage.reserved_cost += cost;
         let child_state = self.state.children.get(&child);
         let reopenings = child_state.map_or(0, |known| known.reopenings) + 1;
-        let reopened = turn::ChildReopened { step, child, reopenings, version, budget };
-        self.events.push(Event::ChildReopened(reopened));
+        let reopened = ChildReopened { step, child, reopenings, version, budget };
+        self.events.push(RunEvent::ChildReopened(reopened));
     }
 }
 

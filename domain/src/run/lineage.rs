@@ -3,10 +3,10 @@
 //! A payload reference in a state counts events over the whole history: the ancestors' events
 //! first, then the run's own. A reference in an event counts the events of its own stream.
 
+use super::event::RunForked;
 pub use super::state::Ancestor;
 use super::state::{ApprovalState, BudgetUsage, PauseCauses, RunClock, RunPhase, RunState};
 use super::step::{RunStep, StepStatus};
-use crate::event::control::RunForked;
 use crate::failure::{Failure, FailureDetail};
 use crate::id::{ApprovalId, StepId};
 use crate::idempotency::AppliedRequests;

@@ -15,6 +15,7 @@
 //!
 //! Events become state:
 //! - `state`: the state, of which `step`, `turns` and `child_state` are parts.
+//! - [`event`]: events of a run, and their content for auditors.
 //! - `evolve`, `evolve_turns`: fold the events into it. `candidate_tables`: tables it remembers.
 //! - `clock`: the time that counts against the budget. `lineage`: history that a fork inherits.
 //! - `fingerprint`: hash of the state. `snapshot`, `compact_steps`: the state as bytes.
@@ -39,6 +40,7 @@ mod command;
 mod compact_steps;
 mod control;
 mod decide;
+pub mod event;
 mod evolve;
 mod evolve_turns;
 mod failure_code;
@@ -83,11 +85,14 @@ pub use step::{PendingModelCall, RunStep, StepStatus};
 pub use turns::{AgentTurn, AgentTurns, ToolCallState};
 pub use values::{Budget, Resolution, RunOrigin, ToolCallNumber};
 
+use event::RunEvent;
+
 use crate::decider::{Decider, DecisionContext, InheritedHistory, RecordedEvent, Wake};
 use crate::event::Event;
 use crate::fingerprint::Fingerprint;
 use crate::id::{RunId, TenantId, derive_uuid};
 use crate::idempotency::{AppliedRequests, HasAppliedRequests};
+use crate::request::event::RequestApplied;
 use crate::stream::Seq;
 
 /// Marker type that carries the [`Decider`] of runs.
@@ -109,6 +114,7 @@ impl HasAppliedRequests for RunState {
 impl Decider for Run {
     type State = RunState;
     type Command = RunCommand;
+    type Event = RunEvent;
     type Rejection = RunRejection;
 
     fn decide(
@@ -116,12 +122,16 @@ impl Decider for Run {
         command: RunCommand,
         context: &DecisionContext,
         next: Seq,
-    ) -> Result<Vec<Event>, RunRejection> {
+    ) -> Result<Vec<RunEvent>, RunRejection> {
         decide::decide(state, command, context, next)
     }
 
-    fn evolve(state: &mut RunState, recorded: RecordedEvent<'_>) {
+    fn evolve(state: &mut RunState, recorded: RecordedEvent<'_, RunEvent>) {
         evolve::evolve(state, recorded);
+    }
+
+    fn evolve_request(state: &mut RunState, applied: RecordedEvent<'_, RequestApplied>) {
+        evolve::evolve_request(state, applied);
     }
 
     fn next_wake(state: &RunState) -> Wake {
@@ -133,7 +143,7 @@ impl Decider for Run {
     }
 
     fn inherited_history(first: &Event) -> Option<InheritedHistory> {
-        let Event::RunForked(forked) = first else { return None };
+        let Event::Run(RunEvent::RunForked(forked)) = first else { return None };
         Some(InheritedHistory { id: forked.parent.0, seq: forked.seq, fingerprint: forked.fold })
     }
 

@@ -54,7 +54,7 @@ pub fn next_attempt_after_crash(attempt: u32, now: Timestamp) -> Option<Timestam
 #[cfg(test)]
 mod tests {
     use super::{apply_retry_hint, next_attempt_after_crash, next_attempt_at};
-    use crate::event::run::Failure;
+    use crate::failure::Failure;
     use crate::graph::manifest::RetryPolicy;
     use crate::platform_text;
     use crate::time::{Span, Timestamp};

@@ -6,11 +6,14 @@ use super::advance::CommitBuilder;
 use super::advance_command::{
     StepIntent, ToolCallResult, ToolOutcome, TurnAnswer, TurnIntent, TurnUpdate,
 };
+use super::event::{
+    RunEvent, StepStarted, ToolCallCompleted, ToolCallDenied, ToolCallFailed, ToolCallIntended,
+    ToolCallQueued,
+};
 use super::rejection::RunRejection;
 use super::step::{RunStep, StepStatus};
 use super::turns::AgentTurns;
 use super::values::ToolCallNumber;
-use crate::event::{Event, run, turn};
 use crate::id::ExecutorId;
 
 impl CommitBuilder<'_> {
@@ -26,7 +29,7 @@ impl CommitBuilder<'_> {
         for ToolCallResult { tool_call: at, outcome, result } in &update.results {
             let (step, at, result) = (step.clone(), *at, result.to_payload_ref(self.first_seq));
             self.events.push(match outcome.clone() {
-                ToolOutcome::Completed => Event::ToolCallCompleted(turn::ToolCallCompleted {
+                ToolOutcome::Completed => RunEvent::ToolCallCompleted(ToolCallCompleted {
                     step,
                     attempt,
                     tool_call: at,
@@ -34,14 +37,12 @@ impl CommitBuilder<'_> {
                 }),
                 ToolOutcome::Failed(error) => {
                     let error = error.into_failure(self.first_seq);
-                    let failed =
-                        turn::ToolCallFailed { step, attempt, tool_call: at, error, result };
-                    Event::ToolCallFailed(failed)
+                    let failed = ToolCallFailed { step, attempt, tool_call: at, error, result };
+                    RunEvent::ToolCallFailed(failed)
                 }
                 ToolOutcome::Denied { name } => {
-                    let denied =
-                        turn::ToolCallDenied { step, attempt, tool_call: at, name, result };
-                    Event::ToolCallDenied(denied)
+                    let denied = ToolCallDenied { step, attempt, tool_call: at, name, result };
+                    RunEvent::ToolCallDenied(denied)
                 }
             });
         }
@@ -60,19 +61,19 @@ impl CommitBuilder<'_> {
         {
             // Another executor has taken the step over; the start records whose intents follow.
             let step = step.clone();
-            self.events.push(Event::StepStarted(run::StepStarted { step, attempt, executor }));
+            self.events.push(RunEvent::StepStarted(StepStarted { step, attempt, executor }));
         }
         for next in next {
             match next {
                 TurnIntent::Tool { tool_call: at, name } => {
                     let step = step.clone();
-                    let intended = turn::ToolCallIntended { step, attempt, tool_call: at, name };
-                    self.events.push(Event::ToolCallIntended(intended));
+                    let intended = ToolCallIntended { step, attempt, tool_call: at, name };
+                    self.events.push(RunEvent::ToolCallIntended(intended));
                 }
                 TurnIntent::QueuedTool { tool_call: at, name } => {
                     let step = step.clone();
-                    let queued = turn::ToolCallQueued { step, attempt, tool_call: at, name };
-                    self.events.push(Event::ToolCallQueued(queued));
+                    let queued = ToolCallQueued { step, attempt, tool_call: at, name };
+                    self.events.push(RunEvent::ToolCallQueued(queued));
                 }
                 TurnIntent::Begin(intent) => {
                     if let Some(limit) = self.find_exceeded_limit(&intent) {

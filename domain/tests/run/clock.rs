@@ -2,9 +2,9 @@
 
 use crate::history::{History, advance, completed, outcome, outcomes, start, starts, step};
 use convergio_domain::decider::{Decider, Wake};
-use convergio_domain::event::Event;
 use convergio_domain::id::{ApprovalId, GraphVersion};
 use convergio_domain::payload::PayloadSlot;
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{
     AdvanceRun, AmendRun, AnswerApproval, Budget, NewLimits, Run, RunCommand, RunOutcome, RunPhase,
     RunRejection, StepIntent, StepStatus,
@@ -131,7 +131,7 @@ fn a_resumption_of_before_moves_nothing() {
     run.when(RunCommand::Pause { reason: None }).expect("it runs");
     pass(&mut run, 2);
     let before = run.state.approvals.clone();
-    let resumed = Event::RunResumed(Default::default());
+    let resumed = RunEvent::RunResumed(Default::default());
     let recorded = convergio_domain::decider::RecordedEvent {
         seq: run.state.seq.offset_by(1),
         time: run.now,

@@ -2,11 +2,11 @@
 
 use convergio_domain::chat::Privacy;
 use convergio_domain::decider::{Decider, DecisionContext, RecordedEvent};
-use convergio_domain::event::Event;
 use convergio_domain::failure::FailureReport;
 use convergio_domain::id::{ExecutorId, GraphId, GraphVersion, StepId};
 use convergio_domain::payload::PayloadSlot;
 use convergio_domain::platform_text;
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{
     AdvanceRun, Budget, CreateRun, Provenance, Run, RunCommand, RunRejection, RunState, StepIntent,
     StepOutcome, StepResult, StepStart,
@@ -21,7 +21,7 @@ pub(crate) const EXECUTOR: ExecutorId = ExecutorId(Uuid::from_u128(7));
 #[derive(Default, Clone)]
 pub(crate) struct History {
     pub(crate) state: RunState,
-    pub(crate) events: Vec<Event>,
+    pub(crate) events: Vec<RunEvent>,
     pub(crate) now: Timestamp,
 }
 
@@ -36,7 +36,7 @@ impl History {
     }
 
     /// Decides and folds; gives the new events.
-    pub(crate) fn when(&mut self, command: RunCommand) -> Result<Vec<Event>, RunRejection> {
+    pub(crate) fn when(&mut self, command: RunCommand) -> Result<Vec<RunEvent>, RunRejection> {
         let context = DecisionContext {
             now: self.now,
             actor: "tester".parse().expect("the test's own values are right"),
@@ -56,7 +56,7 @@ impl History {
         self.when(command)
             .expect("the test's own values are right")
             .iter()
-            .map(Event::type_name)
+            .map(RunEvent::type_name)
             .collect()
     }
 }

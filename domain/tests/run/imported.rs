@@ -1,10 +1,9 @@
 //! Runs that came as files: history that nothing follows, and that can be forked.
 
 use convergio_domain::decider::{Decider, DecisionContext, RecordedEvent, Wake};
-use convergio_domain::event::Event;
-use convergio_domain::event::control::RunImported;
 use convergio_domain::id::{ApprovalId, GraphId, GraphVersion, RunId};
 use convergio_domain::payload::PayloadSlot;
+use convergio_domain::run::event::{RunEvent, RunImported};
 use convergio_domain::run::{
     AnswerApproval, Budget, FamilyCommand, ForkRun, Resolution, ResolveStep, Run, RunCommand,
     RunRejection, SendSignal, StepIntent, StepStatus, check_signal,
@@ -50,7 +49,7 @@ fn asking() -> History {
 
 /// What an import adds to a history.
 fn mark(run: &mut History) {
-    let event = Event::RunImported(RunImported {
+    let event = RunEvent::RunImported(RunImported {
         by: "ann".parse().expect("a name"),
         file_hash: "ab".into(),
         signer: None,

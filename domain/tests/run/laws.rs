@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::history::{History, advance, completed, failed, model_call, outcome, start};
 use convergio_domain::decider::{Decider, DecisionContext, RecordedEvent};
-use convergio_domain::event::Event;
 use convergio_domain::failure::FailureReport;
 use convergio_domain::payload::PayloadSlot;
 use convergio_domain::platform_text;
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{
     AdvanceRun, Budget, FamilyCommand, Resolution, ResolveStep, Run, RunCommand, RunOutcome,
     RunState, SendSignal, StepIntent, StepResult,
@@ -138,10 +138,10 @@ proptest! {
         let mut paused = false;
         for event in &run.events {
             match event {
-                Event::RunPaused(_) => paused = true,
-                Event::RunResumed(event) => paused = event.stays_paused,
-                Event::RunReopened(_) => paused = false,
-                Event::StepStarted(_) => prop_assert!(!paused),
+                RunEvent::RunPaused(_) => paused = true,
+                RunEvent::RunResumed(event) => paused = event.stays_paused,
+                RunEvent::RunReopened(_) => paused = false,
+                RunEvent::StepStarted(_) => prop_assert!(!paused),
                 _ => {}
             }
         }
@@ -155,10 +155,10 @@ proptest! {
         let mut completed = BTreeMap::new();
         for event in &run.events {
             match event {
-                Event::StepCompleted(done) => {
+                RunEvent::StepCompleted(done) => {
                     prop_assert_eq!(completed.insert(done.step.clone(), ()), None);
                 }
-                Event::StepStarted(started) => {
+                RunEvent::StepStarted(started) => {
                     prop_assert!(!completed.contains_key(&started.step));
                 }
                 _ => {}
@@ -193,13 +193,13 @@ proptest! {
         let mut ended = false;
         for event in &run.events {
             match event {
-                Event::RunFailed(_) | Event::RunCompleted(_) | Event::RunCancelled(_) => {
+                RunEvent::RunFailed(_) | RunEvent::RunCompleted(_) | RunEvent::RunCancelled(_) => {
                     prop_assert!(!ended);
                     ended = true;
                 }
                 // Only failed runs go on, by somebody's word.
-                Event::RunReopened(_) => ended = false,
-                Event::StepStarted(_) => prop_assert!(!ended),
+                RunEvent::RunReopened(_) => ended = false,
+                RunEvent::StepStarted(_) => prop_assert!(!ended),
                 _ => {}
             }
         }
@@ -226,18 +226,18 @@ proptest! {
         prop_assert_eq!(state.spent, run.state.spent);
         prop_assert_eq!(state.steps.len(), run.state.steps.len());
         // How long a run stood still or waited, and so its deadline, is a matter of times.
-        let stood = |event: &Event| {
+        let stood = |event: &RunEvent| {
             matches!(
                 event,
-                Event::RunPaused(_)
-                    | Event::RunReopened(_)
-                    | Event::TimerSet(_)
-                    | Event::SignalAwaited(_)
-                    | Event::StepAsked(_)
-                    | Event::MapExpanded(_)
-                    | Event::StepCompleted(_)
-                    | Event::StepFailed(_)
-                    | Event::StepSkipped(_)
+                RunEvent::RunPaused(_)
+                    | RunEvent::RunReopened(_)
+                    | RunEvent::TimerSet(_)
+                    | RunEvent::SignalAwaited(_)
+                    | RunEvent::StepAsked(_)
+                    | RunEvent::MapExpanded(_)
+                    | RunEvent::StepCompleted(_)
+                    | RunEvent::StepFailed(_)
+                    | RunEvent::StepSkipped(_)
             )
         };
         if !run.events.iter().any(stood) {

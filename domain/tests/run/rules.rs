@@ -4,10 +4,10 @@ use crate::history::{
     History, advance, completed, create, failed, model_call, outcome, outcomes, start, starts, step,
 };
 use convergio_domain::decider::{Decider, Wake};
-use convergio_domain::event::Event;
 use convergio_domain::id::ApprovalId;
 use convergio_domain::metering::{Meter, Usage};
 use convergio_domain::payload::PayloadSlot;
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{
     AdvanceRun, AnswerApproval, ApprovalState, Budget, CallReport, Run, RunCommand, RunOutcome,
     RunPhase, RunRejection, StepIntent, StepResult, StepStatus,
@@ -255,7 +255,7 @@ fn a_branch_is_decided_without_an_intent() {
     let types = run.types(RunCommand::Advance(command));
     assert_eq!(types, ["run.branch.decided.v1", "run.step.completed.v1"]);
     assert_eq!(run.state.steps[&step("other")].status, StepStatus::Skipped);
-    assert!(matches!(run.events.last(), Some(Event::StepCompleted(done)) if done.attempt == 1));
+    assert!(matches!(run.events.last(), Some(RunEvent::StepCompleted(done)) if done.attempt == 1));
 }
 
 #[test]

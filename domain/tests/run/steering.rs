@@ -4,11 +4,11 @@ use crate::history::{
     History, advance, completed, failed, model_call, outcome, outcomes, start, starts, step,
 };
 use convergio_domain::decider::{Decider, Fingerprint, RecordedEvent, Wake};
-use convergio_domain::event::Event;
 use convergio_domain::failure::FailureReport;
 use convergio_domain::id::{GraphId, GraphVersion, RunId};
 use convergio_domain::payload::{PayloadRef, PayloadSlot};
 use convergio_domain::platform_text;
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{
     AdvanceRun, Budget, CommandReason, ForkRun, Resolution, ResolveStep, Run, RunCommand,
     RunOutcome, RunPhase, RunRejection, RunState, SendSignal, StepIntent, StepResult, StepStatus,
@@ -322,8 +322,9 @@ fn the_same_request_forks_once() {
     assert_eq!(fork.when(RunCommand::Fork(command.clone())), Ok(Vec::new()));
     let other = ForkRun { request_hash: "other".into(), ..command };
     assert_eq!(fork.when(RunCommand::Fork(other)), Err(RunRejection::IdempotencyMismatch));
-    let Some(Event::RunForked(event)) = fork.events.first() else { panic!("forked") };
-    let inherited = Run::inherited_history(&fork.events[0]).expect("a part of another history");
+    let Some(RunEvent::RunForked(event)) = fork.events.first() else { panic!("forked") };
+    let inherited =
+        Run::inherited_history(&fork.events[0].clone().into()).expect("a part of another history");
     assert_eq!((inherited.id, inherited.seq), (event.parent.0, event.seq));
     assert_eq!(inherited.fingerprint, Fingerprint(event.fold.0));
 }

@@ -6,14 +6,13 @@ use crate::history::{
     History, advance, completed, failed, model_call, outcome, outcomes, start, step,
 };
 use convergio_domain::decider::{Decider, RecordedEvent, Wake};
-use convergio_domain::event::Event;
-use convergio_domain::event::control::RunForked;
 use convergio_domain::failure::FailureReport;
 use convergio_domain::id::{GraphId, GraphVersion, RunId};
 use convergio_domain::metering::{Meter, Usage};
 use convergio_domain::money::Money;
 use convergio_domain::payload::PayloadSlot;
 use convergio_domain::platform_text;
+use convergio_domain::run::event::{RunEvent, RunForked};
 use convergio_domain::run::{
     AdvanceRun, Budget, CallReport, ChildIntent, ChildReport, Provenance, Run, RunCommand,
     RunOrigin, RunPhase, RunRejection, RunState, StepIntent, StepResult, StepStatus,
@@ -143,7 +142,7 @@ fn a_turn_is_answered_its_tools_are_called_and_the_model_is_asked_again() {
 /// The state of a fork that begins here.
 fn forked(parent: &History, change: Option<&str>) -> RunState {
     let mut state = parent.state.clone();
-    let event = Event::RunForked(RunForked {
+    let event = RunEvent::RunForked(RunForked {
         parent: RunId(Uuid::from_u128(9)),
         seq: state.seq,
         hash: String::new(),
@@ -363,17 +362,17 @@ proptest! {
         let mut over = BTreeSet::new();
         for event in &run.events {
             match event {
-                Event::ToolCallIntended(e) => {
+                RunEvent::ToolCallIntended(e) => {
                     prop_assert!(intended.insert((e.step.clone(), e.tool_call)), "intended once");
                 }
-                Event::ToolCallCompleted(e) => {
+                RunEvent::ToolCallCompleted(e) => {
                     prop_assert!(intended.contains(&(e.step.clone(), e.tool_call)));
                     prop_assert!(over.insert((e.step.clone(), e.tool_call)), "over once");
                 }
-                Event::ToolCallFailed(e) => {
+                RunEvent::ToolCallFailed(e) => {
                     prop_assert!(over.insert((e.step.clone(), e.tool_call)), "over once");
                 }
-                Event::ToolCallDenied(e) => {
+                RunEvent::ToolCallDenied(e) => {
                     prop_assert!(over.insert((e.step.clone(), e.tool_call)), "over once");
                 }
                 _ => {}
@@ -386,7 +385,7 @@ proptest! {
         let run = history(commands);
         let mut last = BTreeMap::new();
         for event in &run.events {
-            if let Event::ModelCallCompleted(e) = event && e.answer.is_some() {
+            if let RunEvent::ModelCallCompleted(e) = event && e.answer.is_some() {
                 let before = last.insert(e.step.clone(), e.turn).unwrap_or(0);
                 prop_assert_eq!(e.turn, before + 1);
             }
@@ -401,8 +400,8 @@ proptest! {
         let within: u64 = run.state.open_children().filter_map(|(_, c)| c.budget.tokens).sum();
         prop_assert_eq!(run.state.spent.reserved_tokens, held + within);
         let settled: u64 = run.events.iter().map(|event| match event {
-            Event::UsageRecorded(usage) => usage.usage.total_tokens(),
-            Event::ChildEnded(ended) => ended.tokens,
+            RunEvent::UsageRecorded(usage) => usage.usage.total_tokens(),
+            RunEvent::ChildEnded(ended) => ended.tokens,
             _ => 0,
         }).sum();
         prop_assert_eq!(run.state.spent.tokens, settled);
@@ -411,7 +410,7 @@ proptest! {
     #[test]
     fn folding_again_in_any_order_is_total_and_in_order_is_the_same(commands in commands()) {
         let run = history(commands);
-        let fold = |events: &mut dyn Iterator<Item = &Event>| {
+        let fold = |events: &mut dyn Iterator<Item = &RunEvent>| {
             let mut state = RunState::default();
             for (index, event) in events.enumerate() {
                 let seq = Seq(index as u64 + 1);

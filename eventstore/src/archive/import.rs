@@ -136,7 +136,7 @@ impl ArchiveImporter<'_> {
         }
         let state = self.unfinished_runs.entry(stream.clone()).or_default();
         for (seq, event) in (body.seq.0..).zip(&body.events) {
-            Run::evolve(state, RecordedEvent { seq: Seq(seq), time: body.time, event });
+            Run::fold_event(state, RecordedEvent { seq: Seq(seq), time: body.time, event });
         }
         let wake = Run::next_wake(state);
         if wake == Wake::Done {

@@ -72,7 +72,7 @@ impl Repository {
             self.inherit_history(loaded, first).await?;
         }
         for recorded in record.recorded_events().take_while(|recorded| recorded.seq <= at) {
-            D::evolve(&mut loaded.state, recorded);
+            D::fold_event(&mut loaded.state, recorded);
         }
         Ok(())
     }

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use convergio_domain::decider::Wake;
-use convergio_domain::event::{Event, request};
+use convergio_domain::event::Event;
 use convergio_domain::payload::PayloadPurpose;
+use convergio_domain::request::event::{RequestAccepted, RequestEvent};
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Timestamp;
 use uuid::Uuid;
@@ -57,7 +58,7 @@ pub fn new_commit(stream: &StreamKey, expected: Option<StreamHead>, text: &str) 
 
 /// Builds an event that holds a text.
 pub fn new_event(text: &str) -> Event {
-    Event::RequestAccepted(request::RequestAccepted { request_hash: text.into() })
+    Event::Request(RequestEvent::RequestAccepted(RequestAccepted { request_hash: text.into() }))
 }
 
 /// Polls until there is a value.

@@ -166,18 +166,9 @@ impl RunExporter {
     /// Writes the graph versions that a record is the first to name.
     async fn push_graphs(&mut self, record: &Record, lines: &mut Vec<u8>) -> Result<(), LogError> {
         for event in &record.body.events {
-            let version = match event {
-                Event::RunCreated(created) => {
-                    self.current_graph = Some(created.graph);
-                    &created.version
-                }
-                Event::RunForked(forked) => {
-                    self.current_graph = Some(forked.graph);
-                    &forked.version
-                }
-                Event::RunMigrated(migrated) => &migrated.to,
-                _ => continue,
-            };
+            let Event::Run(event) = event else { continue };
+            let Some((graph, version)) = event.chosen_version() else { continue };
+            self.current_graph = graph.or(self.current_graph);
             let Some(graph) = self.current_graph else { continue };
             if self.written_versions.insert(version.clone()) {
                 let manifest = self.read_manifest(&record.stream, graph, version).await?;

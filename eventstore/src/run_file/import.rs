@@ -6,11 +6,12 @@ use std::path::Path;
 
 use bytes::Bytes;
 use convergio_domain::decider::{Decider, DecisionContext, Wake};
-use convergio_domain::event::{Event, control};
+use convergio_domain::event::Event;
 use convergio_domain::graph::manifest::Graph;
 use convergio_domain::graph::{GraphNoun, RegisterGraph, graph_id};
 use convergio_domain::id::GraphVersion;
 use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
+use convergio_domain::run::event::{RunEvent, RunImported};
 use convergio_domain::run::{Run, RunState};
 use convergio_domain::stream::{Seq, StreamKey};
 use uuid::Uuid;
@@ -109,11 +110,11 @@ pub async fn import_run(
     let keys = MasterKey::new(*key);
     let contents = RunFileContents::read_file(path, &keys)?;
     check_signer(&contents, options.signer)?;
-    let mark = Event::RunImported(control::RunImported {
+    let mark = Event::Run(RunEvent::RunImported(RunImported {
         by: options.context.actor.clone(),
         file_hash: contents.hash.clone(),
         signer: contents.signer.clone(),
-    });
+    }));
     let (log, mut archived, mut added) = (repository.event_log(), Vec::new(), 0);
     let mut state = RunState::default();
     for part in contents.parts {
@@ -149,7 +150,7 @@ fn check_signer(contents: &RunFileContents, demanded: Option<&str>) -> Result<()
 }
 
 fn fold_record(state: &mut RunState, read: &FileRecord) {
-    read.record.recorded_events().for_each(|recorded| Run::evolve(state, recorded));
+    read.record.recorded_events().for_each(|recorded| Run::fold_event(state, recorded));
 }
 
 /// Returns whether the log has all records of a stream; it must have all of them or none.
@@ -221,7 +222,7 @@ impl ImportMark<'_> {
         let (mut state, time) = (self.state.clone(), self.context.now);
         let seq = last.seq.offset_by(1);
         let recorded = convergio_domain::decider::RecordedEvent { seq, time, event: self.event };
-        Run::evolve(&mut state, recorded);
+        Run::fold_event(&mut state, recorded);
         let commit = Commit {
             stream,
             id: Uuid::now_v7(),

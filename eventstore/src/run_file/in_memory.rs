@@ -91,7 +91,7 @@ impl RunFile {
     pub fn inherited_state(&self) -> Option<RunState> {
         let mut state = RunState::default();
         for record in self.ancestors.iter().flat_map(|ancestor| &ancestor.records) {
-            record.recorded_events().for_each(|recorded| Run::evolve(&mut state, recorded));
+            record.recorded_events().for_each(|recorded| Run::fold_event(&mut state, recorded));
         }
         (!self.ancestors.is_empty()).then_some(state)
     }

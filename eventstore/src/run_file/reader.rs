@@ -13,6 +13,7 @@ use bytes::Bytes;
 use convergio_domain::event::Event;
 use convergio_domain::id::{GraphId, GraphVersion};
 use convergio_domain::payload::{PayloadRef, PayloadSlot};
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::stream::{Seq, StreamKey};
 use sha2::{Digest, Sha256};
 
@@ -238,12 +239,11 @@ impl<R: BufRead> RunFileReader<R> {
     /// Checks that a fork's first event names the history before it in the file, and that any other
     /// first event names none.
     fn check_inherited_history(&self, first: &Event) -> Result<(), String> {
-        let named = match first {
-            Event::RunForked(forked) => {
-                let stream = StreamKey::for_run(self.header.tenant.clone(), forked.parent);
-                Some((stream, forked.seq, forked.hash.clone()))
-            }
-            _ => None,
+        let named = if let Event::Run(RunEvent::RunForked(forked)) = first {
+            let stream = StreamKey::for_run(self.header.tenant.clone(), forked.parent);
+            Some((stream, forked.seq, forked.hash.clone()))
+        } else {
+            None
         };
         let before =
             self.previous_ancestor.clone().map(|(stream, seq, hash)| (stream, seq, to_hex(&hash)));
@@ -314,12 +314,8 @@ impl<R: BufRead> RunFileReader<R> {
     /// Checks that the graph versions which a record names precede it.
     fn check_versions_known(&self, body: &RecordBody) -> Result<(), String> {
         for event in &body.events {
-            let version = match event {
-                Event::RunCreated(created) => &created.version,
-                Event::RunForked(forked) => &forked.version,
-                Event::RunMigrated(migrated) => &migrated.to,
-                _ => continue,
-            };
+            let Event::Run(event) = event else { continue };
+            let Some((_, version)) = event.chosen_version() else { continue };
             if !self.graphs.contains(version) {
                 return Err(format!("graph version {version} does not stand before the record"));
             }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use convergio_domain::chat::Privacy;
 use convergio_domain::decider::Wake;
 use convergio_domain::event::Event;
-use convergio_domain::event::run::RunCreated;
 use convergio_domain::id::{GraphId, GraphVersion, RunId};
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::run::Budget;
+use convergio_domain::run::event::{RunCreated, RunEvent};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::archive::{self, ImportMode, Inventory};
@@ -175,7 +175,7 @@ async fn waking_run(log: &Log) -> StreamKey {
         request_hash: "r".into(),
         origin: None,
     };
-    let events = vec![Event::RunCreated(created)];
+    let events = vec![Event::Run(RunEvent::RunCreated(created))];
     let first = new_commit(&stream, None, "a secret");
     log.append(Commit { events, wake: Wake::Now, ..first }).await.expect("done");
     stream

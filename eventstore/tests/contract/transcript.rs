@@ -27,6 +27,7 @@ struct Talk;
 impl Decider for Talk {
     type State = u64;
     type Command = ();
+    type Event = Event;
     type Rejection = std::convert::Infallible;
 
     fn decide(

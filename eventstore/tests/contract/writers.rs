@@ -26,6 +26,7 @@ struct Count;
 impl Decider for Count {
     type State = u64;
     type Command = ();
+    type Event = Event;
     type Rejection = std::convert::Infallible;
 
     fn decide(

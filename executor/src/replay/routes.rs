@@ -1,7 +1,8 @@
 //! Routing decisions, recomputed: the kernel's router over the candidates stored with a model call.
 
-use convergio_domain::event::{Event, run};
+use convergio_domain::event::Event;
 use convergio_domain::payload::PayloadRef;
+use convergio_domain::run::event::{ModelCallIntended, RunEvent};
 use convergio_domain::run::{CandidateFacts, RouterCandidate, RouterDecision, RoutingCandidates};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::{EventLog, LogError, Record};
@@ -54,7 +55,7 @@ impl Replay {
     pub(super) fn check_route(
         &mut self,
         seq: Seq,
-        call: &run::ModelCallIntended,
+        call: &ModelCallIntended,
     ) -> Result<(), Box<Divergence>> {
         // Early versions of the program did not record the candidates.
         let Some(routing) = call.routing.as_deref() else { return Ok(()) };
@@ -101,7 +102,7 @@ impl Replay {
     /// Loads the candidates of a call; `None` when their table is not available.
     fn load_candidates(
         &self,
-        call: &run::ModelCallIntended,
+        call: &ModelCallIntended,
         routing: &RouterDecision,
         seq: Seq,
     ) -> Result<Option<Vec<RouterCandidate>>, Box<Divergence>> {
@@ -128,12 +129,12 @@ impl Replay {
 
 /// Returns the payload that an event's decision depends on.
 fn required_payload(event: &Event) -> Option<PayloadRef> {
-    match event {
-        Event::ModelCallIntended(call) => match call.routing.as_deref()?.candidates {
+    match event.as_run()? {
+        RunEvent::ModelCallIntended(call) => match call.routing.as_deref()?.candidates {
             RoutingCandidates::Table(table) => Some(table),
             RoutingCandidates::One(_) => None,
         },
-        Event::ModelCallCompleted(call) => call.answer,
+        RunEvent::ModelCallCompleted(call) => call.answer,
         _ => None,
     }
 }

@@ -2,10 +2,10 @@
 //! that the model requested.
 
 use convergio_domain::chat::ChatReply;
-use convergio_domain::event::{run, turn};
 use convergio_domain::graph::manifest::NodeWork;
 use convergio_domain::id::StepId;
 use convergio_domain::run::ToolCallNumber;
+use convergio_domain::run::event::{ModelCallCompleted, ToolCallDenied, ToolCallFailed};
 use convergio_domain::stream::Seq;
 
 use super::progress::{Divergence, Replay};
@@ -14,7 +14,7 @@ use crate::step::{CallFate, TurnAgent, judge_tool_call};
 impl Replay {
     /// Judges the tool calls that a model's answer requests; they are compared as their events
     /// follow.
-    pub(super) fn judge_requested_calls(&mut self, call: &run::ModelCallCompleted) {
+    pub(super) fn judge_requested_calls(&mut self, call: &ModelCallCompleted) {
         let Some(answer) = call.answer else { return };
         let node = self.graph.find_node(&call.step.node);
         let turn_agent = node.and_then(|node| TurnAgent::from_work(&node.work, call.step.item));
@@ -51,7 +51,7 @@ impl Replay {
     pub(super) fn check_call_denied(
         &mut self,
         seq: Seq,
-        denied: &turn::ToolCallDenied,
+        denied: &ToolCallDenied,
     ) -> Result<(), Box<Divergence>> {
         self.compare_verdict(
             seq,
@@ -65,7 +65,7 @@ impl Replay {
     pub(super) fn check_call_failed(
         &mut self,
         seq: Seq,
-        failed: &turn::ToolCallFailed,
+        failed: &ToolCallFailed,
     ) -> Result<(), Box<Divergence>> {
         let turns = self.state.steps.get(&failed.step).and_then(|step| step.turns.as_deref());
         match turns.and_then(|turns| turns.find_call(failed.tool_call)) {

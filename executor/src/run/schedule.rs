@@ -3,8 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use convergio_domain::event::run::Failure;
-use convergio_domain::failure::UnsealedFailure;
+use convergio_domain::failure::{Failure, UnsealedFailure};
 use convergio_domain::id::StepId;
 use convergio_domain::run::{RunState, StepStatus, ToolCallNumber};
 use convergio_domain::time::Timestamp;

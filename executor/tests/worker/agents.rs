@@ -8,8 +8,8 @@ use axum::extract::{Json, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use convergio_domain::event::Event;
 use convergio_domain::money::Money;
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{RunCommand, RunPhase};
 use convergio_executor::provider::ProviderConfig;
 use serde_json::{Value, json};
@@ -102,7 +102,7 @@ async fn a_model_call_is_intended_answered_metered_and_priced_in_the_log() {
     let mut platform = Platform::with_models(vec![provider]);
     let ended = platform.execute(ASK, &json!({"text": "hi"})).await.completed();
     assert_eq!(ended.output, json!("echo hi"));
-    let types: Vec<_> = ended.events.iter().map(Event::type_name).collect();
+    let types: Vec<_> = ended.events.iter().map(RunEvent::type_name).collect();
     let expected = [
         "run.created.v1",
         "run.step.started.v1",

@@ -1,8 +1,8 @@
 //! Runs within runs: sub-graphs, agents that run agents, and graphs that a model proposes.
 
 use convergio_domain::chat::Privacy;
-use convergio_domain::event::Event;
 use convergio_domain::id::{RunId, StepId};
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{RunCommand, RunPhase, RunState, child_run_id};
 use convergio_domain::stream::StreamKey;
 use serde_json::{Value, json};
@@ -45,7 +45,7 @@ async fn a_sub_graph_is_a_run_of_its_own_and_its_end_wakes_the_one_that_waits() 
     let ended = platform.execute(OUTER, &json!({"text": "hello"})).await.completed();
     assert_eq!(ended.output, json!("got hello!"));
     let inner = platform.events(&only_child(&ended.state)).await;
-    let types: Vec<_> = inner.iter().map(Event::type_name).collect();
+    let types: Vec<_> = inner.iter().map(RunEvent::type_name).collect();
     assert_eq!(types.last(), Some(&"run.parent.told.v1"), "{types:?}");
     assert_eq!(ended.count("run.child.ended.v1"), 1);
 }
@@ -103,7 +103,7 @@ async fn usage_within_counts_against_the_budget_and_privacy_is_inherited() {
     assert_eq!(inner.budget.tokens, Some(1000), "all that was left");
     assert_eq!(inner.origin.as_ref().map(|origin| origin.depth), Some(1));
     let held = ended.events.iter().find_map(|event| match event {
-        Event::ChildIntended(intended) => intended.budget.tokens,
+        RunEvent::ChildIntended(intended) => intended.budget.tokens,
         _ => None,
     });
     assert_eq!(held, Some(1000));
@@ -227,10 +227,9 @@ async fn an_agent_runs_agents_and_graphs_as_its_tools() {
     for (run, inner) in &ended.state.children {
         assert_eq!(inner.privacy, Privacy::Local, "it is the agent's");
         let stream = StreamKey::for_run(tenant(), *run);
-        let spawned =
-            platform.events(&stream).await.iter().any(
-                |event| matches!(event, Event::AgentSpawned(spawned) if spawned.agent == tutor),
-            );
+        let spawned = platform.events(&stream).await.iter().any(
+            |event| matches!(event, RunEvent::AgentSpawned(spawned) if spawned.agent == tutor),
+        );
         assert_eq!(spawned, inner.agent == Some(tutor));
     }
 }

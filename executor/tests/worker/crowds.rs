@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
-use convergio_domain::event::Event;
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{RunCommand, RunPhase, StepStatus};
 use convergio_executor::provider::ProviderConfig;
 use serde_json::{Value, json};
@@ -126,7 +126,7 @@ async fn a_run_that_waits_for_places_is_cancelled_at_once_and_leaves_them_to_oth
     assert_eq!(platform.ended(&ask).await.phase, RunPhase::Completed);
     platform.stop().await;
     let events = platform.events(&wide).await;
-    let is_answer = |event: &&Event| matches!(event, Event::ModelCallCompleted(_));
+    let is_answer = |event: &&RunEvent| matches!(event, RunEvent::ModelCallCompleted(_));
     assert_eq!(events.iter().filter(is_answer).count(), 0);
     assert!(crowd.arrivals().len() <= 2, "what waited was not sent");
 }

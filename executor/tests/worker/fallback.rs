@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use convergio_domain::event::Event;
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{Fallback, KeyOwner, RunPhase, RunState, StepStatus};
 use convergio_domain::time::Span;
 use convergio_eventstore::{SystemClock, WallClock};
@@ -107,7 +107,7 @@ async fn asked(providers: Vec<ProviderConfig>) -> Ended {
 /// Who was to be asked, in order.
 fn hops(ended: &Ended) -> Vec<&str> {
     let intended = ended.events.iter().filter_map(|event| match event {
-        Event::ModelCallIntended(intended) => Some(intended.provider.as_str()),
+        RunEvent::ModelCallIntended(intended) => Some(intended.provider.as_str()),
         _ => None,
     });
     intended.collect()
@@ -123,7 +123,7 @@ async fn another_provider_is_asked_and_each_hop_is_in_the_log() {
     assert_eq!((first.load(Ordering::SeqCst), second.load(Ordering::SeqCst)), (2, 1));
     assert_eq!(reasons(&ended), [None, Some(("first", "provider.unavailable"))]);
     let failed = ended.events.iter().find_map(|event| match event {
-        Event::ModelCallFailed(failed) => Some(&failed.error),
+        RunEvent::ModelCallFailed(failed) => Some(&failed.error),
         _ => None,
     });
     assert_eq!(failed.expect("told").code, "provider.unavailable");
@@ -132,7 +132,7 @@ async fn another_provider_is_asked_and_each_hop_is_in_the_log() {
 /// Who handed each new try on, and why.
 fn reasons(ended: &Ended) -> Vec<Option<(&str, &str)>> {
     let retried = ended.events.iter().filter_map(|event| match event {
-        Event::StepRetried(retried) => Some(retried.fallback.as_ref()),
+        RunEvent::StepRetried(retried) => Some(retried.fallback.as_ref()),
         _ => None,
     });
     retried.map(|hop| hop.map(told)).collect()
@@ -204,7 +204,7 @@ async fn who_has_a_key_of_their_own_is_never_moved_to_the_platforms() {
         // Without a key of one's own the platform's is there to be used.
         let ended = asked(vec![managed]).await.completed();
         let named = ended.events.iter().find_map(|event| match event {
-            Event::ModelCallIntended(intended) => intended.key.as_deref(),
+            RunEvent::ModelCallIntended(intended) => intended.key.as_deref(),
             _ => None,
         });
         assert_eq!(named, Some("KEY_OF_Platform"));
@@ -226,7 +226,7 @@ async fn another_key_of_the_same_owner_is_used() {
         .events
         .iter()
         .filter_map(|event| match event {
-            Event::ModelCallIntended(intended) => intended.key.as_deref(),
+            RunEvent::ModelCallIntended(intended) => intended.key.as_deref(),
             _ => None,
         })
         .collect();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use convergio_domain::decider::{Decider, Fingerprint};
 use convergio_domain::event::Event;
 use convergio_domain::id::StepId;
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{Run, RunCommand, RunPhase, RunState, StepStatus};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::{CheckpointFolder, CheckpointStore};
@@ -37,7 +38,8 @@ async fn ran(platform: &mut Platform, manifest: &str, inputs: &Value) -> StreamK
 /// The number of the event that completes a step.
 async fn completion(platform: &Platform, run: &StreamKey, id: &str) -> u64 {
     let events = platform.events(run).await;
-    let done = |event: &Event| matches!(event, Event::StepCompleted(done) if done.step == step(id));
+    let done =
+        |event: &RunEvent| matches!(event, RunEvent::StepCompleted(done) if done.step == step(id));
     events.iter().position(done).expect("it completed") as u64 + 1
 }
 
@@ -52,7 +54,7 @@ async fn after(platform: &Platform, run: &StreamKey, id: &str) -> u64 {
 async fn started(platform: &Platform, run: &StreamKey) -> Vec<String> {
     let events = platform.events(run).await;
     let names = events.iter().filter_map(|event| match event {
-        Event::StepStarted(started) => Some(started.step.to_string()),
+        RunEvent::StepStarted(started) => Some(started.step.to_string()),
         _ => None,
     });
     names.collect()
@@ -137,7 +139,7 @@ nodes:
     assert_eq!(model.calls(), 3, "only the second call is made again");
     assert_eq!((whole.tokens, state.spent.tokens), (26, 13));
     let usage = platform.events(&fork).await;
-    let usage = usage.iter().filter(|event| matches!(event, Event::UsageRecorded(_))).count();
+    let usage = usage.iter().filter(|event| matches!(event, RunEvent::UsageRecorded(_))).count();
     assert_eq!(usage, 1, "the usage of what is inherited stays with the parent");
 }
 

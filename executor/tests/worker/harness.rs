@@ -7,12 +7,12 @@ use bytes::Bytes;
 use convergio_domain::agent::{AgentCommand, AgentNoun, agent_id};
 use convergio_domain::chat::Privacy;
 use convergio_domain::decider::{Decider, DecisionContext};
-use convergio_domain::event::Event;
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::Failure;
 use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
 use convergio_domain::id::{AgentId, ApprovalId, ExecutorId, GraphId, RunId, StepId, TenantId};
 use convergio_domain::metering::PriceBook;
 use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{
     AdvanceRun, AnswerApproval, Budget, ChildIntent, CommandReason, CreateRun, ForkRun, Provenance,
     Run, RunCommand, RunPhase, RunState, StepIntent, StepStart, check_fork_point, child_run_id,
@@ -369,10 +369,11 @@ impl Platform {
         serde_json::from_slice(&bytes.expect("not erased")).expect("outputs are JSON")
     }
 
-    pub(crate) async fn events(&self, run: &StreamKey) -> Vec<Event> {
+    pub(crate) async fn events(&self, run: &StreamKey) -> Vec<RunEvent> {
         let log = self.repository.event_log();
         let records = log.read_stream(run, Seq(0), 100_000).await.expect("the log works");
-        records.iter().flat_map(|record| record.body.events.clone()).collect()
+        let events = records.iter().flat_map(|record| &record.body.events);
+        events.map(|event| event.as_run().expect("a run's event").clone()).collect()
     }
 
     async fn commits(&self, run: &StreamKey) -> usize {
@@ -425,7 +426,7 @@ pub(crate) struct Ended {
     pub(crate) output: Value,
     /// The full text of the failure, if it has one.
     pub(crate) detail: String,
-    pub(crate) events: Vec<Event>,
+    pub(crate) events: Vec<RunEvent>,
     pub(crate) commits: usize,
     /// The most events of one commit.
     pub(crate) largest_commit: usize,

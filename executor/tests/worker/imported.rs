@@ -1,9 +1,9 @@
 //! Runs that came as files: no executor takes them up, and none takes them for a run of its own.
 
 use convergio_domain::decider::Wake;
-use convergio_domain::event::{Event, control, run};
 use convergio_domain::id::{GraphId, GraphVersion, RunId, StepId};
 use convergio_domain::payload::{PayloadRef, PayloadSlot};
+use convergio_domain::run::event::{RunCompleted, RunCreated, RunEvent, RunImported};
 use convergio_domain::run::{Budget, RunCommand, RunPhase, RunRejection, child_run_id};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::{Commit, CommitError};
@@ -21,9 +21,9 @@ async fn plant(
     stream: &StreamKey,
     graph: GraphId,
     version: GraphVersion,
-    more: Vec<Event>,
+    more: Vec<RunEvent>,
 ) {
-    let created = Event::RunCreated(run::RunCreated {
+    let created = RunEvent::RunCreated(RunCreated {
         graph,
         version,
         input: PayloadRef { seq: Seq(1), index: 0 },
@@ -32,7 +32,7 @@ async fn plant(
         request_hash: "planted".into(),
         origin: None,
     });
-    let mark = Event::RunImported(control::RunImported {
+    let mark = RunEvent::RunImported(RunImported {
         by: "owner".parse().expect("a name"),
         file_hash: "ab".into(),
         signer: None,
@@ -50,7 +50,7 @@ async fn plant(
         expected: None,
         time: platform.context().now,
         actor: "stranger".parse().expect("a name"),
-        events: [created].into_iter().chain(more).chain([mark]).collect(),
+        events: [created].into_iter().chain(more).chain([mark]).map(Into::into).collect(),
         fingerprint: None,
         payloads: vec![input],
         deltas: Vec::new(),
@@ -88,7 +88,7 @@ async fn an_imported_run_under_the_id_of_a_run_within_is_not_taken_for_it() {
     let outer = platform.create(OUTER, &json!({})).await;
     let step: StepId = "sub".parse().expect("a step");
     let child = StreamKey::for_run(tenant(), child_run_id(RunId(outer.id), &step, 1, None));
-    let ended = Event::RunCompleted(run::RunCompleted { output: None });
+    let ended = RunEvent::RunCompleted(RunCompleted { output: None });
     plant(&platform, &child, graph, parsed.compute_version(), vec![ended]).await;
     platform.start();
     let state = platform.ended(&outer).await;

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use convergio_domain::event::Event;
 use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::id::TenantId;
+use convergio_domain::memory::event::MemoryEvent;
 use convergio_domain::memory::{self, RecalledMemory, Subject};
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::{Seq, StreamKey};
@@ -103,7 +104,7 @@ async fn stored(log: &dyn EventLog, tenant: &TenantId) -> Vec<(String, PayloadRe
     let records = log.read_stream(&stream(tenant), Seq(0), 100).await.expect("readable");
     let events = records.iter().flat_map(|record| &record.body.events);
     let stored = events.filter_map(|event| match event {
-        Event::MemoryStored(stored) => Some((json!(stored.memory), stored.text)),
+        Event::Memory(MemoryEvent::MemoryStored(new)) => Some((json!(new.memory), new.text)),
         _ => None,
     });
     stored.map(|(id, text)| (id.as_str().expect("an id").to_owned(), text)).collect()

@@ -1,9 +1,9 @@
 //! Moving a run under way to another version of its graph.
 
-use convergio_domain::event::Event;
 use convergio_domain::graph::manifest::Graph;
 use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
 use convergio_domain::payload::PayloadSlot;
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{RunCommand, RunPhase, RunState, StepStatus};
 use convergio_domain::stream::StreamKey;
 use convergio_executor::migration::find_migration_obstacle;
@@ -117,6 +117,6 @@ async fn what_is_under_way_must_be_there_and_of_the_same_kind() {
     platform.answer(&run, false).await;
     platform.ended(&run).await;
     let events = platform.events(&run).await;
-    assert!(!events.iter().any(|event| matches!(event, Event::RunMigrated(_))));
+    assert!(!events.iter().any(|event| matches!(event, RunEvent::RunMigrated(_))));
     platform.stop().await;
 }

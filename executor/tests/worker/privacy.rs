@@ -1,7 +1,7 @@
 //! Privacy of a node, of a run and of a tenant: the strictest holds, and nothing is sent.
 
 use convergio_domain::chat::Privacy;
-use convergio_domain::event::Event;
+use convergio_domain::run::event::RunEvent;
 use convergio_executor::catalog::PrivacyPolicy;
 use convergio_executor::provider::ProviderConfig;
 use convergio_kernel_c::ProviderClass;
@@ -46,8 +46,10 @@ async fn a_private_run_sends_nothing_and_the_log_says_that_it_is_private() {
     let ended = platform.execute(OPEN, &Value::Null).await;
     denied(&ended, &model);
     assert_eq!(ended.state.privacy, Privacy::Local);
-    let is_told =
-        |event: &Event| matches!(event, Event::RunCreated(run) if run.privacy == Privacy::Local);
+    let is_told = |event: &RunEvent| match event {
+        RunEvent::RunCreated(run) => run.privacy == Privacy::Local,
+        _ => false,
+    };
     assert!(ended.events.iter().any(is_told));
 }
 

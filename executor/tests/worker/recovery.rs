@@ -1,6 +1,6 @@
 //! After a crash: another executor goes on from the log alone.
 
-use convergio_domain::event::Event;
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{RunPhase, RunState};
 use serde_json::json;
 
@@ -22,12 +22,12 @@ async fn a_call_of_a_dead_executor_is_unknown_and_made_again() {
     let state = platform.ended(&run).await;
     assert_eq!(state.phase, RunPhase::Completed, "{:?}", state.error);
     let events = platform.events(&run).await;
-    let unknown = events.iter().filter(|e| matches!(e, Event::StepUnknown(_))).count();
+    let unknown = events.iter().filter(|e| matches!(e, RunEvent::StepUnknown(_))).count();
     assert_eq!(unknown, 1);
     let confirmed: Vec<bool> = events
         .iter()
         .filter_map(|event| match event {
-            Event::UsageRecorded(usage) => Some(usage.confirmed),
+            RunEvent::UsageRecorded(usage) => Some(usage.confirmed),
             _ => None,
         })
         .collect();

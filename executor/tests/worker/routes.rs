@@ -2,10 +2,10 @@
 //! by a replay.
 
 use convergio_domain::event::Event;
-use convergio_domain::event::run::ModelCallIntended;
 use convergio_domain::graph;
 use convergio_domain::payload::{PayloadPurpose, PayloadRef};
 use convergio_domain::run::RoutingCandidates;
+use convergio_domain::run::event::{ModelCallIntended, RunEvent};
 use convergio_domain::stream::StreamKey;
 use convergio_executor::replay::{Divergence, Replay};
 use convergio_executor::tool;
@@ -41,7 +41,7 @@ async fn ran(manifest: &str) -> (Platform, StreamKey) {
 async fn calls(platform: &Platform, run: &StreamKey) -> Vec<ModelCallIntended> {
     let events = platform.events(run).await.into_iter();
     let calls = events.filter_map(|event| match event {
-        Event::ModelCallIntended(call) => Some(call),
+        RunEvent::ModelCallIntended(call) => Some(call),
         _ => None,
     });
     calls.collect()
@@ -76,7 +76,7 @@ async fn replayed(
         }
         let mut record = (*record).clone();
         for event in &mut record.body.events {
-            if let Event::ModelCallIntended(event) = event {
+            if let Event::Run(RunEvent::ModelCallIntended(event)) = event {
                 call(event);
             }
         }

@@ -12,8 +12,8 @@ use axum::{Json, Router};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use convergio_domain::chat::{ChatReply, ChatRequest, ModelService, ServiceReply};
-use convergio_domain::event::{Event, run};
 use convergio_domain::metering::Meter;
+use convergio_domain::run::event::{RunEvent, UsageRecorded};
 use convergio_domain::run::{RunPhase, lineage};
 use convergio_domain::stream::StreamKey;
 use convergio_executor::provider::{ModelInfo, ProviderConfig};
@@ -130,9 +130,9 @@ fn reply(ended: &Ended) -> ChatReply {
     serde_json::from_value(ended.output.clone()).expect("a reply")
 }
 
-fn usages(events: &[Event]) -> Vec<&run::UsageRecorded> {
+fn usages(events: &[RunEvent]) -> Vec<&UsageRecorded> {
     let usages = events.iter().filter_map(|event| match event {
-        Event::UsageRecorded(usage) => Some(usage),
+        RunEvent::UsageRecorded(usage) => Some(usage),
         _ => None,
     });
     usages.collect()
@@ -142,7 +142,7 @@ fn usages(events: &[Event]) -> Vec<&run::UsageRecorded> {
 async fn prompts(platform: &Platform, run: &StreamKey) -> Vec<Bytes> {
     let mut prompts = Vec::new();
     for event in platform.events(run).await {
-        let Event::ModelCallIntended(call) = event else { continue };
+        let RunEvent::ModelCallIntended(call) = event else { continue };
         let (stream, place) = lineage::locate_payload(&[], run, call.prompt);
         let bytes = platform.repository.event_log().read_payload(&stream, place).await;
         prompts.extend(bytes.expect("the log works"));

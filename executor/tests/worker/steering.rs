@@ -1,8 +1,8 @@
 //! Runs that people steer: pauses, signals, retries, decisions about failures and lost calls.
 
-use convergio_domain::event::Event;
 use convergio_domain::id::StepId;
 use convergio_domain::payload::PayloadSlot;
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{
     CommandReason, Resolution, ResolveStep, RunCommand, RunPhase, RunState, SendSignal, StepStatus,
 };
@@ -105,7 +105,7 @@ fn chain(policy: &str) -> String {
     CHAIN.replace("POLICY", policy)
 }
 
-fn count(events: &[Event], kind: &str) -> usize {
+fn count(events: &[RunEvent], kind: &str) -> usize {
     events.iter().filter(|event| event.type_name() == kind).count()
 }
 
@@ -123,7 +123,8 @@ async fn a_failed_run_is_retried_and_repeats_nothing_that_is_done() {
     assert_eq!(state.phase, RunPhase::Completed, "{:?}", state.error);
     platform.stop().await;
     let events = platform.events(&run).await;
-    let first = |event: &&Event| matches!(event, Event::StepStarted(s) if s.step == step("first"));
+    let first =
+        |event: &&RunEvent| matches!(event, RunEvent::StepStarted(s) if s.step == step("first"));
     assert_eq!(events.iter().filter(first).count(), 1, "what was done is not done again");
     assert_eq!((model.calls(), state.steps[&step("ask")].attempt), (3, 3));
     platform.replay(&run, &manifest).await.expect("no divergence");
@@ -232,7 +233,7 @@ async fn a_lost_call_is_sent_again_under_the_same_key_to_who_recognises_it() {
     let keys = model.keys.lock().expect("whole").clone();
     assert!(keys.len() == 2 && keys[0] == keys[1] && keys[0] != "none", "{keys:?}");
     let intended = platform.events(&run).await.into_iter().filter_map(|event| match event {
-        Event::ModelCallIntended(intended) => Some(intended.idempotency_key),
+        RunEvent::ModelCallIntended(intended) => Some(intended.idempotency_key),
         _ => None,
     });
     let intended: Vec<Option<String>> = intended.collect();

@@ -1,7 +1,7 @@
 //! Agents with tools: every model call and tool call is in the log before it is made, nothing that
 //! is over is done again.
 
-use convergio_domain::event::Event;
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{RunPhase, RunState};
 use serde_json::{Value, json};
 
@@ -39,7 +39,7 @@ async fn each_turn_is_intended_answered_and_told_in_the_log() {
     let (script, ended) = run(vec![eval(), Line::Text("it is 42")]).await;
     let ended = ended.completed();
     assert_eq!(ended.output, json!("it is 42"));
-    let types: Vec<_> = ended.events.iter().map(Event::type_name).collect();
+    let types: Vec<_> = ended.events.iter().map(RunEvent::type_name).collect();
     let expected = [
         "run.created.v1",
         "run.step.started.v1",
@@ -166,7 +166,7 @@ async fn another_executor_goes_on_in_the_middle_of_the_turns() {
     let confirmed: Vec<(u32, bool)> = events
         .iter()
         .filter_map(|event| match event {
-            Event::UsageRecorded(usage) => Some((usage.turn, usage.confirmed)),
+            RunEvent::UsageRecorded(usage) => Some((usage.turn, usage.confirmed)),
             _ => None,
         })
         .collect();
@@ -188,7 +188,7 @@ async fn a_turn_beyond_the_budget_is_not_asked() {
     assert_eq!(script.requests().len(), 1);
     assert_eq!(ended.count("run.tool_call.completed.v1"), 1, "what was done stands");
     let first = ended.events.iter().find_map(|event| match event {
-        Event::ModelCallIntended(intended) => Some(intended.reserved_tokens),
+        RunEvent::ModelCallIntended(intended) => Some(intended.reserved_tokens),
         _ => None,
     });
     assert!(first.is_some_and(|held| held <= 2100), "{first:?}");

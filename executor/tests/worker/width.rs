@@ -3,9 +3,9 @@
 
 use std::fmt::Write;
 
-use convergio_domain::event::Event;
 use convergio_domain::id::RunId;
 use convergio_domain::payload::PayloadSlot;
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{RunCommand, RunPhase, RunState, SendSignal};
 use convergio_domain::stream::StreamKey;
 use serde_json::{Value, json};
@@ -82,12 +82,12 @@ nodes: [{id: a, tool: text.trim, with: {text: '{{ inputs.text | default(\"x\") }
 ";
 
 /// The most runs that were under way within a run at once.
-fn most_children(events: &[Event]) -> usize {
+fn most_children(events: &[RunEvent]) -> usize {
     let (mut open, mut most) = (0, 0);
     for event in events {
         match event {
-            Event::ChildIntended(_) => open += 1,
-            Event::ChildEnded(_) => open -= 1,
+            RunEvent::ChildIntended(_) => open += 1,
+            RunEvent::ChildEnded(_) => open -= 1,
             _ => {}
         }
         most = most.max(open);

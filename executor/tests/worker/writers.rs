@@ -10,6 +10,7 @@ use convergio_domain::chat::Privacy;
 use convergio_domain::event::Event;
 use convergio_domain::id::{ExecutorId, RunId, StepId};
 use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{
     AdvanceRun, AnswerApproval, Budget, ChildIntent, CreateRun, Provenance, Run, RunCommand,
     RunOrigin, RunPhase, RunRejection, SendSignal, StepIntent, StepStart, child_run_id,
@@ -113,9 +114,9 @@ async fn end_of(platform: &Platform, run: &StreamKey) -> RunPhase {
     let ending = async {
         loop {
             let record = records.next().await.expect("the log goes on").expect("readable");
-            match record.body.events.last() {
-                Some(Event::RunCompleted(_)) => return RunPhase::Completed,
-                Some(Event::RunFailed(_)) => return RunPhase::Failed,
+            match record.body.events.last().and_then(Event::as_run) {
+                Some(RunEvent::RunCompleted(_)) => return RunPhase::Completed,
+                Some(RunEvent::RunFailed(_)) => return RunPhase::Failed,
                 _ => {}
             }
         }
@@ -280,7 +281,7 @@ async fn the_ends_of_five_hundred_runs_within_one_are_all_told_at_once() {
     assert_eq!(end_of(&platform, &parent).await, RunPhase::Completed);
     platform.stop().await;
     let events = platform.events(&parent).await;
-    let ends = events.iter().filter(|event| matches!(event, Event::ChildEnded(_))).count();
+    let ends = events.iter().filter(|event| matches!(event, RunEvent::ChildEnded(_))).count();
     assert_eq!(ends, WITHIN);
     platform.replay(&parent, &manifest).await.expect("no divergence");
     // None was left alone for a while because it could not tell of its end.

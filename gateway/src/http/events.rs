@@ -15,6 +15,7 @@ use axum::response::sse::{Event as Sse, KeepAlive};
 use axum::response::{IntoResponse, Response};
 use convergio_domain::event::Event;
 use convergio_domain::run::Run;
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::stream::{Seq, StreamKey, StreamKind};
 use convergio_eventstore::{LiveKind, LiveNote, LogError, Record, StreamNote};
 use convergio_schemas::wire::{EventEnvelope, Frame, Page, Problem, ProgressNote};
@@ -419,8 +420,8 @@ impl FrameFollower {
 
     /// Queues the run starts of the followed agent, which a run's first record announces.
     fn push_spawned_runs(&mut self, record: &Record) {
-        let is_spawned_by_agent = |event: &Event| match event {
-            Event::AgentSpawned(spawned) => spawned.agent.0 == self.stream.id,
+        let is_spawned_by_agent = |event: &Event| match event.as_run() {
+            Some(RunEvent::AgentSpawned(spawned)) => spawned.agent.0 == self.stream.id,
             _ => false,
         };
         let is_agent = self.stream.kind == StreamKind::Agent;

@@ -6,6 +6,7 @@ use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use convergio_domain::event::Event;
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::stream::Seq;
 use convergio_eventstore::run_file;
 use convergio_schemas::error_code;
@@ -52,7 +53,7 @@ async fn export_run(
     let stream = run_stream(&caller, &id)?;
     let first = gateway.repository.event_log().read_stream(&stream, Seq(0), 1).await?;
     // A fork's first event names its parent, whose history the file would need.
-    if let Some(Event::RunForked(fork)) =
+    if let Some(Event::Run(RunEvent::RunForked(fork))) =
         first.first().and_then(|record| record.body.events.first())
     {
         let detail = format!("a fork begins in run {}: export that one", fork.parent);

@@ -1,7 +1,7 @@
 //! Errors of runs and steps with their full texts. The events hold a short message; the full text
 //! is a payload, so that it can be erased.
 
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::Failure;
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::run::{RunState, lineage};
 use convergio_domain::stream::StreamKey;

@@ -13,6 +13,7 @@ use convergio_domain::graph::manifest::{Agent, Graph, GraphNode, MapWork, NodeWo
 use convergio_domain::id::{GraphId, RunId};
 use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::request::derive_uuid;
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{ForkRun, Run, RunCommand, RunState, check_fork_point, lineage};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::{LoadedStream, Payload, StreamHead};
@@ -117,7 +118,7 @@ async fn is_imported(gateway: &Gateway, run: &StreamKey) -> Result<bool, ApiErro
     let Some(end) = log.stream_head(run).await? else { return Ok(false) };
     let last = log.read_stream(run, Seq(end.seq.0.saturating_sub(1)), 1).await?;
     let events = last.iter().flat_map(|record| &record.body.events);
-    Ok(events.into_iter().any(|event| matches!(event, Event::RunImported(_))))
+    Ok(events.into_iter().any(|event| matches!(event, Event::Run(RunEvent::RunImported(_)))))
 }
 
 /// Builds the answer from the fork's own state, so that repetitions get the same.

@@ -111,13 +111,8 @@ pub(crate) async fn resolve_run(
 
 /// Rejects an event type that does not exist.
 pub(crate) fn check_event_type(kind: &str) -> Result<(), ApiError> {
-    // Decoding names an unknown type before it looks at the data, which `null` never satisfies.
-    match event::decode_event_text(kind, "null") {
-        Err(error) if error.reason.starts_with("unknown variant") => {
-            Err(ApiError::invalid_request(format!("type: {}", error.reason)))
-        }
-        _ => Ok(()),
-    }
+    event::check_type_name(kind)
+        .map_err(|error| ApiError::invalid_request(format!("type: {}", error.reason)))
 }
 
 /// Rejects a text that is not a valid actor.

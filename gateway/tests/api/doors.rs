@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use convergio_domain::event::Event;
+use convergio_domain::run::event::RunEvent;
 use convergio_eventstore::{EventLog, LiveKind, LiveNote, Position};
 use futures_util::StreamExt;
 use reqwest::{Method, Response};
@@ -31,7 +32,7 @@ pub(crate) fn answer_calls_with(api: &Arc<Api>, reply: Value) {
         let log: Arc<dyn EventLog> = api.repository.event_log();
         let mut records = log.tail_all(Position::default());
         while let Some(Ok(record)) = records.next().await {
-            let is_new = |event: &Event| matches!(event, Event::RunCreated(_));
+            let is_new = |event: &Event| matches!(event, Event::Run(RunEvent::RunCreated(_)));
             if record.body.events.iter().any(is_new) {
                 api.answer_call(&record.stream.id.to_string(), &reply).await;
             }

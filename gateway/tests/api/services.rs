@@ -5,6 +5,7 @@ use std::sync::Arc;
 use convergio_domain::chat::{ChatRequest, ModelService, PackedVector};
 use convergio_domain::event::Event;
 use convergio_domain::payload::PayloadRef;
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::stream::Seq;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
@@ -43,7 +44,7 @@ async fn asked(api: &Api, run: &str) -> ChatRequest {
     let log = api.repository.event_log();
     let records = log.read_stream(&stream, Seq(0), 10).await.expect("the log works");
     let created = records[0].body.events.iter().find_map(|event| match event {
-        Event::RunCreated(created) => Some(created.input),
+        Event::Run(RunEvent::RunCreated(created)) => Some(created.input),
         _ => None,
     });
     let input: PayloadRef = created.expect("it has inputs");

@@ -1,7 +1,7 @@
 //! The directory of agents.
 
-use convergio_domain::event::Event;
-use convergio_domain::event::agent::AgentDefined;
+use convergio_domain::agent::event::{AgentDefined, AgentEvent};
+use convergio_domain::run::event::AgentSpawned;
 use sqlx::AnyConnection;
 
 use super::{AppliedEvent, replace_nul};
@@ -9,12 +9,13 @@ use super::{AppliedEvent, replace_nul};
 pub(super) async fn apply(
     connection: &mut AnyConnection,
     applied: &AppliedEvent<'_>,
+    event: &AgentEvent,
 ) -> sqlx::Result<()> {
-    match applied.event {
-        Event::AgentCreated(defined) | Event::AgentUpdated(defined) => {
+    match event {
+        AgentEvent::AgentCreated(defined) | AgentEvent::AgentUpdated(defined) => {
             upsert_agent(connection, applied, defined).await
         }
-        Event::AgentTerminated(_) => {
+        AgentEvent::AgentTerminated(_) => {
             let sql = "UPDATE agent_directory SET status = 'terminated', updated_ms = $1 \
                 WHERE tenant = $2 AND agent = $3";
             let row = sqlx::query(sql)
@@ -23,7 +24,6 @@ pub(super) async fn apply(
                 .bind(applied.stream_id());
             row.execute(connection).await.map(drop)
         }
-        _ => Ok(()),
     }
 }
 
@@ -56,8 +56,8 @@ async fn upsert_agent(
 pub(super) async fn count_agent_run(
     connection: &mut AnyConnection,
     applied: &AppliedEvent<'_>,
+    spawned: &AgentSpawned,
 ) -> sqlx::Result<()> {
-    let Event::AgentSpawned(spawned) = applied.event else { return Ok(()) };
     let sql = "UPDATE agent_directory SET runs = runs + 1, last_run = $1 \
         WHERE tenant = $2 AND agent = $3";
     let row = sqlx::query(sql)

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use convergio_domain::event::run::UsageRecorded;
 use convergio_domain::id::{RunId, TenantId};
 use convergio_domain::metering::{Meter, usage_id};
 use convergio_domain::money::Money;
+use convergio_domain::run::event::UsageRecorded;
 use sqlx::AnyConnection;
 
 use super::bulk_insert::BulkInsert;

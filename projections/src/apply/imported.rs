@@ -1,9 +1,8 @@
 //! The mark of an imported run. The run's history is shown as it is, but nothing of it happened in
 //! this log: what was folded before the mark is taken back from billing, audit trail and approvals.
 
-use convergio_domain::event::control::RunImported;
-
 use super::{AppliedEvent, ApplyBatch, billing, run};
+use convergio_domain::run::event::RunImported;
 
 pub(super) async fn apply(
     batch: &mut ApplyBatch<'_>,

@@ -17,6 +17,7 @@ mod status;
 mod step;
 
 use convergio_domain::event::Event;
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::stream::{Seq, StreamKind};
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::Record;
@@ -79,11 +80,13 @@ pub(crate) async fn apply_record(batch: &mut ApplyBatch<'_>, record: &Record) ->
         let applied = AppliedEvent { record, event, index, seq: Seq(seq) };
         // The audit trail takes events of every kind of stream, so it comes before the match.
         audit::apply(batch.row_cache, &applied);
-        match record.stream.kind {
-            StreamKind::Run => apply_run(batch, &applied).await?,
-            StreamKind::Graph => run::insert_graph_version(batch.transaction, &applied).await?,
-            StreamKind::Agent => agent::apply(batch.transaction, &applied).await?,
-            StreamKind::Request | StreamKind::Memory | StreamKind::Token => {}
+        match event {
+            Event::Run(event) => apply_run(batch, &applied, event).await?,
+            Event::Graph(event) => {
+                run::insert_graph_version(batch.transaction, &applied, event).await?;
+            }
+            Event::Agent(event) => agent::apply(batch.transaction, &applied, event).await?,
+            Event::Request(_) | Event::Memory(_) | Event::Token(_) => {}
         }
     }
     if record.stream.kind == StreamKind::Run {
@@ -92,11 +95,17 @@ pub(crate) async fn apply_record(batch: &mut ApplyBatch<'_>, record: &Record) ->
     Ok(())
 }
 
-async fn apply_run(batch: &mut ApplyBatch<'_>, applied: &AppliedEvent<'_>) -> sqlx::Result<()> {
-    run::apply(batch, applied).await?;
-    step::apply(batch, applied).await?;
-    agent::count_agent_run(batch.transaction, applied).await?;
-    if let Event::UsageRecorded(usage) = applied.event {
+async fn apply_run(
+    batch: &mut ApplyBatch<'_>,
+    applied: &AppliedEvent<'_>,
+    event: &RunEvent,
+) -> sqlx::Result<()> {
+    run::apply(batch, applied, event).await?;
+    step::apply(batch, applied, event).await?;
+    if let RunEvent::AgentSpawned(spawned) = event {
+        agent::count_agent_run(batch.transaction, applied, spawned).await?;
+    }
+    if let RunEvent::UsageRecorded(usage) = event {
         billing::apply(batch, applied, usage).await?;
     }
     Ok(())

@@ -1,10 +1,21 @@
 //! Graph versions, runs and approvals.
 
-use convergio_domain::event::{Event, control, run};
+use convergio_domain::graph::event::GraphEvent;
 use convergio_domain::id::{GraphId, GraphVersion, RunId, StepId};
 use convergio_domain::money::Money;
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::run::RunOrigin;
+use convergio_domain::run::event::RunEvent::{
+    self, AgentSpawned, BranchDecided, BudgetExhausted, CheckpointSaved, ChildCreated, ChildEnded,
+    ChildIntended, ChildReopened, MapExpanded, ModelCallFailed, ModelCallIntended, ParentTold,
+    RunAmended, SignalAwaited, SignalReceived, StepAsked, StepCompleted, StepFailed, StepResolved,
+    StepRetried, StepScheduled, StepSkipped, StepStarted, StepUnknown, TimerFired, TimerSet,
+    ToolCallCompleted, ToolCallDenied, ToolCallFailed, ToolCallIntended, ToolCallQueued,
+};
+use convergio_domain::run::event::{
+    ApprovalAnswered, ApprovalRequested, RunCompleted, RunCreated, RunFailed, RunForked,
+    UsageRecorded,
+};
 use convergio_domain::stream::Seq;
 use convergio_domain::time::Span;
 use convergio_eventstore::Record;
@@ -16,8 +27,8 @@ use crate::rows::RunRow;
 pub(super) async fn insert_graph_version(
     connection: &mut AnyConnection,
     applied: &AppliedEvent<'_>,
+    GraphEvent::GraphRegistered(graph): &GraphEvent,
 ) -> sqlx::Result<()> {
-    let Event::GraphRegistered(graph) = applied.event else { return Ok(()) };
     // The same version may be registered again; only its position moves, and with it the order of
     // lists.
     let sql = "INSERT INTO graph_version (tenant, graph, version, name, nodes, manifest, \
@@ -41,50 +52,55 @@ pub(super) async fn insert_graph_version(
 pub(super) async fn apply(
     batch: &mut ApplyBatch<'_>,
     applied: &AppliedEvent<'_>,
+    event: &RunEvent,
 ) -> sqlx::Result<()> {
-    match applied.event {
-        Event::RunCreated(created) => insert_run(batch, applied, NewRunRow::from_created(created)),
-        Event::RunForked(forked) => insert_run(batch, applied, NewRunRow::from_forked(forked)),
-        Event::RunPaused(_) => set_run_status(batch, applied, "paused").await?,
+    match event {
+        RunEvent::RunCreated(created) => {
+            insert_run(batch, applied, NewRunRow::from_created(created))
+        }
+        RunEvent::RunForked(forked) => insert_run(batch, applied, NewRunRow::from_forked(forked)),
+        RunEvent::RunPaused(_) => set_run_status(batch, applied, "paused").await?,
         // Resumed while something else still pauses it: nothing changes for readers.
-        Event::RunResumed(resumed) if resumed.stays_paused => {}
-        Event::RunResumed(resumed) => {
+        RunEvent::RunResumed(resumed) if resumed.stays_paused => {}
+        RunEvent::RunResumed(resumed) => {
             set_run_status(batch, applied, "running").await?;
             extend_approval_deadlines(batch, applied, resumed.stood).await?;
         }
-        Event::RunReopened(reopened) => {
+        RunEvent::RunReopened(reopened) => {
             reopen_run(batch, applied).await?;
             extend_approval_deadlines(batch, applied, reopened.stood).await?;
         }
-        Event::UsageRecorded(usage) => add_run_usage(batch, applied, usage).await?,
-        Event::RunImported(mark) => imported::apply(batch, applied, mark).await?,
-        Event::RunMigrated(migrated) => {
+        RunEvent::UsageRecorded(usage) => add_run_usage(batch, applied, usage).await?,
+        RunEvent::RunImported(mark) => imported::apply(batch, applied, mark).await?,
+        RunEvent::RunMigrated(migrated) => {
             change_run(batch, applied, |row| row.version = migrated.to.to_string()).await?;
         }
-        Event::RunCompleted(done) => {
+        RunEvent::RunCompleted(done) => {
             end_run(batch, applied, RunEndUpdate::from_completed(done)).await?;
         }
-        Event::RunFailed(failed) => {
+        RunEvent::RunFailed(failed) => {
             end_run(batch, applied, RunEndUpdate::from_failed(failed)).await?;
         }
-        Event::RunCancelled(_) => {
+        RunEvent::RunCancelled(_) => {
             end_run(batch, applied, RunEndUpdate::from_status("cancelled")).await?;
         }
-        Event::ApprovalRequested(asked) => {
-            batch
-                .row_cache
-                .load_run(batch.transaction, &applied.record.stream)
-                .await?
-                .has_approvals = true;
-            insert_approval(batch.transaction, applied, asked).await?;
+        RunEvent::ApprovalRequested(asked) => {
+            insert_approval(batch, applied, asked).await?;
         }
-        Event::ApprovalGranted(answer) => {
+        RunEvent::ApprovalGranted(answer) => {
             update_approval(batch.transaction, applied, answer, "granted").await?;
         }
-        Event::ApprovalDenied(answer) => {
+        RunEvent::ApprovalDenied(answer) => {
             update_approval(batch.transaction, applied, answer, "denied").await?;
         }
-        _ => {}
+        RunEvent::ModelCallCompleted(_) => {}
+        StepScheduled(_) | StepStarted(_) | MapExpanded(_) | StepCompleted(_) | StepFailed(_)
+        | StepUnknown(_) | StepRetried(_) | BranchDecided(_) | TimerSet(_) | TimerFired(_)
+        | ModelCallIntended(_) | ModelCallFailed(_) | ToolCallIntended(_) | ToolCallQueued(_)
+        | ToolCallCompleted(_) | ToolCallFailed(_) | ToolCallDenied(_) | ChildIntended(_)
+        | ChildCreated(_) | ChildEnded(_) | ChildReopened(_) | ParentTold(_) | AgentSpawned(_)
+        | BudgetExhausted(_) | RunAmended(_) | SignalAwaited(_) | SignalReceived(_)
+        | StepAsked(_) | StepResolved(_) | StepSkipped(_) | CheckpointSaved(_) => {}
     }
     Ok(())
 }
@@ -112,13 +128,13 @@ struct NewRunRow<'a> {
 }
 
 impl<'a> NewRunRow<'a> {
-    fn from_created(created: &'a run::RunCreated) -> Self {
+    fn from_created(created: &'a RunCreated) -> Self {
         let input = created.input.to_string();
         let (graph, version, origin) = (created.graph, &created.version, created.origin.as_ref());
         Self { graph, version, input, forked_from: None, origin }
     }
 
-    fn from_forked(forked: &'a control::RunForked) -> Self {
+    fn from_forked(forked: &'a RunForked) -> Self {
         let input = forked.input.map(|input| input.to_string()).unwrap_or_default();
         let forked_from = Some((forked.parent, forked.seq));
         Self { graph: forked.graph, version: &forked.version, input, forked_from, origin: None }
@@ -225,7 +241,7 @@ fn insert_run(batch: &mut ApplyBatch<'_>, applied: &AppliedEvent<'_>, new: NewRu
 async fn add_run_usage(
     batch: &mut ApplyBatch<'_>,
     applied: &AppliedEvent<'_>,
-    usage: &run::UsageRecorded,
+    usage: &UsageRecorded,
 ) -> sqlx::Result<()> {
     change_run(batch, applied, |row| {
         row.tokens_in += to_column(usage.usage.tokens_in());
@@ -237,7 +253,7 @@ async fn add_run_usage(
 }
 
 /// Adds the charge of a usage record to a cost column, in units of 1e-15 as text.
-pub(super) fn add_cost(before: &str, usage: &run::UsageRecorded) -> String {
+pub(super) fn add_cost(before: &str, usage: &UsageRecorded) -> String {
     let before: i128 = before.parse().unwrap_or(0);
     let amount = usage.charge.as_ref().map_or(Money::ZERO, |charge| charge.amount);
     (before + amount.as_scaled()).to_string()
@@ -247,7 +263,7 @@ pub(super) fn add_cost(before: &str, usage: &run::UsageRecorded) -> String {
 struct RunEndUpdate<'a> {
     status: &'static str,
     output: Option<PayloadRef>,
-    failure: Option<&'a run::RunFailed>,
+    failure: Option<&'a RunFailed>,
 }
 
 impl<'a> RunEndUpdate<'a> {
@@ -255,11 +271,11 @@ impl<'a> RunEndUpdate<'a> {
         Self { status, output: None, failure: None }
     }
 
-    fn from_completed(completed: &run::RunCompleted) -> Self {
+    fn from_completed(completed: &RunCompleted) -> Self {
         Self { output: completed.output, ..Self::from_status("completed") }
     }
 
-    fn from_failed(failed: &'a run::RunFailed) -> Self {
+    fn from_failed(failed: &'a RunFailed) -> Self {
         Self { failure: Some(failed), ..Self::from_status("failed") }
     }
 }
@@ -296,10 +312,12 @@ async fn end_run(
 
 /// Inserts an approval. An imported file may hold anything, also the same approval twice.
 async fn insert_approval(
-    connection: &mut AnyConnection,
+    batch: &mut ApplyBatch<'_>,
     applied: &AppliedEvent<'_>,
-    requested: &run::ApprovalRequested,
+    requested: &ApprovalRequested,
 ) -> sqlx::Result<()> {
+    let run = batch.row_cache.load_run(batch.transaction, &applied.record.stream).await?;
+    run.has_approvals = true;
     let sql = "INSERT INTO approval (tenant, approval, run, step, role, content, content_hash, \
         state, asked_ms, expires_ms, pos) VALUES ($1, $2, $3, $4, $5, $6, $7, 'open', $8, $9, $10) \
         ON CONFLICT (tenant, approval, run) DO NOTHING";
@@ -314,7 +332,7 @@ async fn insert_approval(
         .bind(applied.recorded_at().0)
         .bind(requested.expires.map(|expires| expires.0))
         .bind(applied.log_position())
-        .execute(connection)
+        .execute(&mut *batch.transaction)
         .await?;
     Ok(())
 }
@@ -322,7 +340,7 @@ async fn insert_approval(
 async fn update_approval(
     connection: &mut AnyConnection,
     applied: &AppliedEvent<'_>,
-    answer: &run::ApprovalAnswered,
+    answer: &ApprovalAnswered,
     state: &str,
 ) -> sqlx::Result<()> {
     let sql = "UPDATE approval SET state = $1, answered_by = $2, answered_ms = $3, reason = $4, \

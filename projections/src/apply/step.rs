@@ -1,8 +1,14 @@
 //! Steps of runs: status, kind, attempts, usage and errors.
 
-use convergio_domain::event::Event;
-use convergio_domain::event::run::{Failure, UsageRecorded};
+use convergio_domain::failure::Failure;
 use convergio_domain::id::{NodeId, StepId};
+use convergio_domain::run::event::RunEvent::{
+    self, AgentSpawned, ApprovalDenied, ApprovalGranted, BudgetExhausted, CheckpointSaved,
+    ChildCreated, ChildEnded, ModelCallFailed, ParentTold, RunAmended, RunCreated, RunForked,
+    RunImported, RunMigrated, RunPaused, RunResumed, SignalReceived, StepResolved, TimerFired,
+    ToolCallCompleted, ToolCallDenied, ToolCallFailed, ToolCallIntended, ToolCallQueued,
+};
+use convergio_domain::run::event::{ModelCallIntended, UsageRecorded};
 
 use super::run::add_cost;
 use super::{AppliedEvent, ApplyBatch, replace_nul, to_column};
@@ -11,70 +17,85 @@ use crate::rows::StepRow;
 pub(super) async fn apply(
     batch: &mut ApplyBatch<'_>,
     applied: &AppliedEvent<'_>,
+    event: &RunEvent,
 ) -> sqlx::Result<()> {
-    match applied.event {
-        Event::StepScheduled(e) => set_step_status(batch, applied, &e.step, "scheduled").await,
-        Event::StepStarted(e) => start_attempt(batch, applied, &e.step, e.attempt).await,
-        Event::MapExpanded(e) => {
+    match event {
+        RunEvent::StepScheduled(e) => set_step_status(batch, applied, &e.step, "scheduled").await,
+        RunEvent::StepStarted(e) => start_attempt(batch, applied, &e.step, e.attempt).await,
+        RunEvent::MapExpanded(e) => {
             set_step_kind(batch, applied, &StepId::for_node(e.node.clone()), "map").await
         }
-        Event::BranchDecided(e) => {
+        RunEvent::BranchDecided(e) => {
             let step = StepId::for_node(e.node.clone());
             set_step_status(batch, applied, &step, "completed").await?;
             set_step_kind(batch, applied, &step, "branch").await
         }
-        Event::ModelCallIntended(e) => {
-            change_step(batch, applied, &e.step, |row| {
-                "agent".clone_into(&mut row.kind);
-                row.provider = Some(replace_nul(&e.provider));
-                row.model = Some(replace_nul(&e.model));
-            })
-            .await
-        }
+        RunEvent::ModelCallIntended(e) => begin_model_call(batch, applied, e).await,
         // A child of an agent's tool call leaves the step as it is: the agent is at work.
-        Event::ChildIntended(e) if e.tool_call.is_none() => {
+        RunEvent::ChildIntended(e) if e.tool_call.is_none() => {
             begin_wait(batch, applied, &e.step, ("graph", "waiting")).await
         }
-        Event::TimerSet(e) => begin_wait(batch, applied, &e.step, ("sleep", "sleeping")).await,
-        Event::ApprovalRequested(e) => {
+        RunEvent::TimerSet(e) => begin_wait(batch, applied, &e.step, ("sleep", "sleeping")).await,
+        RunEvent::ApprovalRequested(e) => {
             begin_wait(batch, applied, &e.step, ("approval", "waiting")).await
         }
-        Event::SignalAwaited(e) => begin_wait(batch, applied, &e.step, ("signal", "waiting")).await,
-        Event::StepAsked(e) => set_step_status(batch, applied, &e.step, "undecided").await,
-        Event::StepSkipped(e) => {
+        RunEvent::SignalAwaited(e) => {
+            begin_wait(batch, applied, &e.step, ("signal", "waiting")).await
+        }
+        RunEvent::StepAsked(e) => set_step_status(batch, applied, &e.step, "undecided").await,
+        RunEvent::StepSkipped(e) => {
             set_step_status(batch, applied, &e.step, "skipped").await?;
             skip_nodes(batch, applied, &e.skipped).await
         }
         // After the run's own row has its end, so that open steps count as abandoned.
-        Event::RunCompleted(_) | Event::RunFailed(_) | Event::RunCancelled(_) => {
-            let stream = &applied.record.stream;
-            batch
-                .row_cache
-                .load_run(batch.transaction, stream)
-                .await?
-                .abandon_steps(batch.transaction, stream)
-                .await
+        RunEvent::RunCompleted(_) | RunEvent::RunFailed(_) | RunEvent::RunCancelled(_) => {
+            abandon_steps(batch, applied).await
         }
-        Event::ChildReopened(e) => set_step_status(batch, applied, &e.step, "waiting").await,
-        Event::RunReopened(e) => reopen_steps(batch, applied, &e.steps).await,
-        Event::StepUnknown(e) => set_step_status(batch, applied, &e.step, "unknown").await,
-        Event::StepRetried(e) => set_step_status(batch, applied, &e.step, "retrying").await,
-        Event::StepCompleted(e) => {
+        RunEvent::ChildReopened(e) => set_step_status(batch, applied, &e.step, "waiting").await,
+        RunEvent::RunReopened(e) => reopen_steps(batch, applied, &e.steps).await,
+        RunEvent::StepUnknown(e) => set_step_status(batch, applied, &e.step, "unknown").await,
+        RunEvent::StepRetried(e) => set_step_status(batch, applied, &e.step, "retrying").await,
+        RunEvent::StepCompleted(e) => {
             let output = e.output.map(|output| output.to_string());
             let end =
                 StepEndUpdate { status: "completed", attempt: e.attempt, output, error: None };
             end_attempt(batch, applied, &e.step, end).await?;
             skip_nodes(batch, applied, &e.skipped).await
         }
-        Event::StepFailed(e) => {
+        RunEvent::StepFailed(e) => {
             let error = Some(&e.error);
             let end = StepEndUpdate { status: "failed", attempt: e.attempt, output: None, error };
             end_attempt(batch, applied, &e.step, end).await?;
             skip_nodes(batch, applied, &e.skipped).await
         }
-        Event::UsageRecorded(e) => add_step_usage(batch, applied, e).await,
-        _ => Ok(()),
+        RunEvent::UsageRecorded(e) => add_step_usage(batch, applied, e).await,
+        RunEvent::ChildIntended(_) | RunEvent::ModelCallCompleted(_) => Ok(()),
+        RunCreated(_) | TimerFired(_) | ApprovalGranted(_) | ApprovalDenied(_)
+        | ModelCallFailed(_) | ToolCallIntended(_) | ToolCallQueued(_) | ToolCallCompleted(_)
+        | ToolCallFailed(_) | ToolCallDenied(_) | ChildCreated(_) | ChildEnded(_)
+        | ParentTold(_) | AgentSpawned(_) | BudgetExhausted(_) | RunPaused(_) | RunResumed(_)
+        | RunAmended(_) | RunForked(_) | RunImported(_) | SignalReceived(_) | StepResolved(_)
+        | CheckpointSaved(_) | RunMigrated(_) => Ok(()),
     }
+}
+
+async fn begin_model_call(
+    batch: &mut ApplyBatch<'_>,
+    applied: &AppliedEvent<'_>,
+    call: &ModelCallIntended,
+) -> sqlx::Result<()> {
+    change_step(batch, applied, &call.step, |row| {
+        "agent".clone_into(&mut row.kind);
+        row.provider = Some(replace_nul(&call.provider));
+        row.model = Some(replace_nul(&call.model));
+    })
+    .await
+}
+
+async fn abandon_steps(batch: &mut ApplyBatch<'_>, applied: &AppliedEvent<'_>) -> sqlx::Result<()> {
+    let stream = &applied.record.stream;
+    let run = batch.row_cache.load_run(batch.transaction, stream).await?;
+    run.abandon_steps(batch.transaction, stream).await
 }
 
 /// Sets kind and status of a step that waits from now on.

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use convergio_domain::event::Event;
 use convergio_domain::id::TenantId;
+use convergio_domain::memory::event::MemoryEvent;
 use convergio_domain::memory::{self, MemoryId, RecalledMemory, Subject};
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::{Seq, StreamKey};
@@ -204,8 +205,9 @@ impl MemoryIndexes {
         record: &Record,
     ) -> Result<(), MemoryError> {
         for recorded in record.recorded_events() {
-            match recorded.event {
-                Event::MemoryStored(stored) => {
+            let Event::Memory(event) = recorded.event else { continue };
+            match event {
+                MemoryEvent::MemoryStored(stored) => {
                     // An erased payload has no text any more: nothing to index.
                     let Some(text) = self.log.read_payload(stream, stored.text).await? else {
                         continue;
@@ -219,11 +221,10 @@ impl MemoryIndexes {
                     })?;
                     folded.texts.insert(stored.memory, stored.text);
                 }
-                Event::MemoryForgotten(forgotten) => {
+                MemoryEvent::MemoryForgotten(forgotten) => {
                     folded.index.delete_memory(forgotten.memory)?;
                     folded.texts.remove(&forgotten.memory);
                 }
-                _ => {}
             }
         }
         folded.seq = record.last_seq();

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use convergio_domain::decider::Wake;
-use convergio_domain::event::{Event, control};
+use convergio_domain::event::Event;
+use convergio_domain::run::event::{RunEvent, RunImported};
 use convergio_domain::stream::{StreamKey, StreamKind};
 use convergio_eventstore::{Commit, EventLog, Position, SystemClock, WallClock};
 use convergio_projections::{Projections, Queries, rebuild_read_models};
@@ -13,11 +14,11 @@ use crate::support::filled;
 
 /// Adds what an import writes behind the records of a run.
 async fn mark(log: &Arc<dyn EventLog>, stream: &StreamKey) {
-    let event = Event::RunImported(control::RunImported {
+    let event = Event::Run(RunEvent::RunImported(RunImported {
         by: "ann".parse().expect("a name"),
         file_hash: "abcd".into(),
         signer: Some("5e88".into()),
-    });
+    }));
     let commit = Commit {
         stream: stream.clone(),
         id: Uuid::now_v7(),

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use convergio_domain::event::{Event, run};
 use convergio_domain::graph::manifest::{Graph, MapWork, NodeWork};
 use convergio_domain::id::StepId;
 use convergio_domain::run::RunState;
+use convergio_domain::run::event::{MapExpanded, RunEvent};
 use convergio_eventstore::Record;
 use convergio_eventstore::run_file::RunFile;
 use convergio_executor::replay::{Divergence, Replay};
@@ -33,11 +33,12 @@ pub(crate) fn replayed(file: &RunFile) -> Result<Replay, Box<Divergence>> {
 }
 
 fn first_graph(file: &RunFile) -> &Graph {
-    match &file.records[0].body.events[0] {
-        Event::RunCreated(created) => &file.graphs[&created.version],
-        Event::RunForked(forked) => &file.graphs[&forked.version],
-        other => panic!("a run begins with its creation, not {}", other.type_name()),
-    }
+    let first = &file.records[0].body.events[0];
+    let chosen = first.as_run().and_then(RunEvent::chosen_version);
+    let Some((_, version)) = chosen else {
+        panic!("a run begins with its creation, not {}", first.type_name());
+    };
+    &file.graphs[version]
 }
 
 /// All that is expected of a file, computed from it.
@@ -77,9 +78,10 @@ fn effects(file: &RunFile) -> Vec<String> {
     for record in &file.records {
         let mut began = BTreeSet::new();
         for recorded in record.recorded_events() {
-            match recorded.event {
-                Event::RunMigrated(migrated) => graph = &file.graphs[&migrated.to],
-                Event::StepStarted(started) => {
+            let Some(event) = recorded.event.as_run() else { continue };
+            match event {
+                RunEvent::RunMigrated(migrated) => graph = &file.graphs[&migrated.to],
+                RunEvent::StepStarted(started) => {
                     let (step, attempt) = (&started.step, started.attempt);
                     let does = does(file, record, graph, step);
                     found.push(format!("{} {step} try {attempt}: {does}", recorded.seq));
@@ -100,12 +102,12 @@ fn effects(file: &RunFile) -> Vec<String> {
 
 /// What a step that a record starts is about to do.
 fn does(file: &RunFile, record: &Record, graph: &Graph, step: &StepId) -> String {
-    let intents = record.body.events.iter().filter_map(|event| intent(file, event));
+    let intents = record.body.events.iter().filter_map(|event| intent(file, event.as_run()?));
     let own = intents.filter(|(other, _)| *other == step).map(|(_, does)| does).next();
     let expands = || {
-        let is_it = |map: &&run::MapExpanded| map.node == step.node && step.item.is_none();
-        let mut events = record.body.events.iter().filter_map(|event| match event {
-            Event::MapExpanded(map) => Some(map),
+        let is_it = |map: &&MapExpanded| map.node == step.node && step.item.is_none();
+        let mut events = record.body.events.iter().filter_map(|event| match event.as_run()? {
+            RunEvent::MapExpanded(map) => Some(map),
             _ => None,
         });
         events.find(is_it).map(|map| format!("becomes {} items", map.width))
@@ -122,22 +124,24 @@ fn does(file: &RunFile, record: &Record, graph: &Graph, step: &StepId) -> String
 }
 
 /// The step that an event is an intent of, and what it is about to do.
-fn intent<'e>(file: &RunFile, event: &'e Event) -> Option<(&'e StepId, String)> {
+fn intent<'e>(file: &RunFile, event: &'e RunEvent) -> Option<(&'e StepId, String)> {
     match event {
-        Event::ModelCallIntended(call) => {
+        RunEvent::ModelCallIntended(call) => {
             let prompt = file.payloads.get(&call.prompt);
             let prompt = prompt.map_or_else(String::new, |bytes| hex(&Sha256::digest(bytes)));
             Some((&call.step, format!("asks {}/{} {prompt}", call.provider, call.model)))
         }
-        Event::ToolCallQueued(call) => Some((&call.step, format!("queues {}", call.name))),
-        Event::ToolCallIntended(call) => Some((&call.step, format!("calls {}", call.name))),
-        Event::ChildIntended(child) => Some((&child.step, format!("runs {}", child.child))),
-        Event::ChildReopened(child) => Some((&child.step, format!("goes on with {}", child.child))),
-        Event::TimerSet(timer) => Some((&timer.step, "sleeps".to_owned())),
-        Event::SignalAwaited(awaited) => {
+        RunEvent::ToolCallQueued(call) => Some((&call.step, format!("queues {}", call.name))),
+        RunEvent::ToolCallIntended(call) => Some((&call.step, format!("calls {}", call.name))),
+        RunEvent::ChildIntended(child) => Some((&child.step, format!("runs {}", child.child))),
+        RunEvent::ChildReopened(child) => {
+            Some((&child.step, format!("goes on with {}", child.child)))
+        }
+        RunEvent::TimerSet(timer) => Some((&timer.step, "sleeps".to_owned())),
+        RunEvent::SignalAwaited(awaited) => {
             Some((&awaited.step, format!("waits for {}", awaited.signal)))
         }
-        Event::ApprovalRequested(asked) => {
+        RunEvent::ApprovalRequested(asked) => {
             Some((&asked.step, format!("asks a person {}", asked.content_hash)))
         }
         _ => None,

@@ -20,6 +20,7 @@ use convergio_domain::memory::{RecalledMemory, Subject};
 use convergio_domain::metering::PriceBook;
 use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::platform_text;
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{
     AnswerApproval, CommandReason, CreateRun, ForkRun, Resolution, ResolveStep, Run, RunCommand,
     RunState, SendSignal, StepStatus,
@@ -197,7 +198,7 @@ impl Platform {
     async fn after(&self, step: &str) -> Seq {
         let records = self.repository.event_log().read_stream(&self.run, Seq(0), 1000).await;
         let completes = |event: &Event| match event {
-            Event::StepCompleted(done) => done.step.to_string() == step,
+            Event::Run(RunEvent::StepCompleted(done)) => done.step.to_string() == step,
             _ => false,
         };
         let records = records.expect("readable");

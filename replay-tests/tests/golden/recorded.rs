@@ -9,6 +9,7 @@ use convergio_domain::event::Event;
 use convergio_domain::graph::NODE_KINDS;
 use convergio_domain::graph::manifest::Graph;
 use convergio_domain::run::Run;
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::stream::Seq;
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
@@ -151,7 +152,7 @@ fn a_fold_that_computes_otherwise_is_named_by_its_step() {
     for record in &file.records {
         let mut record = (**record).clone();
         for event in &mut record.body.events {
-            if let Event::StepCompleted(event) = event
+            if let Event::Run(RunEvent::StepCompleted(event)) = event
                 && event.step.to_string() == "count"
             {
                 event.attempt = 2;

@@ -13,6 +13,7 @@ use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
 use convergio_domain::id::{ExecutorId, GraphId, GraphVersion, RunId, TenantId};
 use convergio_domain::metering::PriceBook;
 use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{Budget, CreateRun, Provenance, Run, RunCommand, SendSignal};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::{
@@ -265,7 +266,8 @@ impl World {
         for (run, _) in &self.runs {
             let records = self.log.log.read_stream(run, Seq(0), 10_000).await.expect("in memory");
             let last = records.last().and_then(|record| record.body.events.last());
-            if !matches!(last, Some(Event::RunCompleted(_) | Event::RunFailed(_))) {
+            let last = last.and_then(Event::as_run);
+            if !matches!(last, Some(RunEvent::RunCompleted(_) | RunEvent::RunFailed(_))) {
                 return false;
             }
         }
@@ -279,17 +281,20 @@ impl World {
             let records = self.log.log.read_stream(run, Seq(0), 10_000).await.expect("in memory");
             let mut steps: BTreeMap<String, u32> = BTreeMap::new();
             let (mut completed, mut within) = (0, 0);
-            for event in records.iter().flat_map(|record| &record.body.events) {
+            let events = records.iter().flat_map(|record| &record.body.events);
+            for event in events.filter_map(Event::as_run) {
                 match event {
-                    Event::StepCompleted(step) => {
+                    RunEvent::StepCompleted(step) => {
                         *steps.entry(step.step.to_string()).or_default() += 1;
                     }
-                    Event::RunCompleted(_) => completed += 1,
-                    Event::ChildEnded(_) => within += 1,
-                    Event::SignalReceived(signal) if !signals.insert(signal.id) => {
+                    RunEvent::RunCompleted(_) => completed += 1,
+                    RunEvent::ChildEnded(_) => within += 1,
+                    RunEvent::SignalReceived(signal) if !signals.insert(signal.id) => {
                         return Err(format!("{run}: signal {} is there twice", signal.id));
                     }
-                    Event::RunFailed(failed) => return Err(format!("{run}: {:?}", failed.error)),
+                    RunEvent::RunFailed(failed) => {
+                        return Err(format!("{run}: {:?}", failed.error));
+                    }
                     _ => {}
                 }
             }

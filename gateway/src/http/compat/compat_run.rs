@@ -7,11 +7,20 @@ use std::time::Duration;
 
 use convergio_domain::chat::{ChatReply, ChatRequest};
 use convergio_domain::event::Event;
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::Failure;
 use convergio_domain::id::RunId;
 use convergio_domain::metering::Usage;
 use convergio_domain::payload::{PayloadPurpose, PayloadRef, PayloadSlot};
 use convergio_domain::platform_text;
+use convergio_domain::run::event::RunEvent::{
+    self, AgentSpawned, ApprovalDenied, ApprovalGranted, ApprovalRequested, BranchDecided,
+    BudgetExhausted, CheckpointSaved, ChildCreated, ChildEnded, ChildIntended, ChildReopened,
+    MapExpanded, ModelCallFailed, ParentTold, RunAmended, RunCompleted, RunCreated, RunForked,
+    RunImported, RunMigrated, RunPaused, RunReopened, RunResumed, SignalAwaited, SignalReceived,
+    StepAsked, StepFailed, StepResolved, StepScheduled, StepSkipped, StepStarted, StepUnknown,
+    TimerFired, TimerSet, ToolCallCompleted, ToolCallDenied, ToolCallFailed, ToolCallIntended,
+    ToolCallQueued, UsageRecorded,
+};
 use convergio_domain::run::{
     CommandReason, CreateRun, Provenance, Run, RunCommand, RunPhase, RunState, run_id_for_key,
 };
@@ -278,23 +287,39 @@ impl CompatRun {
 
     fn apply_record(&mut self, record: &Record) {
         for event in &record.body.events {
+            let Event::Run(event) = event else { continue };
             match event {
-                Event::ModelCallIntended(call) => {
+                RunEvent::ModelCallIntended(call) => {
                     let (model, left_out) = (call.model.clone(), call.left_out.clone());
                     let output_limit = call.output_limit;
                     self.intent = Some(ModelCallIntent { model, left_out, output_limit });
                 }
-                Event::StepCompleted(completed) => self.end = completed.output.map(RunEnd::Output),
+                RunEvent::StepCompleted(completed) => {
+                    self.end = completed.output.map(RunEnd::Output)
+                }
                 // The same restart, seen in the log before any note of the new attempt.
-                Event::StepRetried(_) if self.progress.has_begun() => {
+                RunEvent::StepRetried(_) if self.progress.has_begun() => {
                     self.end = Some(RunEnd::Failure(restarted_failure()));
                 }
                 // A failure found before (such as a restart) is the one that the caller should see.
-                Event::RunFailed(failed) if self.end.is_none() => {
+                RunEvent::RunFailed(failed) if self.end.is_none() => {
                     self.end = Some(RunEnd::Failure(failed.error.clone()));
                 }
-                Event::RunCancelled(_) => self.end = Some(RunEnd::Failure(cancelled_failure())),
-                _ => {}
+                RunEvent::RunCancelled(_) => self.end = Some(RunEnd::Failure(cancelled_failure())),
+                RunEvent::StepRetried(_)
+                | RunEvent::RunFailed(_)
+                | RunEvent::ModelCallCompleted(_) => {}
+                RunCreated(_) | StepScheduled(_) | StepStarted(_) | MapExpanded(_)
+                | StepFailed(_) | StepUnknown(_) | BranchDecided(_) | TimerSet(_)
+                | TimerFired(_) | ApprovalRequested(_) | ApprovalGranted(_) | ApprovalDenied(_)
+                | ModelCallFailed(_) | ToolCallIntended(_) | ToolCallQueued(_)
+                | ToolCallCompleted(_) | ToolCallFailed(_) | ToolCallDenied(_)
+                | ChildIntended(_) | ChildCreated(_) | ChildEnded(_) | ChildReopened(_)
+                | ParentTold(_) | AgentSpawned(_) | UsageRecorded(_) | BudgetExhausted(_)
+                | RunPaused(_) | RunResumed(_) | RunReopened(_) | RunAmended(_) | RunForked(_)
+                | RunImported(_) | SignalAwaited(_) | SignalReceived(_) | StepAsked(_)
+                | StepResolved(_) | StepSkipped(_) | CheckpointSaved(_) | RunMigrated(_)
+                | RunCompleted(_) => {}
             }
         }
     }

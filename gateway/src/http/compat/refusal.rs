@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use convergio_domain::event::run::Failure;
+use convergio_domain::failure::Failure;
 use convergio_domain::graph::GraphRejection;
 use convergio_domain::run::RunRejection;
 use convergio_eventstore::{AppendError, CommitError, LogError};

@@ -1,8 +1,11 @@
-//! The request noun: an idempotency key is bound to one request for ever, and keeps its answer.
+//! The request noun: an idempotency key is bound to one request for ever, and keeps its answer. Its
+//! events are in [`event`], its rules here.
+
+pub mod event;
+
+use event::{RequestAccepted, RequestAnswered, RequestEvent};
 
 use crate::decider::{Decider, DecisionContext, RecordedEvent, Wake};
-use crate::event::Event;
-use crate::event::request::{RequestAccepted, RequestAnswered};
 use crate::id::TenantId;
 pub use crate::id::derive_uuid;
 use crate::payload::{PayloadRef, PayloadSlot};
@@ -87,6 +90,7 @@ impl RequestState {
 impl Decider for RequestNoun {
     type State = RequestState;
     type Command = RequestCommand;
+    type Event = RequestEvent;
     type Rejection = RequestMismatch;
 
     fn decide(
@@ -94,11 +98,11 @@ impl Decider for RequestNoun {
         command: RequestCommand,
         _context: &DecisionContext,
         next: Seq,
-    ) -> Result<Vec<Event>, RequestMismatch> {
+    ) -> Result<Vec<RequestEvent>, RequestMismatch> {
         match command {
             RequestCommand::Accept { request_hash } => match state.is_bound_to(&request_hash)? {
                 true => Ok(Vec::new()),
-                false => Ok(vec![Event::RequestAccepted(RequestAccepted { request_hash })]),
+                false => Ok(vec![RequestEvent::RequestAccepted(RequestAccepted { request_hash })]),
             },
             RequestCommand::Answer { request_hash, answer } => {
                 let is_bound = state.is_bound_to(&request_hash)?;
@@ -109,24 +113,25 @@ impl Decider for RequestNoun {
                 let StoredAnswer { status, media_type, body } = answer;
                 let answered =
                     RequestAnswered { status, media_type, body: body.to_payload_ref(next) };
-                Ok(vec![Event::RequestAnswered(answered)])
+                Ok(vec![RequestEvent::RequestAnswered(answered)])
             }
         }
     }
 
-    fn evolve(state: &mut RequestState, recorded: RecordedEvent<'_>) {
+    fn evolve(state: &mut RequestState, recorded: RecordedEvent<'_, RequestEvent>) {
         match recorded.event {
-            Event::RequestAccepted(accepted) => {
+            RequestEvent::RequestAccepted(accepted) => {
                 state.request_hash = Some(accepted.request_hash.clone());
             }
-            Event::RequestAnswered(answered) => {
+            RequestEvent::RequestAnswered(answered) => {
                 state.answer = Some(StoredAnswer {
                     status: answered.status,
                     media_type: answered.media_type.clone(),
                     body: answered.body,
                 });
             }
-            _ => {}
+            // In streams of other nouns, whose deciders fold it by `evolve_request`.
+            RequestEvent::RequestApplied(_) => {}
         }
     }
 

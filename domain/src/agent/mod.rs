@@ -1,10 +1,15 @@
-//! The agent noun: a named definition that is run again and again, until it is terminated.
+//! The agent noun: a named definition that is run again and again, until it is terminated. Its
+//! events are in [`event`], its rules here.
+
+pub mod event;
+
+use event::{AgentDefined, AgentEvent, AgentTerminated};
 
 use crate::decider::{Decider, DecisionContext, RecordedEvent, Wake};
-use crate::event::{Event, agent};
 use crate::id::{AgentId, GraphId, GraphVersion, TenantId, derive_uuid};
 use crate::idempotency::{AppliedRequests, HasAppliedRequests};
 use crate::payload::{PayloadRef, PayloadSlot};
+use crate::request::event::RequestApplied;
 use crate::stream::Seq;
 
 /// Longest name in characters: its graph is named `agent-NAME`, which must be a graph's name.
@@ -73,6 +78,7 @@ impl HasAppliedRequests for AgentState {
 impl Decider for AgentNoun {
     type State = AgentState;
     type Command = AgentCommand;
+    type Event = AgentEvent;
     type Rejection = AgentNotFound;
 
     fn decide(
@@ -80,7 +86,7 @@ impl Decider for AgentNoun {
         command: AgentCommand,
         _context: &DecisionContext,
         next: Seq,
-    ) -> Result<Vec<Event>, AgentNotFound> {
+    ) -> Result<Vec<AgentEvent>, AgentNotFound> {
         match command {
             AgentCommand::Define { name, graph, version, definition } => {
                 // A terminated agent has no runnable graph: defining it again brings it back.
@@ -89,30 +95,32 @@ impl Decider for AgentNoun {
                     return Ok(Vec::new());
                 }
                 let definition = definition.to_payload_ref(next);
-                let defined = agent::AgentDefined { name, graph, version, definition };
+                let defined = AgentDefined { name, graph, version, definition };
                 Ok(vec![match state.runnable_graph() {
-                    Some(_) => Event::AgentUpdated(defined),
-                    None => Event::AgentCreated(defined),
+                    Some(_) => AgentEvent::AgentUpdated(defined),
+                    None => AgentEvent::AgentCreated(defined),
                 }])
             }
             AgentCommand::Terminate if state.graph.is_none() => Err(AgentNotFound),
             AgentCommand::Terminate if state.is_terminated => Ok(Vec::new()),
-            AgentCommand::Terminate => Ok(vec![Event::AgentTerminated(agent::AgentTerminated {})]),
+            AgentCommand::Terminate => Ok(vec![AgentEvent::AgentTerminated(AgentTerminated {})]),
         }
     }
 
-    fn evolve(state: &mut AgentState, recorded: RecordedEvent<'_>) {
+    fn evolve(state: &mut AgentState, recorded: RecordedEvent<'_, AgentEvent>) {
         match recorded.event {
-            Event::AgentCreated(defined) | Event::AgentUpdated(defined) => {
+            AgentEvent::AgentCreated(defined) | AgentEvent::AgentUpdated(defined) => {
                 state.name.clone_from(&defined.name);
                 state.graph = Some((defined.graph, defined.version.clone()));
                 state.definition = Some(defined.definition);
                 state.is_terminated = false;
             }
-            Event::AgentTerminated(_) => state.is_terminated = true,
-            Event::RequestApplied(event) => state.requests.insert(event.request, recorded.seq),
-            _ => {}
+            AgentEvent::AgentTerminated(_) => state.is_terminated = true,
         }
+    }
+
+    fn evolve_request(state: &mut AgentState, applied: RecordedEvent<'_, RequestApplied>) {
+        state.requests.insert(applied.event.request, applied.seq);
     }
 
     fn next_wake(_state: &AgentState) -> Wake {

@@ -1,9 +1,29 @@
 //! Payloads of memory events, version 1: texts remembered about one subject.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
+use crate::event::noun_events::noun_events;
 use crate::id::{MemoryId, Subject};
 use crate::payload::PayloadRef;
+
+noun_events! {
+    /// Events of memory streams.
+    pub enum MemoryEvent {
+        MemoryStored(MemoryStoredEvent) = "memory.stored.v1",
+        MemoryForgotten(MemoryForgottenEvent) = "memory.forgotten.v1",
+    }
+}
+
+impl MemoryEvent {
+    /// Returns the content of the event that an auditor sees; `None` for bookkeeping.
+    pub(crate) fn audit_summary(&self) -> Option<Value> {
+        Some(match self {
+            Self::MemoryStored(e) => json!({"memory": e.memory, "subject": e.subject}),
+            Self::MemoryForgotten(e) => json!({"memory": e.memory}),
+        })
+    }
+}
 
 /// `memory.stored.v1`: a text is remembered from now on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,9 +1,29 @@
 //! Payloads of events of requests under an idempotency key, version 1.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use uuid::Uuid;
 
+use crate::event::noun_events::noun_events;
 use crate::payload::PayloadRef;
+
+noun_events! {
+    /// Events of request streams; the last one stands in streams of any other noun.
+    pub enum RequestEvent {
+        RequestAccepted(RequestAccepted) = "request.accepted.v1",
+        RequestAnswered(RequestAnswered) = "request.answered.v1",
+        RequestApplied(RequestApplied) = "request.applied.v1",
+    }
+}
+
+impl RequestEvent {
+    /// Returns the content of the event that an auditor sees; `None` for bookkeeping.
+    pub(crate) fn audit_summary(&self) -> Option<Value> {
+        match self {
+            Self::RequestAccepted(_) | Self::RequestAnswered(_) | Self::RequestApplied(_) => None,
+        }
+    }
+}
 
 /// `request.accepted.v1`: the key is bound to this request for ever.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,8 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::run::Failure;
 use crate::chat::Privacy;
+use crate::failure::Failure;
 use crate::id::{AgentId, GraphId, GraphVersion, RunId, StepId};
 use crate::money::Money;
 use crate::payload::PayloadRef;

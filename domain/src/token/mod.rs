@@ -1,13 +1,16 @@
 //! The token noun: the access tokens of a tenant. Only their hashes are stored; the token itself is
-//! known to its holder alone.
+//! known to its holder alone. Its events are in [`event`], its rules here.
+
+pub mod event;
 
 use std::collections::BTreeMap;
 
+use event::{TokenEvent, TokenIssued, TokenRevoked};
+
 use crate::decider::{Decider, DecisionContext, RecordedEvent, Wake};
-use crate::event::Event;
-use crate::event::token::{TokenIssued, TokenRevoked};
 use crate::id::{ActorId, Name, TenantId, TokenId, derive_uuid};
 use crate::idempotency::{AppliedRequests, HasAppliedRequests};
+use crate::request::event::RequestApplied;
 use crate::stream::{Seq, StreamKey, StreamKind};
 use crate::time::Timestamp;
 pub use crate::token_hash::{InvalidTokenHash, TokenHash};
@@ -193,7 +196,7 @@ fn issue_token(
     actor: ActorId,
     roles: Vec<Name>,
     hash: TokenHash,
-) -> Result<Vec<Event>, TokenRejection> {
+) -> Result<Vec<TokenEvent>, TokenRejection> {
     let token = TokenId::from_hash(&hash);
     match state.tokens.get(&token) {
         Some(known) if known.is_revoked => Err(TokenRejection::Revoked),
@@ -202,7 +205,7 @@ fn issue_token(
         }
         Some(_) => Ok(Vec::new()),
         None if state.tokens.len() >= TOKENS_LIMIT => Err(TokenRejection::TokensExhausted),
-        None => Ok(vec![Event::TokenIssued(TokenIssued { token, actor, roles, hash })]),
+        None => Ok(vec![TokenEvent::TokenIssued(TokenIssued { token, actor, roles, hash })]),
     }
 }
 
@@ -210,7 +213,7 @@ fn issue_token(
 fn issue_first_token(
     state: &TokenState,
     new: NewAccessToken,
-) -> Result<Vec<Event>, TokenRejection> {
+) -> Result<Vec<TokenEvent>, TokenRejection> {
     let NewAccessToken { actor, roles, hash } = new;
     if RESERVED_ACTORS.contains(&actor.as_str()) {
         return Err(TokenRejection::ReservedName(actor));
@@ -222,21 +225,21 @@ fn issue_first_token(
     issue_token(state, actor, roles, hash)
 }
 
-fn admit_owner(state: &TokenState, hash: TokenHash) -> Result<Vec<Event>, TokenRejection> {
+fn admit_owner(state: &TokenState, hash: TokenHash) -> Result<Vec<TokenEvent>, TokenRejection> {
     let (actor, role) = (OWNER.parse::<ActorId>(), OWNER.parse::<Name>());
     let (Ok(actor), Ok(role)) = (actor, role) else { return Err(TokenRejection::NotFound) };
     issue_token(state, actor, vec![role], hash)
 }
 
-fn revocation_event(token: TokenId) -> Event {
-    Event::TokenRevoked(TokenRevoked { token })
+fn revocation_event(token: TokenId) -> TokenEvent {
+    TokenEvent::TokenRevoked(TokenRevoked { token })
 }
 
 fn revoke_token(
     state: &TokenState,
     by: &TokenCaller,
     token: TokenId,
-) -> Result<Vec<Event>, TokenRejection> {
+) -> Result<Vec<TokenEvent>, TokenRejection> {
     by.require_owner()?;
     match state.tokens.get(&token) {
         None => Err(TokenRejection::NotFound),
@@ -252,7 +255,7 @@ fn rotate_token(
     by: &TokenCaller,
     token: TokenId,
     hash: TokenHash,
-) -> Result<Vec<Event>, TokenRejection> {
+) -> Result<Vec<TokenEvent>, TokenRejection> {
     // Holders may rotate their own token without a role.
     if token != by.token {
         by.require_owner()?;
@@ -272,6 +275,7 @@ fn rotate_token(
 impl Decider for TokenNoun {
     type State = TokenState;
     type Command = TokenCommand;
+    type Event = TokenEvent;
     type Rejection = TokenRejection;
 
     fn decide(
@@ -279,7 +283,7 @@ impl Decider for TokenNoun {
         command: TokenCommand,
         _context: &DecisionContext,
         _next: Seq,
-    ) -> Result<Vec<Event>, TokenRejection> {
+    ) -> Result<Vec<TokenEvent>, TokenRejection> {
         match command {
             TokenCommand::AdmitOwner { hash } => admit_owner(state, hash),
             TokenCommand::ImportToken(token) => issue_first_token(state, token),
@@ -292,23 +296,25 @@ impl Decider for TokenNoun {
         }
     }
 
-    fn evolve(state: &mut TokenState, recorded: RecordedEvent<'_>) {
+    fn evolve(state: &mut TokenState, recorded: RecordedEvent<'_, TokenEvent>) {
         match recorded.event {
-            Event::TokenIssued(event) => {
+            TokenEvent::TokenIssued(event) => {
                 let TokenIssued { token, actor, roles, hash } = event.clone();
                 let issued = recorded.time;
                 let issued = IssuedToken { actor, roles, hash, issued, is_revoked: false };
                 // A revoked token stays revoked, even if an event issued it again.
                 state.tokens.entry(token).or_insert(issued);
             }
-            Event::TokenRevoked(event) => {
+            TokenEvent::TokenRevoked(event) => {
                 if let Some(token) = state.tokens.get_mut(&event.token) {
                     token.is_revoked = true;
                 }
             }
-            Event::RequestApplied(event) => state.requests.insert(event.request, recorded.seq),
-            _ => {}
         }
+    }
+
+    fn evolve_request(state: &mut TokenState, applied: RecordedEvent<'_, RequestApplied>) {
+        state.requests.insert(applied.event.request, applied.seq);
     }
 
     fn next_wake(_state: &TokenState) -> Wake {

@@ -1,9 +1,27 @@
 //! Payloads of graph events, version 1.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
+use crate::event::noun_events::noun_events;
 use crate::id::GraphVersion;
 use crate::payload::PayloadRef;
+
+noun_events! {
+    /// Events of graph streams.
+    pub enum GraphEvent {
+        GraphRegistered(GraphRegistered) = "graph.registered.v1",
+    }
+}
+
+impl GraphEvent {
+    /// Returns the content of the event that an auditor sees; `None` for bookkeeping.
+    pub(crate) fn audit_summary(&self) -> Option<Value> {
+        match self {
+            Self::GraphRegistered(e) => Some(json!({"graph": e.name, "version": e.version})),
+        }
+    }
+}
 
 /// `graph.registered.v1`: this version of the graph can be executed from now on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

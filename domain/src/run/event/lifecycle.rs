@@ -5,9 +5,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::chat::Privacy;
-pub use crate::failure::Failure;
-use crate::failure::PlatformText;
-use crate::id::{ActorId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, StepId};
+use crate::failure::{Failure, PlatformText};
+use crate::id::{ActorId, AgentId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, StepId};
 use crate::metering::{Charge, Meter, Usage};
 use crate::money::Money;
 use crate::payload::PayloadRef;
@@ -33,6 +32,13 @@ pub struct RunCreated {
     /// Parent run, if this is a child run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<RunOrigin>,
+}
+
+/// `agent.spawned.v1`: the run executes an agent. A run's event in spite of its wire type.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentSpawned {
+    /// Agent that the run executes.
+    pub agent: AgentId,
 }
 
 /// `run.step.scheduled.v1`: the step is ready, and an executor may start it.

@@ -1,15 +1,17 @@
 //! The memory noun: what agents remember of one subject, in one stream a subject.
 //!
-//! Texts are payloads. How well a memory fits a query is not decided here but by the index that is
-//! folded from these events.
+//! Its events are in [`event`], its rules here. Texts are payloads. How well a memory fits a query
+//! is not decided here but by the index that is folded from these events.
+
+pub mod event;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use event::{MemoryEvent, MemoryForgottenEvent, MemoryStoredEvent};
+
 use crate::decider::{Decider, DecisionContext, RecordedEvent, Wake};
-use crate::event::Event;
-use crate::event::memory::{MemoryForgottenEvent, MemoryStoredEvent};
 pub use crate::id::{InvalidSubject, MemoryId, Subject};
 use crate::id::{TenantId, derive_uuid};
 use crate::payload::{PayloadRef, PayloadSlot};
@@ -114,6 +116,7 @@ pub enum MemoryRejection {
 impl Decider for MemoryNoun {
     type State = MemoryState;
     type Command = MemoryStreamCommand;
+    type Event = MemoryEvent;
     type Rejection = MemoryRejection;
 
     fn decide(
@@ -121,7 +124,7 @@ impl Decider for MemoryNoun {
         command: MemoryStreamCommand,
         _context: &DecisionContext,
         next: Seq,
-    ) -> Result<Vec<Event>, MemoryRejection> {
+    ) -> Result<Vec<MemoryEvent>, MemoryRejection> {
         match command {
             MemoryStreamCommand::Store { memory, subject, text, tokens, importance } => {
                 if importance > IMPORTANCE_LIMIT {
@@ -135,7 +138,7 @@ impl Decider for MemoryNoun {
                     return Err(MemoryRejection::Full);
                 }
                 let text = text.to_payload_ref(next);
-                Ok(vec![Event::MemoryStored(MemoryStoredEvent {
+                Ok(vec![MemoryEvent::MemoryStored(MemoryStoredEvent {
                     memory,
                     subject,
                     text,
@@ -145,27 +148,26 @@ impl Decider for MemoryNoun {
             }
             MemoryStreamCommand::Forget { memory } => match state.memories.get(&memory) {
                 Some(MemoryEntry { is_forgotten: false, .. }) => {
-                    Ok(vec![Event::MemoryForgotten(MemoryForgottenEvent { memory })])
+                    Ok(vec![MemoryEvent::MemoryForgotten(MemoryForgottenEvent { memory })])
                 }
                 _ => Ok(Vec::new()),
             },
         }
     }
 
-    fn evolve(state: &mut MemoryState, recorded: RecordedEvent<'_>) {
+    fn evolve(state: &mut MemoryState, recorded: RecordedEvent<'_, MemoryEvent>) {
         match recorded.event {
-            Event::MemoryStored(event) => {
+            MemoryEvent::MemoryStored(event) => {
                 let kept = MemoryEntry { text: event.text, is_forgotten: false };
                 state.memories.insert(event.memory, kept);
                 state.remembered_count += 1;
             }
-            Event::MemoryForgotten(event) => {
+            MemoryEvent::MemoryForgotten(event) => {
                 if let Some(kept) = state.memories.get_mut(&event.memory) {
                     kept.is_forgotten = true;
                 }
                 state.remembered_count = state.remembered_count.saturating_sub(1);
             }
-            _ => {}
         }
     }
 
