@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
+use convergio_domain::billing::{BaseModel, PriceBook};
 use convergio_domain::chat::{ModelLimitTable, Privacy};
-use convergio_domain::metering::{BaseModel, PriceBook};
 use convergio_executor::catalog::{
     DetectedServer, ModelAliases, ModelCatalog, PrivacyPolicy, ProviderFile,
 };

@@ -11,13 +11,15 @@
 //!   noun declares, folds and sums up its own.
 //! - [`decider`], [`stream`], [`payload`], [`failure`], [`id`], [`time`]: vocabulary of all nouns.
 //! - `fingerprint`, `token_hash`: hashes that events carry, at home in [`decider`] and [`token`].
-//! - [`chat`], [`expr`], [`metering`], [`money`], [`json`]: values that the rules compute with.
+//! - [`billing`], [`policy`]: rules about money and limits that nouns and executors share.
+//! - [`chat`], [`expr`], [`money`], [`json`]: values that the rules compute with.
 //!
 //! Nothing here does IO, reads a clock or draws random numbers (`clippy.toml` bans them): time,
 //! caller and sequence numbers arrive as arguments. The crate depends on no other crate of the
 //! workspace.
 
 pub mod agent;
+pub mod billing;
 pub mod chat;
 pub mod decider;
 pub mod event;
@@ -30,9 +32,9 @@ pub mod idempotency;
 pub mod json;
 pub mod json_merge;
 pub mod memory;
-pub mod metering;
 pub mod money;
 pub mod payload;
+pub mod policy;
 pub mod request;
 pub mod run;
 mod serde_text;

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use convergio_domain::billing::Usage;
 use convergio_domain::chat::ChatInterface;
-use convergio_domain::metering::Usage;
 use convergio_domain::stream::StreamKey;
 use tokio::sync::{broadcast, mpsc};
 

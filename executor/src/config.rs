@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use convergio_domain::id::ExecutorId;
-use convergio_domain::run::WIDTH_LIMIT;
+use convergio_domain::policy::child_runs::WIDTH_LIMIT;
 use convergio_evaluation::Evaluator;
 use convergio_eventstore::{ComponentHealth, SlotSet};
 use tokio::sync::watch;

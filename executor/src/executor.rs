@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use convergio_domain::billing::PriceBook;
 use convergio_domain::id::ActorId;
-use convergio_domain::metering::PriceBook;
 use convergio_eventstore::{LiveHub, LogError, Repository};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;

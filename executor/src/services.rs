@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use convergio_domain::billing::{PriceBook, PriceQuery};
 use convergio_domain::decider::DecisionContext;
 use convergio_domain::id::ActorId;
-use convergio_domain::metering::{PriceBook, PriceQuery};
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::{LiveHub, Repository};

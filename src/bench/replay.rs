@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::Args;
+use convergio_domain::billing::PriceBook;
 use convergio_domain::decider::{Decider, DecisionContext};
 use convergio_domain::graph::manifest::Graph;
 use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
 use convergio_domain::id::{ExecutorId, RunId, TenantId};
-use convergio_domain::metering::PriceBook;
 use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::run::{Budget, CreateRun, Run, RunCommand, RunPhase, RunState};
 use convergio_domain::stream::{Seq, StreamKey};

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
+use convergio_domain::billing::PriceBook;
 use convergio_domain::chat::Privacy;
 use convergio_domain::decider::DecisionContext;
 use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
 use convergio_domain::id::{ApprovalId, ExecutorId, GraphId, RunId, TenantId};
-use convergio_domain::metering::PriceBook;
 use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::run::{
     AdvanceRun, Budget, CreateRun, Provenance, Run, RunCommand, StepIntent, StepStart,

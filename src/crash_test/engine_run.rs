@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use convergio_domain::billing::PriceBook;
 use convergio_domain::decider::{DecisionContext, Wake};
 use convergio_domain::graph::manifest::Graph;
 use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
 use convergio_domain::id::{ExecutorId, RunId};
-use convergio_domain::metering::PriceBook;
 use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::run::{AnswerApproval, ApprovalState, CreateRun, Run, RunCommand, RunState};
 use convergio_domain::stream::StreamKey;

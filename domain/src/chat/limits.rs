@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::metering::snapshot_base;
+use crate::billing::snapshot_base;
 
 /// Token limits of one model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use super::part::{
     ChatInterface, MessagePart, NativeFields, RefusalPart, TextPart, ThinkingPart, ToolCall,
 };
 use super::service::ServiceReply;
-use crate::metering::Usage;
+use crate::billing::Usage;
 
 /// A whole answer of a model: the output of a step that sent a whole request.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -3,12 +3,12 @@
 use super::fallback::Fallback;
 use super::routing::{CandidateTableRef, RouterDecision};
 use super::values::{Budget, ToolCallNumber};
+use crate::billing::{Charge, Meter, Usage};
 use crate::chat::Privacy;
 use crate::failure::FailureReport;
 use crate::id::{
     AgentId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, RunId, SignalName, StepId,
 };
-use crate::metering::{Charge, Meter, Usage};
 use crate::money::Money;
 use crate::payload::{PayloadRef, PayloadSlot};
 use crate::time::{Span, Timestamp};
@@ -142,6 +142,26 @@ pub struct CallReport {
     /// Wait that the provider asked for after a failed call. Not recorded itself: it is part of the
     /// next attempt's due time.
     pub retry_after: Option<Span>,
+}
+
+impl CallReport {
+    /// A report of nothing but that the call was made.
+    pub fn unconfirmed(provider: &str, model: &str) -> Self {
+        Self {
+            provider: provider.to_owned(),
+            model: model.to_owned(),
+            finish: None,
+            duration_ms: 0,
+            first_token_ms: None,
+            usage: None,
+            confirmed: false,
+            service_tier: None,
+            charge: None,
+            provider_cost: None,
+            fallback: None,
+            retry_after: None,
+        }
+    }
 }
 
 /// Start of a step, with its intent.

@@ -10,11 +10,6 @@ use crate::money::Money;
 use crate::payload::PayloadRef;
 use crate::time::Timestamp;
 
-/// Maximum nesting depth of child runs.
-pub const DEPTH_LIMIT: u32 = 4;
-/// Maximum number of open child runs of one run. Further tool calls are queued.
-pub const WIDTH_LIMIT: usize = 64;
-
 /// A child run as its parent knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunChild {

@@ -8,8 +8,8 @@ use super::rejection::RunRejection;
 use super::state::{BudgetUsage, FingerprintPart, RunPhase, RunState};
 use super::turns::ToolCallState;
 use super::values::{Budget, ToolCallNumber};
+use crate::billing::allot_share;
 use crate::id::{RunId, StepId, derive_uuid};
-use crate::money::Money;
 use crate::stream::Seq;
 use crate::time::{Span, Timestamp};
 
@@ -51,20 +51,9 @@ impl RunState {
     /// Returns the budget of one of `shares` equal children, when `spent` is spent and held. Limits
     /// that this run does not have stay unset.
     pub fn child_budget(&self, spent: BudgetUsage, shares: u64, now: Timestamp) -> Budget {
-        let shares = shares.max(1);
-        let BudgetUsage { tokens, reserved_tokens, cost, reserved_cost } = spent;
-        let used = tokens.saturating_add(reserved_tokens);
-        let money = |limit: Money| {
-            // Rounded down, so that the shares together never exceed what is left.
-            let left = limit.as_scaled() - (cost + reserved_cost).as_scaled();
-            Money::from_scaled(left.max(0) / i128::from(shares))
-        };
-        Budget {
-            tokens: self.budget.tokens.map(|limit| limit.saturating_sub(used) / shares),
-            cost: self.budget.cost.map(money),
-            wall: self.remaining_wall_time(now),
-            deadline: self.calendar_deadline().map(|deadline| deadline.span_since(now)),
-        }
+        let wall = self.remaining_wall_time(now);
+        let deadline = self.calendar_deadline().map(|deadline| deadline.span_since(now));
+        allot_share(Budget { wall, deadline, ..self.budget }, spent, shares)
     }
 
     /// Returns the earliest time at which an executor must check that a child run exists.

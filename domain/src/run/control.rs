@@ -9,7 +9,6 @@ use super::state::{RunPhase, RunState};
 use super::step::StepStatus;
 use super::values::Resolution;
 use crate::decider::DecisionContext;
-use crate::graph::manifest::{Graph, OnError};
 use crate::id::{SignalName, StepId};
 use crate::stream::Seq;
 use crate::time::Timestamp;
@@ -59,17 +58,6 @@ fn has_exhausted_wall_time(state: &RunState, now: Timestamp) -> bool {
     let is_late = state.calendar_deadline().is_some_and(|deadline| deadline <= now);
     let is_over = state.remaining_wall_time(now) == Some(crate::time::Span(0));
     state.failed_step.is_none() && is_over && !is_late
-}
-
-/// Returns the failed steps that end the run by its graph, which excludes those whose failure the
-/// graph tolerates.
-pub fn fatal_steps(state: &RunState, graph: &Graph) -> Vec<StepId> {
-    let is_fatal = |id: &StepId| {
-        let node = graph.find_node(&id.node);
-        node.is_some_and(|node| matches!(node.on_error, OnError::Fail | OnError::Ask))
-    };
-    let failed = state.steps.iter().filter(|(_, step)| step.status == StepStatus::Failed);
-    failed.map(|(id, _)| id.clone()).filter(is_fatal).collect()
 }
 
 /// Checks that a signal can have an effect: a node of the run's graph waits for its name. `names`

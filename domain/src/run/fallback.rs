@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::failure::{Failure, PlatformCode};
 
 /// Maximum number of fallbacks of one step.
-pub const HOPS_LIMIT: usize = 8;
+const HOPS_LIMIT: usize = 8;
 
 /// Owner of an API key, who pays for the call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +50,7 @@ pub struct Fallback {
 
 /// Models that may be called after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Successor {
+enum Successor {
     /// None: the request itself is at fault, or the failure is a refusal that must not be
     /// circumvented.
     Nobody,
@@ -61,7 +61,7 @@ pub enum Successor {
 }
 
 /// Returns which models may be called after this failure.
-pub fn allowed_successor<D>(error: &Failure<D>) -> Successor {
+fn allowed_successor<D>(error: &Failure<D>) -> Successor {
     match error.code.as_str() {
         // An equally small context window would fail in the same way.
         "provider.context_exceeded" => Successor::Larger,
@@ -75,6 +75,21 @@ pub fn allowed_successor<D>(error: &Failure<D>) -> Successor {
         // A content filter among them: going elsewhere would dodge it.
         _ => Successor::Nobody,
     }
+}
+
+/// True if another model may be called after a failure and `hops` earlier fallbacks. A retryable
+/// failure of a healthy model counts as an accident: the same model is called once more.
+pub fn may_fall_back<D>(
+    failure: &Failure<D>,
+    hops: usize,
+    is_healthy: impl FnOnce() -> bool,
+) -> bool {
+    hops < HOPS_LIMIT
+        && match allowed_successor(failure) {
+            Successor::Nobody => false,
+            Successor::Other => !(failure.retryable && is_healthy()),
+            Successor::Larger => true,
+        }
 }
 
 #[cfg(test)]

@@ -63,15 +63,15 @@ pub use advance_command::{
     StepResult, StepStart, ToolCallResult, ToolOutcome, TurnAnswer, TurnIntent, TurnUpdate,
 };
 pub use amend::find_loosened_node;
-pub use child_state::{ChildOutcome, DEPTH_LIMIT, RunChild, WIDTH_LIMIT};
+pub use child_state::{ChildOutcome, RunChild};
 pub use children::child_run_id;
 pub use command::{
     AmendRun, AnswerApproval, ChildReport, CommandReason, CreateRun, FamilyCommand, ForkRun,
     NewLimits, Provenance, ReopenRun, ResolveStep, RunCommand, SIGNALS_LIMIT, SendSignal,
 };
-pub use control::{check_fork_point, check_signal, fatal_steps};
+pub use control::{check_fork_point, check_signal};
 pub use failure_code::{FAILURE_CODES, FailureCode, find_failure_code, retryable_codes};
-pub use fallback::{Fallback, HOPS_LIMIT, KeyOwner, ModelTarget, Successor, allowed_successor};
+pub use fallback::{Fallback, KeyOwner, ModelTarget, may_fall_back};
 pub use rejection::RunRejection;
 pub use retry::{apply_retry_hint, next_attempt_after_crash, next_attempt_at};
 pub use routing::{

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::child_state::{ChildAccount, RunChild, WIDTH_LIMIT};
+use super::child_state::{ChildAccount, RunChild};
 use super::compact_steps;
 use super::step::{RunStep, StepStatus};
 use super::values::{Budget, RunOrigin};
@@ -17,6 +17,7 @@ use crate::id::{AgentId, ApprovalId, GraphId, GraphVersion, NodeId, RunId, Signa
 use crate::idempotency::AppliedRequests;
 use crate::money::Money;
 use crate::payload::PayloadRef;
+use crate::policy::child_runs::WIDTH_LIMIT;
 use crate::stream::Seq;
 use crate::time::{Span, Timestamp};
 

@@ -1,13 +1,16 @@
 //! A budget of money and tokens: whatever calls use, cost, leave unknown or never answer, the run
 //! does not end above it.
 
-use convergio_domain::metering::{CallBound, Charge, Meter, Price, PriceBook, PriceQuery, Usage};
+use convergio_domain::billing::{
+    CallBound, Charge, Meter, Price, PriceBook, PriceQuery, Usage, allot_share, post_usage,
+};
 use convergio_domain::money::{Currency, Money};
+use convergio_domain::run::event::UsageRecorded;
 use convergio_domain::run::{
-    AdvanceRun, Budget, CallReport, RunCommand, RunPhase, StepIntent, StepResult,
+    AdvanceRun, Budget, BudgetUsage, CallReport, RunCommand, RunPhase, StepIntent, StepResult,
 };
 use convergio_domain::time::Timestamp;
-use proptest::prelude::{Strategy, any, prop, prop_assert, proptest};
+use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
 use serde_json::json;
 
 use crate::history::{History, advance, completed, failed, model_call, outcome, outcomes, start};
@@ -94,18 +97,12 @@ fn billed(end: &CallEnd) -> (Usage, Option<Charge>) {
 
 fn report(usage: Option<Usage>, charge: Option<Charge>, finish: Option<&str>) -> CallReport {
     CallReport {
-        provider: "p".into(),
-        model: "m".into(),
         finish: finish.map(str::to_owned),
         duration_ms: 1,
-        first_token_ms: None,
         usage,
         confirmed: finish.is_some(),
-        service_tier: None,
         charge,
-        provider_cost: None,
-        fallback: None,
-        retry_after: None,
+        ..CallReport::unconfirmed("p", "m")
     }
 }
 
@@ -157,6 +154,92 @@ proptest! {
             if end.kind % 4 == 0 {
                 break;
             }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_hold_is_never_below_the_charge_of_what_it_bounds(ends in ends()) {
+        for end in &ends {
+            let hold = book().reserve_call(QUERY, end.bound, None);
+            prop_assert_eq!((hold.bound, hold.output_limit), (end.bound, None));
+            let (usage, charge) = billed(end);
+            prop_assert!(usage.total_tokens() <= hold.bound.total_tokens());
+            let charged = charge.map_or(Money::ZERO, |charge| charge.amount);
+            prop_assert!(charged <= hold.cost.expect("it has a price"));
+        }
+    }
+
+    #[test]
+    fn an_answer_that_the_budget_limits_fits_into_what_is_left(
+        ends in ends(), tokens in 1..2_000_u64, cost in 1..20_000_i128,
+    ) {
+        let cost = Money::from_scaled(cost * 1_000_000_000_000_000);
+        let left = Budget { tokens: Some(tokens), cost: Some(cost), ..Budget::UNBOUND };
+        for end in &ends {
+            let hold = book().reserve_call(QUERY, end.bound, Some(left));
+            prop_assert!(hold.bound.total_tokens() <= end.bound.total_tokens());
+            if let Some(limit) = hold.output_limit {
+                prop_assert_eq!(u64::from(limit), hold.bound.output_tokens);
+                prop_assert!(hold.bound.total_tokens() <= tokens);
+                prop_assert!(hold.cost.expect("it has a price") <= cost);
+            }
+        }
+    }
+
+    #[test]
+    fn allotments_sum_to_what_is_left_of_the_budget(
+        tokens in any::<u32>(), cost in any::<i64>(), spent in any::<u32>(), shares in 1..20_u64,
+    ) {
+        let (tokens, cost) = (u64::from(tokens), Money::from_scaled(i128::from(cost)));
+        let budget = Budget { tokens: Some(tokens), cost: Some(cost), ..Budget::UNBOUND };
+        let cost_spent = Money::from_scaled(i128::from(spent));
+        let mut usage =
+            BudgetUsage { tokens: u64::from(spent), cost: cost_spent, ..BudgetUsage::default() };
+        // All at once, rounded down.
+        let share = allot_share(budget, usage, shares);
+        let left = allot_share(budget, usage, 1);
+        prop_assert!(share.tokens.unwrap() * shares <= left.tokens.unwrap());
+        let cost_of = |budget: Budget| budget.cost.unwrap().as_scaled();
+        prop_assert!(cost_of(share) * i128::from(shares) <= cost_of(left));
+        // One after the other, each held: the last one gets the rest.
+        for claimants in (1..=shares).rev() {
+            let share = allot_share(budget, usage, claimants);
+            usage.reserved_tokens += share.tokens.unwrap();
+            usage.reserved_cost += share.cost.unwrap();
+        }
+        prop_assert_eq!(usage.reserved_tokens, left.tokens.unwrap());
+        prop_assert_eq!(usage.reserved_cost, left.cost.unwrap());
+    }
+
+    #[test]
+    fn postings_balance_to_zero_and_sum_to_the_charge(ends in ends()) {
+        for end in &ends {
+            let (usage, charge) = billed(end);
+            let charged = charge.as_ref().map_or(Money::ZERO, |charge| charge.amount);
+            let meters: Vec<Meter> = usage.0.keys().copied().collect();
+            let recorded = UsageRecorded {
+                step: "a".parse().expect("a step"),
+                attempt: 1,
+                turn: 0,
+                provider: "p".into(),
+                model: "m".into(),
+                usage,
+                confirmed: true,
+                hold: None,
+                service_tier: None,
+                charge,
+                provider_cost: None,
+            };
+            let postings = meters.iter().filter_map(|meter| post_usage(&recorded, *meter));
+            let mut booked = Money::ZERO;
+            for posting in postings {
+                booked += posting.amount;
+                let changes = posting.balance_changes();
+                prop_assert_eq!(changes.iter().map(|(_, change)| change).sum::<i128>(), 0);
+            }
+            prop_assert_eq!(booked, charged);
         }
     }
 }

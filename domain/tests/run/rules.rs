@@ -3,9 +3,9 @@
 use crate::history::{
     History, advance, completed, create, failed, model_call, outcome, outcomes, start, starts, step,
 };
+use convergio_domain::billing::{Meter, Usage};
 use convergio_domain::decider::{Decider, Wake};
 use convergio_domain::id::ApprovalId;
-use convergio_domain::metering::{Meter, Usage};
 use convergio_domain::payload::PayloadSlot;
 use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{

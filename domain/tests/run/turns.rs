@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::history::{
     History, advance, completed, failed, model_call, outcome, outcomes, start, step,
 };
+use convergio_domain::billing::{Meter, Usage};
 use convergio_domain::decider::{Decider, RecordedEvent, Wake};
 use convergio_domain::failure::FailureReport;
 use convergio_domain::id::{GraphId, GraphVersion, RunId};
-use convergio_domain::metering::{Meter, Usage};
 use convergio_domain::money::Money;
 use convergio_domain::payload::PayloadSlot;
 use convergio_domain::platform_text;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use convergio_domain::billing::{Meter, PriceBook, PriceQuery};
 use convergio_domain::chat::{ModelLimit, ModelLimitTable, Privacy};
 use convergio_domain::id::TenantId;
-use convergio_domain::metering::{Meter, PriceBook, PriceQuery};
 use convergio_eventstore::{SystemClock, WallClock};
 use convergio_kernel_c::{Capabilities, KernelPlatform, ProviderClass};
 use futures_util::future::join_all;

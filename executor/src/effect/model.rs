@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
+use convergio_domain::billing::PriceQuery;
 use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::id::{RunId, StepId};
 use convergio_domain::json::{JsonError, read_json};
-use convergio_domain::metering::PriceQuery;
 use convergio_domain::run::{CallReport, Fallback};
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Span;
@@ -134,8 +134,6 @@ impl ModelCallRunner<'_> {
             ..self.shared.price_query(call.provider.provider_config(), &call.model)
         };
         CallReport {
-            provider: provider.to_owned(),
-            model: call.model.clone(),
             finish: Some(normalized_finish_reason(&answer.finish).to_owned()),
             duration_ms: answer.duration_ms,
             first_token_ms: answer.first_token_ms,
@@ -144,8 +142,7 @@ impl ModelCallRunner<'_> {
             provider_cost: answer.raw_usage.as_ref().and_then(provider_cost),
             usage: Some(answer.usage.clone()),
             confirmed: answer.confirmed,
-            fallback: None,
-            retry_after: None,
+            ..CallReport::unconfirmed(provider, &call.model)
         }
     }
 
@@ -162,18 +159,11 @@ impl ModelCallRunner<'_> {
         let query = self.shared.price_query(call.provider.provider_config(), &call.model);
         let charge = usage.as_ref().and_then(|usage| self.shared.prices.charge_call(query, usage));
         let mut report = CallReport {
-            provider: provider.to_owned(),
-            model: call.model.clone(),
-            finish: None,
             duration_ms: error.duration_ms,
-            first_token_ms: None,
             usage,
-            confirmed: false,
-            service_tier: None,
             charge,
-            provider_cost: None,
-            fallback: None,
             retry_after: error.retry_after.map(to_span_rounded_up),
+            ..CallReport::unconfirmed(provider, &call.model)
         };
         if is_cancelled {
             return (EffectOutcome::Interrupted, Some(report));

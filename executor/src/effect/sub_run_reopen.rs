@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use convergio_domain::id::GraphVersion;
 use convergio_domain::platform_text;
+use convergio_domain::policy::reopening::fatal_steps;
 use convergio_domain::run::{
-    FamilyCommand, ReopenRun, Run, RunChild, RunCommand, RunRejection, RunState, fatal_steps,
+    FamilyCommand, ReopenRun, Run, RunChild, RunCommand, RunRejection, RunState,
 };
 use convergio_domain::stream::StreamKey;
 

@@ -2,7 +2,7 @@
 //!
 //! Prompts and answers are not recorded; the run's id and the step lead to the log, which has them.
 
-use convergio_domain::metering::Usage;
+use convergio_domain::billing::Usage;
 use convergio_domain::stream::StreamKey;
 use tracing::field::Empty;
 use tracing::{Span, info_span};

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use convergio_domain::failure::FailureReport;
-use convergio_domain::graph::manifest::OnError;
 use convergio_domain::id::{NodeId, StepId};
 use convergio_domain::payload::PayloadPurpose;
 use convergio_domain::platform_text;
-use convergio_domain::run::{Resolution, RunState, RunStep, StepResult, StepStatus};
+use convergio_domain::policy::reopening::fatal_steps;
+use convergio_domain::run::{Resolution, RunState, StepResult};
 use convergio_kernel_c::{NodeAnswer, NodeStatus};
 use serde_json::Value;
 
@@ -112,14 +112,9 @@ pub(crate) fn find_fatal_failure(
     graph: &CompiledGraph,
     state: &RunState,
 ) -> Option<(StepId, FailureReport)> {
-    let is_fatal = |id: &StepId| {
-        let node = graph.find_node(&id.node);
-        node.is_some_and(|node| matches!(node.on_error, OnError::Fail | OnError::Ask))
-    };
-    let is_failed = |step: &RunStep| step.status == StepStatus::Failed;
-    let mut steps = state.steps.iter();
-    let (id, step) = steps.find(|(id, step)| is_failed(step) && is_fatal(id))?;
-    Some((id.clone(), state.repeated_failure(step.error.as_ref()?)))
+    let step = fatal_steps(state, &graph.graph).into_iter().next()?;
+    let error = state.repeated_failure(state.steps.get(&step)?.error.as_ref()?);
+    Some((step, error))
 }
 
 fn unknown_outcome_failure() -> FailureReport {

@@ -4,9 +4,9 @@
 use std::time::Instant;
 
 use bytes::Bytes;
+use convergio_domain::billing::{Meter, Usage};
 use convergio_domain::chat::{ChatInterface, NativeFields};
 use convergio_domain::json_merge::merge_piece;
-use convergio_domain::metering::{Meter, Usage};
 use convergio_eventstore::LiveKind;
 use serde_json::{Map, Value};
 
@@ -416,7 +416,7 @@ fn elapsed_ms(since: Instant) -> u64 {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use convergio_domain::metering::{Meter, Usage};
+    use convergio_domain::billing::{Meter, Usage};
     use serde_json::json;
 
     use super::AnswerBuilder;

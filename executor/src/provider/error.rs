@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use convergio_domain::billing::Usage;
 use convergio_domain::failure::{PlatformText, UnsealedFailure};
-use convergio_domain::metering::Usage;
 use convergio_domain::platform_text;
 
 /// Code of a request with a field that the provider does not support.

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use convergio_domain::billing::Usage;
 use convergio_domain::chat::{
     ChatField, ChatInterface, ChatReply, ChatRequest, MessagePart, NativeFields, ServiceReply,
     TextPart, ThinkingPart, ToolCall,
 };
 use convergio_domain::id::RunId;
-use convergio_domain::metering::Usage;
 use convergio_eventstore::LiveKind;
 use serde_json::Value;
 use tokio::sync::Semaphore;

@@ -1,7 +1,7 @@
 //! Pricing is compared with two other projects, `litellm` and `genai-prices`, whose amounts for
 //! real usage blocks were recorded with them.
 
-use convergio_domain::metering::{PriceBook, PriceQuery};
+use convergio_domain::billing::{PriceBook, PriceQuery};
 use convergio_domain::time::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;

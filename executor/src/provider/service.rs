@@ -1,8 +1,8 @@
 //! Services of models other than chat: embeddings, transcription and speech. A call's kind and its
 //! estimate, and the bounds that keep its result within one payload of the log.
 
+use convergio_domain::billing::{Meter, Usage};
 use convergio_domain::chat::{ModelService, ServiceReply};
-use convergio_domain::metering::{Meter, Usage};
 use convergio_eventstore::LogLimits;
 
 use super::error::ModelError;

@@ -1,7 +1,7 @@
 //! Usage blocks of providers, read into disjoint meters; and an estimate where a provider reports
 //! none.
 
-use convergio_domain::metering::{Meter, Usage};
+use convergio_domain::billing::{Meter, Usage};
 use convergio_domain::money::Money;
 use serde_json::{Value, json};
 
@@ -239,7 +239,7 @@ fn set_quantity(usage: &mut Usage, meter: Meter, tokens: u64) {
 
 #[cfg(test)]
 mod tests {
-    use convergio_domain::metering::Meter;
+    use convergio_domain::billing::Meter;
     use proptest::prelude::{any, prop_assert_eq, proptest};
     use serde_json::{Value, json};
 

@@ -1,11 +1,11 @@
 //! Worst-case usage of a call, so that its budget hold is never too small. A byte-level tokenizer
 //! makes at most one token of a byte; pictures and files are bounded by what providers document.
 
+use convergio_domain::billing::CallBound;
 use convergio_domain::chat::{
     AudioPart, ChatRequest, FilePart, MessagePart, ModelService, NativePart, RefusalPart, TextPart,
     ThinkingPart, ToolCall, ToolResultPart,
 };
-use convergio_domain::metering::CallBound;
 
 use super::service::recording_bytes;
 

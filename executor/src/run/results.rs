@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
+use convergio_domain::billing::PriceQuery;
 use convergio_domain::failure::{PlatformText, UnsealedFailure};
 use convergio_domain::graph::manifest::GraphNode;
 use convergio_domain::id::StepId;
-use convergio_domain::metering::{Meter, PriceQuery, Usage};
 use convergio_domain::platform_text;
 use convergio_domain::run::{
     AgentTurns, ApprovalState, CallReport, PendingModelCall, RunApproval, RunStep, StepStatus,
@@ -154,13 +154,8 @@ impl RunActor {
     /// Builds the usage report of a call whose outcome is lost: most likely its input was
     /// processed.
     fn unconfirmed_report(&self, id: &StepId, call: &PendingModelCall) -> CallReport {
-        // Records of early versions have no estimate: derive the input from the hold.
-        let input = call.estimated_tokens.unwrap_or_else(|| {
-            let answer = self.graph.find_agent(id).map_or(0, |agent| u64::from(agent.max_tokens));
-            call.reserved_tokens.saturating_sub(answer)
-        });
-        let meter = call.estimated_meter.unwrap_or(Meter::InFresh);
-        let usage = Usage([(meter, input)].into());
+        let agent = self.graph.find_agent(id);
+        let usage = call.lost_usage(agent.map_or(0, |agent| u64::from(agent.max_tokens)));
         let query = PriceQuery {
             provider: &call.provider,
             model: &call.model,
@@ -169,20 +164,8 @@ impl RunActor {
             at: self.shared.current_time(),
         };
         let charge = self.shared.prices.charge_call(query, &usage);
-        CallReport {
-            provider: call.provider.clone(),
-            model: call.model.clone(),
-            finish: None,
-            duration_ms: 0,
-            first_token_ms: None,
-            usage: Some(usage),
-            confirmed: false,
-            service_tier: None,
-            charge,
-            provider_cost: None,
-            fallback: None,
-            retry_after: None,
-        }
+        let report = CallReport::unconfirmed(&call.provider, &call.model);
+        CallReport { usage: Some(usage), charge, ..report }
     }
 }
 

@@ -3,12 +3,11 @@
 
 use std::time::Duration;
 
+use convergio_domain::billing::{CallReserve, PriceQuery, lost_call_estimate};
 use convergio_domain::chat::{ChatField, ChatRequest, Privacy};
 use convergio_domain::expr::ExprScope;
 use convergio_domain::graph::manifest::Agent;
 use convergio_domain::id::StepId;
-use convergio_domain::metering::{CallBound, Meter, PriceQuery};
-use convergio_domain::money::Money;
 use convergio_domain::payload::PayloadPurpose;
 use convergio_domain::request::derive_uuid;
 use convergio_domain::run::StepIntent;
@@ -22,9 +21,6 @@ use crate::plan::{
     CommitPlan, EffectLaunch, EffectWork, FallbackContext, ModelCall, OutputFormat, PreparedStep,
 };
 use crate::provider::{EncodedRequest, ProviderApi, ServiceCall, usage_bound};
-
-/// Minimum tokens of an answer that the budget limits; with fewer the budget counts as used up.
-const MIN_ANSWER_TOKENS: u64 = 16;
 
 /// Place of a model call, and the form of its output.
 pub(super) struct ModelCallSpec<'a> {
@@ -104,7 +100,8 @@ impl Planner<'_> {
         let provider = choice.provider.name().to_owned();
         let idempotency_key = self.idempotency_key(step, attempt, turn);
         let prompt = plan.store_payload(body.to_vec(), media_type.clone(), PayloadPurpose::Prompt);
-        let (estimated_meter, estimated_tokens) = lost_call_estimate(service, need.input_tokens);
+        let (estimated_meter, estimated_tokens) =
+            lost_call_estimate(service.map(ServiceCall::estimated_quantity), need.input_tokens);
         let intent = StepIntent::CallModel {
             turn,
             reserved_cost: hold.cost,
@@ -164,58 +161,21 @@ impl Planner<'_> {
         plan: &CommitPlan,
         request: &mut ChatRequest,
         choice: &ModelChoice,
-    ) -> CallHold {
+    ) -> CallReserve {
         let info = choice.provider.provider_config();
         let is_unlimited = request.max_tokens.is_none() && request.service.is_none();
-        let mut bound = usage_bound::call_bound(request, &choice.model, choice.max_output_tokens);
+        let bound = usage_bound::call_bound(request, &choice.model, choice.max_output_tokens);
         let service_tier = request.options.get(&ChatField::ServiceTier).and_then(Value::as_str);
         let query = PriceQuery { service_tier, ..self.shared.price_query(info, &choice.model) };
-        let mut output_limit = None;
-        if is_unlimited {
-            // Below the minimum the full bound stays, which exceeds the budget and so ends the run.
-            let affordable = self.affordable_output(plan, query, bound);
-            if (MIN_ANSWER_TOKENS..bound.output_tokens).contains(&affordable) {
-                bound.output_tokens = affordable;
-                output_limit = u32::try_from(affordable).ok();
-            }
-        }
-        let cost = self.shared.prices.worst_cost(query, bound);
+        let budget_left =
+            || self.run.state.child_budget(plan.budget_usage, 1, self.shared.current_time());
+        let reserve = self.shared.prices.reserve_call(query, bound, is_unlimited.then(budget_left));
         if is_unlimited {
             // Anthropic's API requires a limit; elsewhere an absent one leaves it to the provider.
             let is_limit_required = matches!(info.api, ProviderApi::Anthropic { .. });
             let required_limit = choice.max_output_tokens.filter(|_| is_limit_required);
-            request.max_tokens = output_limit.or(required_limit);
+            request.max_tokens = reserve.output_limit.or(required_limit);
         }
-        CallHold { bound, cost, output_limit }
+        reserve
     }
-
-    /// Returns the answer tokens that the rest of the budget pays for.
-    fn affordable_output(&self, plan: &CommitPlan, query: PriceQuery<'_>, bound: CallBound) -> u64 {
-        let budget_left =
-            self.run.state.child_budget(plan.budget_usage, 1, self.shared.current_time());
-        let tokens = budget_left.tokens.map(|tokens| tokens.saturating_sub(bound.input_tokens));
-        let affordable_by_cost = budget_left.cost.and_then(|cost| {
-            self.shared.prices.affordable_output_tokens(query, bound.input_tokens, cost)
-        });
-        tokens.unwrap_or(u64::MAX).min(affordable_by_cost.unwrap_or(u64::MAX))
-    }
-}
-
-/// Returns the usage to record if the call's outcome is lost: its meter (`None` for fresh input
-/// tokens) and quantity.
-fn lost_call_estimate(service: Option<ServiceCall>, input_tokens: u64) -> (Option<Meter>, u64) {
-    match service.map(ServiceCall::estimated_quantity) {
-        // Fresh input is the default meter, which the event leaves out.
-        Some((meter, quantity)) => (Some(meter).filter(|m| *m != Meter::InFresh), quantity),
-        None => (None, input_tokens),
-    }
-}
-
-/// Budget hold of a call.
-struct CallHold {
-    bound: CallBound,
-    /// Maximum cost; `None` when the model has no price.
-    cost: Option<Money>,
-    /// Limit of the answer in tokens, where the budget sets it.
-    output_limit: Option<u32>,
 }

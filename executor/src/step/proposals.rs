@@ -153,7 +153,7 @@ impl Planner<'_> {
             inputs,
             budget: node.budget.unwrap_or(Budget::UNBOUND).narrowed_by(limit),
             // One share stays for a better proposal, should this one fail.
-            budget_shares: self.budget_claimants() + 1,
+            budget_shares: self.run.state.budget_claimants(&self.graph.graph) + 1,
             privacy: node.agent.privacy,
         };
         Ok(match self.prepare_child(plan, &child_graph, child_spec).await {

@@ -3,23 +3,21 @@
 
 use std::time::Duration;
 
+use convergio_domain::billing::{allot_child_budget, extend_budget};
 use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::id::{RunId, StepId};
-use convergio_domain::money::Money;
 use convergio_domain::payload::PayloadRef;
-use convergio_domain::platform_text;
 use convergio_domain::run::{
     Budget, ChildReopening, Run, RunChild, RunState, StepIntent, find_loosened_node,
 };
 use convergio_domain::stream::StreamKey;
-use convergio_domain::time::{SPAN_LIMIT, Span};
 use serde_json::Value;
 
 use super::planner::Planner;
 use super::sub_run::{ChildGraph, ChildSpec};
 use crate::migration::find_migration_obstacle;
 use crate::outputs::OutputError;
-use crate::plan::{CommitPlan, EffectLaunch, EffectOutcome, EffectWork, PreparedStep, new_failure};
+use crate::plan::{CommitPlan, EffectLaunch, EffectOutcome, EffectWork, PreparedStep};
 
 impl Planner<'_> {
     /// Continues the child run of the step's last attempt: takes the output that it has by now, or
@@ -118,27 +116,14 @@ impl Planner<'_> {
         let (state, now) = (&self.run.state, self.shared.current_time());
         let budget_left = state.child_budget(plan.budget_usage, child_spec.budget_shares, now);
         let added_budget =
-            budget_left.narrowed_by(child_graph.manifest.budget).narrowed_by(child_spec.budget);
-        // Zero tokens would fail at the first call; better to say it here.
-        if added_budget.tokens == Some(0) {
-            let message =
-                platform_text!("nothing is left of budget.tokens for a run within: raise it");
-            return Err(new_failure("budget.exceeded", message));
-        }
+            allot_child_budget(budget_left, child_graph.manifest.budget, child_spec.budget)?;
         let deadline = budget_left.narrowed_by(child_spec.budget).deadline;
-        let (tokens, cost) = state.reported_child_usage(run);
         plan.hold_budget(added_budget.tokens.unwrap_or(0), added_budget.cost.unwrap_or_default());
-        Ok(Budget {
-            tokens: added_budget.tokens.map(|more| more.saturating_add(tokens)),
-            cost: added_budget
-                .cost
-                .map(|more| Money::from_scaled(more.as_scaled() + cost.as_scaled())),
-            wall: added_budget.wall.map(|more| extend_span(more, child.active_time(now))),
-            deadline: deadline.map(|left| extend_span(left, now.span_since(child.created))),
-        })
+        Ok(extend_budget(
+            Budget { deadline, ..added_budget },
+            state.reported_child_usage(run),
+            child.active_time(now),
+            now.span_since(child.created),
+        ))
     }
-}
-
-fn extend_span(span: Span, used: Span) -> Span {
-    Span(span.0.saturating_add(used.0)).min(SPAN_LIMIT)
 }

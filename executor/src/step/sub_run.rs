@@ -3,16 +3,16 @@
 
 use std::time::Duration;
 
+use convergio_domain::billing::allot_child_budget;
 use convergio_domain::chat::Privacy;
 use convergio_domain::expr::ExprScope;
 use convergio_domain::failure::UnsealedFailure;
-use convergio_domain::graph::manifest::{Graph, GraphNode, MapWork, NodeWork, SubGraph};
+use convergio_domain::graph::manifest::{Graph, SubGraph};
 use convergio_domain::id::{AgentId, GraphId, GraphVersion, RunId, StepId};
 use convergio_domain::payload::PayloadPurpose;
 use convergio_domain::platform_text;
-use convergio_domain::run::{
-    Budget, ChildIntent, DEPTH_LIMIT, StepIntent, ToolCallNumber, child_run_id,
-};
+use convergio_domain::policy::child_runs::child_depth;
+use convergio_domain::run::{Budget, ChildIntent, StepIntent, ToolCallNumber, child_run_id};
 use serde_json::Value;
 
 use super::planner::Planner;
@@ -72,7 +72,7 @@ impl Planner<'_> {
             tool_call: None,
             inputs,
             budget: graph.budget.unwrap_or(Budget::UNBOUND).narrowed_by(limit),
-            budget_shares: self.budget_claimants(),
+            budget_shares: self.run.state.budget_claimants(&self.graph.graph),
             privacy: self.effective_privacy(),
         };
         if let Some(prepared) = self.continue_last_child(plan, &callee, &child_spec).await? {
@@ -109,10 +109,7 @@ impl Planner<'_> {
         child_spec: ChildSpec,
     ) -> Result<(ChildIntent, EffectLaunch), UnsealedFailure> {
         let state = &self.run.state;
-        if state.nesting_depth() + 1 > DEPTH_LIMIT {
-            let message = platform_text!("runs within runs go {} deep at most", DEPTH_LIMIT);
-            return Err(new_failure("agent.limit", message));
-        }
+        child_depth(state.nesting_depth())?;
         // What the child may spend is taken from the parent's rest, so the sum never exceeds its
         // budget.
         let budget_left = state.child_budget(
@@ -121,12 +118,7 @@ impl Planner<'_> {
             self.shared.current_time(),
         );
         let budget =
-            budget_left.narrowed_by(child_graph.manifest.budget).narrowed_by(child_spec.budget);
-        if budget.tokens == Some(0) {
-            let message =
-                platform_text!("nothing is left of budget.tokens for a run within: raise it");
-            return Err(new_failure("budget.exceeded", message));
-        }
+            allot_child_budget(budget_left, child_graph.manifest.budget, child_spec.budget)?;
         let ChildSpec { step, attempt, tool_call, inputs, privacy, .. } = child_spec;
         // Serialising a JSON value into memory cannot fail: its keys are strings.
         let input = serde_json::to_vec(&inputs).unwrap_or_default();
@@ -157,20 +149,5 @@ impl Planner<'_> {
             work: EffectWork::Child(child),
         };
         Ok((intent, launch))
-    }
-
-    /// Counts the nodes that may still call a model: they share the remaining budget.
-    pub(super) fn budget_claimants(&self) -> u64 {
-        let may_spend = |node: &&GraphNode| {
-            let asks = match &node.work {
-                NodeWork::Agent(_) | NodeWork::Graph(_) | NodeWork::Plan(_) => true,
-                NodeWork::Map(map) => {
-                    matches!(map.work, MapWork::Agent(_))
-                }
-                _ => false,
-            };
-            asks && !self.run.state.node_step(&node.id).is_some_and(|step| step.is_ended())
-        };
-        self.graph.graph.nodes.iter().filter(may_spend).count() as u64
     }
 }

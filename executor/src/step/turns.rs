@@ -104,7 +104,9 @@ impl Planner<'_> {
         // Counted before the answer is recorded: it would count its own calls otherwise.
         let earlier_calls = self.step_turns(&result.step).map_or(0, AgentTurns::call_count);
         let mut call_at = self.record_answer(plan, result, reply);
-        if let Some(error) = turn_agent.check_call_count(earlier_calls + call_count, call_count) {
+        let limits = turn_agent.turn_limits();
+        let all_calls = earlier_calls + call_count;
+        if let Some(error) = limits.and_then(|it| it.check_call_count(all_calls, call_count)) {
             self.fail_step(plan, &call_at, error);
             return Ok(());
         }
@@ -394,7 +396,9 @@ impl Planner<'_> {
         let now = self.shared.current_time();
         let time_left =
             timeout.saturating_sub(Duration::from_millis(now.span_since(turns.began).0));
-        let next_call = match turn_agent.find_exhausted_limit(&turns, answered_turns, timeout, now)
+        let limits = turn_agent.turn_limits();
+        let next_call = match limits
+            .and_then(|it| it.find_exhausted_limit(&turns, answered_turns, timeout, now))
         {
             Some(error) => Err(OutputError::Failure(error)),
             None => {
@@ -467,12 +471,10 @@ impl Planner<'_> {
         };
         if turns.is_complete() {
             // A new attempt does not reset the limits of the turns.
-            if let Some(error) = turn_agent.find_exhausted_limit(
-                &turns,
-                turns.last_turn(),
-                timeout,
-                self.shared.current_time(),
-            ) {
+            let (limits, now) = (turn_agent.turn_limits(), self.shared.current_time());
+            if let Some(error) = limits
+                .and_then(|it| it.find_exhausted_limit(&turns, turns.last_turn(), timeout, now))
+            {
                 return Err(OutputError::Failure(error));
             }
             let step_attempt = (step, attempt);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::response::{IntoResponse, Response};
-use convergio_domain::metering::PriceBook;
+use convergio_domain::billing::PriceBook;
 use convergio_executor::catalog::ModelCatalog;
 use convergio_executor::provider::{ModelError, Provider};
 use serde_json::{Value, json};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header;
-use convergio_domain::metering::Meter;
+use convergio_domain::billing::Meter;
 use convergio_eventstore::LiveKind;
 use convergio_executor::provider::{
     AnswerPiece, ChatAnswer, HttpProvider, Provider, ProviderConfig, Secret,

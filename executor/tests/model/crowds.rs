@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use convergio_domain::metering::PriceBook;
+use convergio_domain::billing::PriceBook;
 use convergio_executor::catalog::ModelCatalog;
 use convergio_executor::provider::{
     CallAdmission, ChatAnswer, ModelError, Provider, ProviderCall, ProviderConfig, Secret,

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use convergio_domain::billing::{CallBound, Meter, Price, PriceBook, PriceQuery, Usage};
 use convergio_domain::chat::ModelLimitTable;
-use convergio_domain::metering::{CallBound, Meter, Price, PriceBook, PriceQuery, Usage};
 use convergio_domain::money::{Currency, Money};
 use convergio_domain::time::Timestamp;
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use convergio_domain::billing::PriceBook;
 use convergio_domain::chat::Privacy;
-use convergio_domain::metering::PriceBook;
 use convergio_executor::catalog::{ModelCatalog, ModelRequirements, PrivacyPolicy};
 use convergio_executor::provider::{ModelInfo, ProviderConfig, Secret};
 use convergio_kernel_c::{KernelPlatform, ProviderClass};

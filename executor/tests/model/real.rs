@@ -1,7 +1,7 @@
 //! A real model: any OpenAI-compatible server on this machine, named by `CONVERGIO_TEST_MODEL_URL`.
 
+use convergio_domain::billing::{Meter, PriceBook};
 use convergio_domain::chat::ChatRequest;
-use convergio_domain::metering::{Meter, PriceBook};
 use convergio_executor::catalog::{ModelCatalog, ModelRequirements, detect_servers};
 use convergio_executor::provider::AnswerPiece;
 use serde_json::{Value, json};

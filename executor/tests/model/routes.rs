@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::response::Response;
+use convergio_domain::billing::PriceBook;
 use convergio_domain::chat::Privacy;
 use convergio_domain::failure::UnsealedFailure;
-use convergio_domain::metering::PriceBook;
 use convergio_domain::run::{Fallback, ModelTarget};
 use convergio_executor::catalog::{ModelAliases, ModelCatalog, ModelRequirements};
 use convergio_executor::provider::{ModelInfo, ProviderApi, ProviderConfig, Secret};

@@ -255,7 +255,7 @@ async fn agents_do_not_run_agents_for_ever() {
         state = platform.state(&StreamKey::for_run(tenant(), *run)).await;
         depth += 1;
     }
-    assert_eq!(depth, convergio_domain::run::DEPTH_LIMIT);
+    assert_eq!(depth, convergio_domain::policy::child_runs::DEPTH_LIMIT);
 }
 
 const PLAN: &str = r#"

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use convergio_domain::agent::{AgentCommand, AgentNoun, agent_id};
+use convergio_domain::billing::PriceBook;
 use convergio_domain::chat::Privacy;
 use convergio_domain::decider::{Decider, DecisionContext};
 use convergio_domain::failure::Failure;
 use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
 use convergio_domain::id::{AgentId, ApprovalId, ExecutorId, GraphId, RunId, StepId, TenantId};
-use convergio_domain::metering::PriceBook;
 use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{

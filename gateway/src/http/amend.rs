@@ -7,9 +7,9 @@ use axum::{Extension, Json};
 use bytes::Bytes;
 use convergio_domain::graph::manifest::Graph;
 use convergio_domain::idempotency::{IdempotentNoun, RequestedCommand};
+use convergio_domain::policy::reopening::fatal_steps;
 use convergio_domain::run::{
-    AmendRun, CommandReason, NewLimits, Run, RunCommand, RunPhase, RunState, fatal_steps,
-    find_loosened_node,
+    AmendRun, CommandReason, NewLimits, Run, RunCommand, RunPhase, RunState, find_loosened_node,
 };
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::{CommitError, LoadedStream, Payload};

@@ -7,11 +7,11 @@ use axum::{Extension, Json};
 use bytes::Bytes;
 use convergio_domain::decider::{Decider, RecordedEvent};
 use convergio_domain::event::Event;
-use convergio_domain::expr;
 use convergio_domain::graph;
-use convergio_domain::graph::manifest::{Agent, Graph, GraphNode, MapWork, NodeWork};
+use convergio_domain::graph::manifest::Graph;
 use convergio_domain::id::{GraphId, RunId};
 use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
+use convergio_domain::policy::fork_changes::{ForkChanges, ForkNodeChange};
 use convergio_domain::request::derive_uuid;
 use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{ForkRun, Run, RunCommand, RunState, check_fork_point, lineage};
@@ -211,111 +211,19 @@ impl ForkPlan {
             _ if changes.is_empty() => graph,
             id => id,
         };
-        apply_changes(&mut base, model, nodes, &mut changes)?;
+        let nodes = nodes.into_iter().map(|(name, change)| {
+            let NodeChange { model, prompt, system } = change;
+            (name, ForkNodeChange { model, prompt, system })
+        });
+        let node_changes = ForkChanges { model, nodes: nodes.collect() }.apply_to(&mut base);
+        changes.extend(
+            node_changes.map_err(|invalid| ApiError::invalid_request(invalid.to_string()))?,
+        );
         // Against the new graph's schema, with the changes of models and prompts already applied.
         let input =
             changed_input((gateway, caller), parent, state, &base, inputs, &mut changes).await?;
         let is_other_graph = base.compute_version() != version;
         Ok(Self { graph, manifest: base, is_changed_graph: is_other_graph, input, changes })
-    }
-}
-
-/// Applies the requested models and prompts to the graph.
-fn apply_changes(
-    graph: &mut Graph,
-    model: Option<String>,
-    mut nodes: std::collections::BTreeMap<String, NodeChange>,
-    changes: &mut Vec<String>,
-) -> Result<(), ApiError> {
-    if let Some(model) = model {
-        for agent in graph.nodes.iter_mut().filter_map(agent_of_node) {
-            agent.model.clone_from(&model);
-        }
-        changes.push("model".to_owned());
-    }
-    for node in &mut graph.nodes {
-        let Some(node_change) = nodes.remove(node.id.as_str()) else { continue };
-        change_node(node, node_change, changes)?;
-    }
-    // What is left names no node of the graph.
-    match nodes.keys().next() {
-        Some(name) => Err(ApiError::invalid_request(format!("nodes: there is no node `{name}`"))),
-        None => Ok(()),
-    }
-}
-
-fn agent_of_node(node: &mut GraphNode) -> Option<&mut Agent> {
-    match &mut node.work {
-        NodeWork::Agent(agent) => Some(agent),
-        NodeWork::Map(map) => match &mut map.work {
-            MapWork::Agent(agent) => Some(agent),
-            MapWork::Tool(_) => None,
-        },
-        _ => None,
-    }
-}
-
-fn change_node(
-    node: &mut GraphNode,
-    node_change: NodeChange,
-    changes: &mut Vec<String>,
-) -> Result<(), ApiError> {
-    let name = node.id.to_string();
-    for text in [&node_change.prompt, &node_change.system].into_iter().flatten() {
-        check_template(node, text)?;
-    }
-    let NodeChange { model, prompt, system } = node_change;
-    let Some(agent) = agent_of_node(node) else {
-        return Err(ApiError::invalid_request(format!(
-            "nodes.{name}: it is no agent, and has no prompt"
-        )));
-    };
-    if let Some(model) = model {
-        agent.model = model;
-        changes.push(format!("nodes.{name}.model"));
-    }
-    if let Some(prompt) = prompt {
-        // A node with a whole request takes its messages from there; a prompt would be ignored.
-        if agent.request.is_some() {
-            let detail = format!("nodes.{name}: it has a whole request in place of a prompt");
-            return Err(ApiError::invalid_request(detail));
-        }
-        agent.prompt = prompt;
-        changes.push(format!("nodes.{name}.prompt"));
-    }
-    if let Some(system) = system {
-        agent.system = Some(system);
-        changes.push(format!("nodes.{name}.system"));
-    }
-    Ok(())
-}
-
-/// Rejects a prompt that reads outputs the node does not wait for: an override must not change the
-/// graph's edges.
-fn check_template(node: &GraphNode, text: &str) -> Result<(), ApiError> {
-    let name = &node.id;
-    let refs = expr::refs_in_text(text)
-        .map_err(|error| ApiError::invalid_request(format!("nodes.{name}: {}", error.message)))?;
-    let is_needed = |other: &&String| node.needs.iter().any(|need| need.as_str() == **other);
-    if let Some(other) = refs.nodes.keys().find(|other| !is_needed(other)) {
-        let detail = format!(
-            "nodes.{name}: the prompt uses `{other}`, which the node does not wait for: fork with \
-            a manifest"
-        );
-        return Err(ApiError::invalid_request(detail));
-    }
-    let is_map = matches!(node.work, NodeWork::Map(_));
-    // Variables of a `map` node's prompt are those of its items.
-    let is_known = |variable: &&String| match variable.as_str() {
-        "inputs" | "nodes" => true,
-        "item" | "index" => is_map,
-        _ => false,
-    };
-    match refs.variables.keys().find(|variable| !is_known(variable)) {
-        Some(other) => {
-            Err(ApiError::invalid_request(format!("nodes.{name}: `{other}` is not known")))
-        }
-        None => Ok(()),
     }
 }
 

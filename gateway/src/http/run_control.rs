@@ -7,10 +7,9 @@ use bytes::Bytes;
 use convergio_domain::id::{SignalName, StepId};
 use convergio_domain::idempotency::{IdempotentNoun, RequestedCommand};
 use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
+use convergio_domain::policy::reopening::fatal_steps;
 use convergio_domain::request::derive_uuid;
-use convergio_domain::run::{
-    Resolution, ResolveStep, Run, RunCommand, RunState, SendSignal, fatal_steps,
-};
+use convergio_domain::run::{Resolution, ResolveStep, Run, RunCommand, RunState, SendSignal};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::{LoadedStream, Payload};
 use convergio_schemas::error_code;

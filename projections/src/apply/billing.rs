@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use convergio_domain::billing::{LedgerPosting, Meter, post_usage, usage_id};
 use convergio_domain::id::{RunId, TenantId};
-use convergio_domain::metering::{Meter, usage_id};
 use convergio_domain::money::Money;
 use convergio_domain::run::event::UsageRecorded;
 use sqlx::AnyConnection;
@@ -101,7 +101,7 @@ async fn add_usage_line(
     (id, meter, quantity): (String, Meter, i64),
 ) -> sqlx::Result<()> {
     let charge = usage.charge.as_ref();
-    let amount = charge.and_then(|charge| charge.lines.get(&meter)).copied();
+    let posting = post_usage(usage, meter);
     let run = batch.row_cache.load_run(batch.transaction, &applied.record.stream).await?;
     run.usage_quantities.insert(id.clone(), quantity);
     batch.row_cache.usage.push(UsageLineInsert {
@@ -117,16 +117,14 @@ async fn add_usage_line(
         confirmed: i64::from(usage.confirmed),
         price: charge.map(|charge| charge.price.to_string()),
         currency: charge.map(|charge| charge.currency.iso_code()),
-        amount,
+        amount: posting.as_ref().map(|posting| posting.amount),
         at_ms: applied.recorded_at().0,
         event: applied.event_id(),
         pos: applied.log_position(),
     });
-    match (amount, charge) {
-        (Some(amount), Some(charge)) => {
-            post_ledger_entry(batch, applied, usage, (id, charge.currency.iso_code(), amount)).await
-        }
-        _ => Ok(()),
+    match posting {
+        Some(posting) => post_ledger_entry(batch, applied, id, posting).await,
+        None => Ok(()),
     }
 }
 
@@ -148,24 +146,21 @@ async fn insert_usage_conflict(
 async fn post_ledger_entry(
     batch: &mut ApplyBatch<'_>,
     applied: &AppliedEvent<'_>,
-    usage: &UsageRecorded,
-    (usage_id, currency, amount): (String, &'static str, Money),
+    usage_id: String,
+    posting: LedgerPosting,
 ) -> sqlx::Result<()> {
-    // The model is the cost account and the provider the creditor, so that balances answer both
-    // questions.
-    let debit = replace_nul(&format!("cost:{}", usage.model));
-    let credit = replace_nul(&format!("payable:{}", usage.provider));
-    move_balance(batch, applied, (debit.clone(), currency.to_owned()), amount.as_scaled()).await?;
-    move_balance(batch, applied, (credit.clone(), currency.to_owned()), -amount.as_scaled())
-        .await?;
+    let currency = posting.currency.iso_code();
+    for (account, change) in posting.balance_changes() {
+        move_balance(batch, applied, (replace_nul(account), currency.to_owned()), change).await?;
+    }
     batch.row_cache.entries.push(LedgerEntryInsert {
         usage_id,
         tenant: applied.record.stream.tenant.clone(),
         run: applied.stream_id(),
-        debit,
-        credit,
+        debit: replace_nul(&posting.debit),
+        credit: replace_nul(&posting.credit),
         currency,
-        amount,
+        amount: posting.amount,
         at_ms: applied.recorded_at().0,
         pos: applied.log_position(),
     });

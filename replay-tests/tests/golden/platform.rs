@@ -17,7 +17,7 @@ use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
 use convergio_domain::id::{ExecutorId, GraphVersion, RunId, StepId, TenantId};
 use convergio_domain::idempotency::{IdempotentNoun, RequestedCommand};
 use convergio_domain::memory::{RecalledMemory, Subject};
-use convergio_domain::metering::PriceBook;
+use convergio_domain::billing::PriceBook;
 use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::platform_text;
 use convergio_domain::run::event::RunEvent;

@@ -4,10 +4,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::billing::{Charge, Meter, Usage};
 use crate::chat::Privacy;
 use crate::failure::{Failure, PlatformText};
 use crate::id::{ActorId, AgentId, ApprovalId, ExecutorId, GraphId, GraphVersion, NodeId, StepId};
-use crate::metering::{Charge, Meter, Usage};
 use crate::money::Money;
 use crate::payload::PayloadRef;
 use crate::run::{Budget, Fallback, RouterDecision, RunOrigin};

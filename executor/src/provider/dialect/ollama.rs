@@ -1,11 +1,11 @@
 //! Ollama's native interface. Unlike its OpenAI-compatible routes it refuses a prompt that is too
 //! long instead of cutting it.
 
+use convergio_domain::billing::{Meter, Usage};
 use convergio_domain::chat::{
     ChatField, ChatInterface, ChatRequest, ChatToolSpec, MessagePart, MessageRole, RefusalPart,
     TextPart,
 };
-use convergio_domain::metering::{Meter, Usage};
 use serde_json::{Value, json};
 
 use super::json_fields::{

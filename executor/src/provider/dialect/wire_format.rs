@@ -1,8 +1,8 @@
 //! The interface that all dialects implement, with the errors that a piece of an answer may be or
 //! report.
 
+use convergio_domain::billing::Usage;
 use convergio_domain::chat::{ChatField, ChatInterface, ChatRequest, FieldSupport};
-use convergio_domain::metering::Usage;
 use reqwest::StatusCode;
 use serde_json::Value;
 

@@ -6,10 +6,10 @@ use std::time::Instant;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use convergio_domain::billing::Usage;
 use convergio_domain::chat::{
     MessagePart, ModelService, PackedVector, RECORDING_LIMIT, ServiceReply,
 };
-use convergio_domain::metering::Usage;
 use convergio_eventstore::LogLimits;
 use reqwest::Response;
 use reqwest::header::CONTENT_TYPE;

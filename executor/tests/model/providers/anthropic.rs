@@ -1,9 +1,9 @@
 //! Anthropic's messages.
 
+use convergio_domain::billing::Meter;
 use convergio_domain::chat::{
     ChatInterface, ChatMessage, ChatRequest, MessagePart, MessageRole, NativePart, ThinkingPart,
 };
-use convergio_domain::metering::Meter;
 use convergio_eventstore::LiveKind;
 use convergio_executor::provider::{
     AnswerPiece, HttpProvider, ModelInfo, Provider, ProviderApi, ProviderConfig, Secret,

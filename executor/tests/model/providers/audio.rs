@@ -5,8 +5,8 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use convergio_domain::billing::Meter;
 use convergio_domain::chat::{ModelService, RECORDING_LIMIT, ServiceReply};
-use convergio_domain::metering::Meter;
 use convergio_executor::provider::{ChatAnswer, HttpProvider, ModelError, ProviderConfig, Secret};
 use serde_json::{Value, json};
 

@@ -1,7 +1,7 @@
 //! Google's `generateContent`.
 
+use convergio_domain::billing::Meter;
 use convergio_domain::chat::{ChatMessage, ChatRequest, MessageRole, ModelService};
-use convergio_domain::metering::Meter;
 use convergio_executor::provider::{HttpProvider, ModelInfo, Provider, ProviderConfig, Secret};
 use serde_json::{Value, json};
 

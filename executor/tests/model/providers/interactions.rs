@@ -1,9 +1,9 @@
 //! Google's interactions.
 
+use convergio_domain::billing::Meter;
 use convergio_domain::chat::{
     ChatInterface, ChatMessage, ChatRequest, MessagePart, MessageRole, NativeFields, ThinkingPart,
 };
-use convergio_domain::metering::Meter;
 use convergio_executor::provider::{ProviderApi, ProviderConfig, Secret};
 use serde_json::{Value, json};
 

@@ -10,11 +10,11 @@ mod openai;
 mod responses;
 mod totals;
 
+use convergio_domain::billing::Meter;
 use convergio_domain::chat::{
     ChatMessage, ChatRequest, ChatToolSpec, ImagePart, MessagePart, MessageRole, ToolCall,
     ToolChoice, ToolResultPart,
 };
-use convergio_domain::metering::Meter;
 use convergio_executor::provider::{ChatAnswer, HttpProvider, ModelError, ProviderConfig};
 use serde_json::{Value, json};
 

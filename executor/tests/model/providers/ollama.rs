@@ -2,8 +2,8 @@
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use convergio_domain::billing::Meter;
 use convergio_domain::chat::{ChatRequest, ToolChoice};
-use convergio_domain::metering::Meter;
 use convergio_executor::provider::{HttpProvider, ProviderConfig};
 use convergio_kernel_c::{KernelPlatform, ProviderClass};
 use serde_json::{Value, json};

@@ -1,7 +1,7 @@
 //! Chat completions with tools, and Azure's two forms of them.
 
+use convergio_domain::billing::Meter;
 use convergio_domain::chat::{ChatMessage, ChatRequest, MessageRole, ToolCall, ToolChoice};
-use convergio_domain::metering::Meter;
 use convergio_executor::provider::{HttpProvider, Provider, ProviderConfig, Secret};
 use serde_json::{Value, json};
 

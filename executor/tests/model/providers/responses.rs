@@ -1,10 +1,10 @@
 //! OpenAI's responses.
 
+use convergio_domain::billing::Meter;
 use convergio_domain::chat::{
     ChatField, ChatInterface, ChatMessage, ChatRequest, MessagePart, MessageRole, NativeFields,
     ThinkingPart,
 };
-use convergio_domain::metering::Meter;
 use convergio_executor::provider::{ProviderApi, ProviderConfig, Secret};
 use serde_json::{Value, json};
 

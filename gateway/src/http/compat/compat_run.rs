@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use convergio_domain::billing::Usage;
 use convergio_domain::chat::{ChatReply, ChatRequest};
 use convergio_domain::event::Event;
 use convergio_domain::failure::Failure;
 use convergio_domain::id::RunId;
-use convergio_domain::metering::Usage;
 use convergio_domain::payload::{PayloadPurpose, PayloadRef, PayloadSlot};
 use convergio_domain::platform_text;
 use convergio_domain::run::event::RunEvent::{

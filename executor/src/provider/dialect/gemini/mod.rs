@@ -6,8 +6,8 @@
 mod read;
 mod write;
 
+use convergio_domain::billing::{Meter, Usage};
 use convergio_domain::chat::{ChatInterface, ChatRequest};
-use convergio_domain::metering::{Meter, Usage};
 use serde_json::{Value, json};
 
 use super::json_fields::{encode_segment, parse_vectors, put_present};

@@ -1,11 +1,11 @@
 //! Renders replies as messages.
 
+use convergio_domain::billing::{Meter, Usage};
 use convergio_domain::chat::{
     ChatInterface, ChatReply, MessagePart, NativeFields, NativePart, RefusalPart, TextPart,
     ThinkingPart, ToolCall,
 };
 use convergio_domain::json::read_json;
-use convergio_domain::metering::{Meter, Usage};
 use serde_json::{Value, json};
 
 use super::super::carrier::{Carrier, foreign_fields, message_carrier};

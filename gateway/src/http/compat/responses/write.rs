@@ -1,10 +1,10 @@
 //! Renders replies as responses, and parts as items.
 
+use convergio_domain::billing::{Meter, Usage};
 use convergio_domain::chat::{
     ChatInterface, ChatReply, MessagePart, NativeFields, NativePart, RefusalPart, TextPart,
     ThinkingPart, ToolCall,
 };
-use convergio_domain::metering::{Meter, Usage};
 use serde_json::{Map, Value, json};
 
 use super::super::carrier::{Carrier, foreign_fields, message_carrier};

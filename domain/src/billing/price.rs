@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Meter, Usage};
+use super::usage::{Meter, Usage};
 use crate::money::{Currency, Money};
 use crate::time::Timestamp;
 
@@ -374,7 +374,7 @@ mod tests {
         Meter, Money, Price, PriceBook, PriceQuery, PriceTier, ServicePrice, Timestamp, Usage,
         snapshot_base,
     };
-    use crate::metering::CallBound;
+    use crate::billing::CallBound;
     use crate::money::Currency;
 
     const AT: Timestamp = Timestamp(10);

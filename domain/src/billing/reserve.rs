@@ -1,8 +1,12 @@
-//! The most that a call can use, and what that costs.
+//! The most that a call can use and cost, which is held against the budget before it is sent.
 
-use super::Meter;
 use super::price::{PriceBook, PriceQuery};
+use super::usage::Meter;
 use crate::money::Money;
+use crate::run::Budget;
+
+/// Minimum tokens of an answer that the budget limits; with fewer the budget counts as used up.
+const MIN_ANSWER_TOKENS: u64 = 16;
 
 /// Upper bounds of a call's usage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,7 +28,44 @@ impl CallBound {
     }
 }
 
+/// Budget hold of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallReserve {
+    /// Most usage of the call.
+    pub bound: CallBound,
+    /// Highest cost; `None` when the model has no price.
+    pub cost: Option<Money>,
+    /// Limit of the answer in tokens, where the budget sets it.
+    pub output_limit: Option<u32>,
+}
+
 impl PriceBook {
+    /// Returns the hold of a call. The answer of a call without a limit of its own is limited to
+    /// what `budget_left` pays for, if that is less than the bound.
+    pub fn reserve_call(
+        &self,
+        query: PriceQuery<'_>,
+        mut bound: CallBound,
+        budget_left: Option<Budget>,
+    ) -> CallReserve {
+        let affordable = budget_left.map(|left| self.affordable_answer(query, bound, left));
+        // Below the minimum the full bound stays, which exceeds the budget and so ends the run.
+        let limit =
+            affordable.filter(|limit| (MIN_ANSWER_TOKENS..bound.output_tokens).contains(limit));
+        bound.output_tokens = limit.unwrap_or(bound.output_tokens);
+        let output_limit = limit.and_then(|limit| u32::try_from(limit).ok());
+        CallReserve { bound, cost: self.worst_cost(query, bound), output_limit }
+    }
+
+    /// Returns the answer tokens that the rest of a budget pays for, after the prompt.
+    fn affordable_answer(&self, query: PriceQuery<'_>, bound: CallBound, left: Budget) -> u64 {
+        let tokens = left.tokens.map(|tokens| tokens.saturating_sub(bound.input_tokens));
+        let affordable_by_cost = left
+            .cost
+            .and_then(|cost| self.affordable_output_tokens(query, bound.input_tokens, cost));
+        tokens.unwrap_or(u64::MAX).min(affordable_by_cost.unwrap_or(u64::MAX))
+    }
+
     /// Returns the highest cost of a call, whatever classes its tokens and whatever tiers of prompt
     /// length and service it falls into; `None` if the model has no price.
     pub fn worst_cost(&self, query: PriceQuery<'_>, bound: CallBound) -> Option<Money> {

@@ -1,13 +1,4 @@
-//! Metering: disjoint classes of usage, the identity of a usage line, and its price.
-//!
-//! - this file: [`Meter`], [`Usage`] and [`usage_id`].
-//! - `price`: the price book, and the charge for a call that was made.
-//! - `bound`: the highest cost of a call that is about to be made.
-//!
-//! `bound` calls `price`, never the other way. Nothing here knows runs, budgets or ledgers.
-
-mod bound;
-mod price;
+//! Disjoint classes of usage, and the identity of a usage line.
 
 use std::collections::BTreeMap;
 
@@ -15,12 +6,6 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::id::{RunId, StepId, TenantId};
-pub use bound::CallBound;
-pub(crate) use price::snapshot_base;
-pub use price::{
-    BaseModel, Charge, OperatorPrices, Price, PriceBook, PriceError, PriceQuery, PriceTier,
-    ServicePrice,
-};
 
 /// A class of usage. The classes are disjoint: their sum is what the provider bills.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
