@@ -20,22 +20,22 @@ build: need ## Builds the binary.
 	cargo build -p convergio
 
 test: need lint ffi_test ## Everything that CI runs.
-	deploy/test.sh
+	scripts/test.sh
 
 soak: need ## The long forms of tests whose short forms are in `test`; takes hours.
-	deploy/soak.sh
+	scripts/soak.sh
 
 lint: need ## Formatting, lints, licences, advisories.
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	deploy/deny.sh
+	scripts/deny.sh
 
 advisories: ## Brings the newest advisories into the pinned copy; needs the network.
-	deploy/advisories/refresh.sh
+	scripts/advisories/refresh.sh
 
 sbom: need ## Writes what the binary is built from to target/convergio.cdx.json (CycloneDX).
 	@mkdir -p target
-	python3 deploy/sbom.py target/convergio.cdx.json
+	python3 scripts/sbom.py target/convergio.cdx.json
 
 fmt: ## Formats the code.
 	cargo fmt --all
@@ -47,13 +47,13 @@ fuzz: need ## Fuzzes each entry of the C kernel that takes bytes for FUZZ_SECOND
 	$(MAKE) -C kernel-c -j3 fuzz FUZZ_SECONDS=$(FUZZ_SECONDS)
 
 examples: build ## Runs every example against the real local model.
-	deploy/examples.sh $(BIN)
+	scripts/examples.sh $(BIN)
 
 local_llm_test: build ## Runs what needs a real model: calls, SDKs at the front doors, examples.
-	deploy/local-llm-test.sh
+	scripts/local-llm-test.sh
 
 clients_test: build ## Installs the SDKs and agents of others and runs them at the front doors; needs the network.
-	deploy/clients.sh $(BIN)
+	scripts/clients.sh $(BIN)
 
 bench: ## Measures steps, front doors, replay, resume and forks on the embedded log.
 	cargo run --release -p convergio -- bench steps --steps 10 --payload 200 --concurrency 1,16,64
@@ -74,4 +74,4 @@ clean: ## Removes what was built; the data folder stays.
 	$(MAKE) -C kernel-c clean
 
 need:
-	@deploy/need.sh
+	@scripts/need.sh

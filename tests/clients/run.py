@@ -2,7 +2,7 @@
 
     run.py CONVERGIO CLIENTS [NAME...]
 
-CLIENTS is the folder that `deploy/clients.sh` fills; with names, only those clients run. A line `OWN` tells a failure
+CLIENTS is the folder that `scripts/clients.sh` fills; with names, only those clients run. A line `OWN` tells a failure
 that is the client's own, with the reason. Loopback only; ends 1 when something failed."""
 
 import os

@@ -9,7 +9,7 @@ if ! command -v cargo-deny >/dev/null; then
     CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=false \
         cargo install --quiet --locked --no-default-features --version 0.20.2 cargo-deny
 fi
-deploy/advisories/unpack.sh target/advisory-db
+scripts/advisories/unpack.sh target/advisory-db
 # What other platforms are built from is read too, and a build for this one has not fetched it.
 cargo fetch --quiet --locked
 cargo deny --all-features --offline check advisories licenses bans sources

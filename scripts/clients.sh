@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the clients of tests/clients/versions.txt into target/clients and runs them against a server
-# in front of a model that is not real: deploy/clients.sh BINARY [NAME...]. Needs the network to install,
+# in front of a model that is not real: scripts/clients.sh BINARY [NAME...]. Needs the network to install,
 # Python 3.11 and Node 20; everything that runs then stays on loopback.
 set -euo pipefail
 cd "$(dirname "$0")/.."

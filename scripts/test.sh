@@ -20,7 +20,7 @@ until grep -q postgres "$database_file"; do kill -0 $database; sleep 0.2; done
 CONVERGIO_TEST_DATABASE_URL=$(cat "$database_file")
 export CONVERGIO_TEST_DATABASE_URL
 
-source deploy/real-model.sh
+source scripts/real-model.sh
 
 # What the tests write stays until it has been looked through for keys.
 kept=$PWD/$data/kept
@@ -32,6 +32,6 @@ if command -v cargo-nextest >/dev/null; then
 else
     cargo test --workspace --no-fail-fast 2>&1 | tee "$data/suite.log"
 fi
-CONVERGIO_BIN=$bin deploy/canary.sh "$kept" "$data/suite.log"
+CONVERGIO_BIN=$bin scripts/canary.sh "$kept" "$data/suite.log"
 rm -rf "$kept"
-CONVERGIO_MODEL_URL=$CONVERGIO_TEST_MODEL_URL deploy/examples.sh "$bin"
+CONVERGIO_MODEL_URL=$CONVERGIO_TEST_MODEL_URL scripts/examples.sh "$bin"

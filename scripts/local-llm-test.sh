@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 data=target/test-data
-source deploy/real-model.sh
+source scripts/real-model.sh
 cargo test -p convergio-executor --test model -- --ignored
 cargo test -p convergio --test front
-CONVERGIO_MODEL_URL=$CONVERGIO_TEST_MODEL_URL CONVERGIO_TEST_DATA=$data deploy/examples.sh target/debug/convergio
+CONVERGIO_MODEL_URL=$CONVERGIO_TEST_MODEL_URL CONVERGIO_TEST_DATA=$data scripts/examples.sh target/debug/convergio
