@@ -3,11 +3,9 @@
 use std::fmt;
 
 use crate::bindings as c;
-use crate::ffi;
 
-/// Refusal of a call. The refused call has changed nothing.
+/// Refusal of a call. The refused call has changed nothing. Its text is C's, by `ffi`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-#[error("{}", ffi::status_text(*self as c::cvg_status))]
 #[repr(u32)]
 pub enum KernelError {
     /// There is no memory left.

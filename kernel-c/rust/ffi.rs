@@ -12,8 +12,8 @@ use std::slice;
 use crate::abi;
 use crate::bindings as c;
 use crate::error::{CompileError, KernelError, NO_FAULT, check_at};
-use crate::scheduler::{RawNodeState, ReadyNode, RunResult, ScheduleDelta};
-use crate::tools::{
+use crate::node_state::{RawNodeState, ReadyNode, RunResult, ScheduleDelta};
+use crate::tool_values::{
     KernelTool, KernelToolError, SchemaError, Violation, check_schema, no_violation,
 };
 
@@ -46,9 +46,12 @@ extern "C" fn release(_context: *mut c_void, block: *mut c_void, size: usize) {
     }
 }
 
-pub(crate) fn status_text(status: c::cvg_status) -> &'static str {
-    // SAFETY: the function takes any value and returns a constant, terminated string.
-    unsafe { CStr::from_ptr(c::cvg_status_text(status)) }.to_str().unwrap_or("unknown status")
+impl std::fmt::Display for KernelError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // SAFETY: the function takes any value and returns a constant, terminated string.
+        let text = unsafe { CStr::from_ptr(c::cvg_status_text(*self as c::cvg_status)) };
+        f.write_str(text.to_str().unwrap_or("unknown status"))
+    }
 }
 
 /// Checks that library and wrapper were built from the same header.
@@ -479,14 +482,10 @@ pub(crate) fn tools() -> Vec<KernelTool> {
         let mut tool = c::cvg_tool { name: empty, description: empty, schema: empty };
         // SAFETY: the index is below the count, and `tool` is valid for writes.
         unsafe { c::cvg_tool_at(index, &raw mut tool) };
+        let texts = [tool.name, tool.description, tool.schema];
         // SAFETY: C fills a tool with constants.
-        unsafe {
-            KernelTool {
-                name: constant(tool.name),
-                description: constant(tool.description),
-                schema: constant(tool.schema),
-            }
-        }
+        let [name, description, schema] = texts.map(|text| unsafe { constant(text) });
+        KernelTool { name, description, schema }
     };
     (0..count).map(tool).collect()
 }

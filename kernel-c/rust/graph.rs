@@ -3,6 +3,7 @@
 use crate::bindings as c;
 use crate::error::{CompileError, KernelError};
 use crate::ffi::RawGraph;
+use crate::node_state::port_to_raw;
 
 /// Effect of a node's failure on the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -126,13 +127,4 @@ fn node_spec(node: &NodeSpec) -> c::cvg_node_spec {
 fn edge_spec((index, edge): (u32, &EdgeSpec)) -> Result<c::cvg_edge_spec, CompileError> {
     let port = port_to_raw(edge.port).map_err(|kind| CompileError::at_edge(kind, index))?;
     Ok(c::cvg_edge_spec { from: edge.from, to: edge.to, port })
-}
-
-/// Converts a port or choice to C. `u32::MAX` is refused: in C it means "always" and "none".
-pub(crate) fn port_to_raw(port: Option<u32>) -> Result<u32, KernelError> {
-    match port {
-        Some(c::CVG_NONE) => Err(KernelError::BadArgument),
-        Some(port) => Ok(port),
-        None => Ok(c::CVG_NONE),
-    }
 }

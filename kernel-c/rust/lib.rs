@@ -7,8 +7,9 @@
 //! their arguments; every term is defined in `include/convergio/`.
 //!
 //! `graph`, `scheduler`, `route`, `tools` and `recall` are the safe interface, one file a header.
-//! They call `ffi`, the only file with unsafe code, which calls `bindings` (generated). `error`
-//! maps statuses, `abi` checks that library and wrapper were built from one header.
+//! They call `ffi`, the only file with unsafe code, which calls `bindings` (generated).
+//! `node_state` and `tool_values` are what schedulers and tools take and give, `error` maps
+//! statuses, `abi` checks that library and wrapper were built from one header.
 
 mod abi;
 #[expect(
@@ -24,13 +25,18 @@ mod ffi;
 mod graph;
 #[cfg(test)]
 mod heap;
+mod node_state;
 mod recall;
 mod route;
 mod scheduler;
+mod tool_values;
 mod tools;
 
 pub use error::{CompileError, KernelError};
 pub use graph::{EdgeSpec, KernelGraph, NodeSpec, OnErrorSpec, ScopeSpec};
+pub use node_state::{
+    ItemState, NodeAnswer, NodeOutcome, NodeState, NodeStatus, ReadyNode, RunResult, ScheduleDelta,
+};
 pub use recall::{
     MemoryIndex, MemoryItem, MemoryQuery, RankWeights, RankedItem, cosine_similarity,
     pack_into_budget, quantise_vector, score_item,
@@ -39,11 +45,8 @@ pub use route::{
     Capabilities, KernelPlatform, PRICE_UNKNOWN, ProviderClass, RequestFeatures, RouteCandidate,
     RouteDecision, RouteReason, RouteRequest, request_complexity, route_request,
 };
-pub use scheduler::{
-    ItemState, NodeAnswer, NodeOutcome, NodeState, NodeStatus, ReadyNode, RunResult, ScheduleDelta,
-    Scheduler,
-};
+pub use scheduler::Scheduler;
+pub use tool_values::{KernelTool, KernelToolError, SchemaError, Violation, ViolationKind};
 pub use tools::{
-    CompiledSchema, Effects, KernelTool, KernelToolError, Permission, PermitVerdict, SchemaError,
-    Violation, ViolationKind, call_tool, kernel_tools, permit_call,
+    CompiledSchema, Effects, Permission, PermitVerdict, call_tool, kernel_tools, permit_call,
 };

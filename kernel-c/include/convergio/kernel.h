@@ -17,6 +17,10 @@
 ** - Threads. "Any thread" means: any thread, also at the same time as others. "One thread at a
 **   time" means: the caller keeps other calls on that handle away; the thread itself may change.
 ** - Null. A null pointer where one is not allowed yields CVG_BAD_ARGUMENT; _free takes null.
+**
+** Some functions are for embedders alone: Convergio itself decides by its log and calls none of
+** cvg_sched_iterate, _cancel, _save, _load and _hash, cvg_graph_hash, cvg_complexity (router.h) and
+** cvg_memory_* (recall.h). They are tested and fuzzed as all others.
 */
 #ifndef CONVERGIO_KERNEL_H
 #define CONVERGIO_KERNEL_H
