@@ -1,10 +1,10 @@
 //! What the doors answer, and what stands in the log after it.
 
+use convergio_test_support::kept_output::{self, CANARY};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use crate::harness::{Server, files, until};
-use crate::kept::{self, CANARY};
 use crate::upstream::Upstream;
 
 const CHAT: &str = "/openai/v1/chat/completions";
@@ -269,7 +269,7 @@ async fn privacy_keeps_a_call_from_the_cloud() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_private_tenant_is_kept_from_the_cloud_whatever_it_asks_for() {
     let upstream = Upstream::start().await;
-    let data = kept::folder();
+    let data = kept_output::create_folder();
     std::fs::write(data.path().join("privacy.json"), r#"{"default": "local"}"#).expect("written");
     let server = Server::on(data, &upstream.url, &[]);
     let denied = server.post(CHAT, &chat("openai/fix", "secret", false)).await;

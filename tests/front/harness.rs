@@ -5,11 +5,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use convergio_test_support::kept_output::{self, CANARY};
 use reqwest::Response;
 use serde_json::Value;
 use tempfile::TempDir;
-
-use crate::kept::{self, CANARY};
 
 /// Longest time that a test waits for something that must happen.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,7 +29,7 @@ impl Server {
     }
 
     pub(crate) fn with(model_url: &str, variables: &[(&str, &str)]) -> Self {
-        Self::on(kept::folder(), model_url, variables)
+        Self::on(kept_output::create_folder(), model_url, variables)
     }
 
     /// The same, on a folder that has something already.

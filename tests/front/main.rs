@@ -4,8 +4,6 @@
 mod crowded;
 mod doors;
 mod harness;
-#[expect(dead_code, reason = "the platform's tests use more of it")]
-mod kept;
 mod models;
 mod privacy;
 mod sdk;

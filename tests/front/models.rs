@@ -10,11 +10,10 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
+use convergio_test_support::kept_output::{self, CANARY};
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-
-use crate::kept::{self, CANARY};
 
 /// A hub, and the store that it leads to.
 struct Hub {
@@ -121,7 +120,7 @@ const PULL: [&str; 2] = ["pull", "hf:acme/tiny-GGUF/tiny.gguf"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fetch_that_is_cut_goes_on_where_it_stopped_and_is_kept_once() {
-    let (hub, data) = (Hub::start(None, true).await, kept::folder());
+    let (hub, data) = (Hub::start(None, true).await, kept_output::create_folder());
     let pulled = hub.run(data.path(), &PULL);
     assert!(pulled.status.success(), "{}", String::from_utf8_lossy(&pulled.stderr));
     let told = lines(&pulled);
@@ -153,7 +152,8 @@ async fn a_fetch_that_is_cut_goes_on_where_it_stopped_and_is_kept_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_not_the_one_that_was_told_is_not_kept() {
-    let (hub, data) = (Hub::start(Some(&"0".repeat(64)), false).await, kept::folder());
+    let (hub, data) =
+        (Hub::start(Some(&"0".repeat(64)), false).await, kept_output::create_folder());
     let pulled = hub.run(data.path(), &PULL);
     assert_eq!(pulled.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&pulled.stderr).contains("nothing was kept"));
@@ -163,7 +163,7 @@ async fn a_file_that_is_not_the_one_that_was_told_is_not_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_there_is_said_in_one_line() {
-    let (hub, data) = (Hub::start(None, false).await, kept::folder());
+    let (hub, data) = (Hub::start(None, false).await, kept_output::create_folder());
     let cases = [
         ("hf:acme/tiny-GGUF/none.gguf", "has no none.gguf"),
         ("hf:acme/tiny", "right is hf:"),

@@ -2,10 +2,10 @@
 
 use std::process::Command;
 
+use convergio_test_support::kept_output;
 use serde_json::{Value, json};
 
 use crate::harness::Server;
-use crate::kept;
 use crate::upstream::Upstream;
 
 const CHAT: &str = "/openai/v1/chat/completions";
@@ -76,7 +76,7 @@ async fn inside() {
     assert!(!listed.is_empty() && listed.iter().all(|model| model["owned_by"] == "local"));
     drop(server);
     // The same by the tenant's policy alone, and by a request's own word.
-    let data = kept::folder();
+    let data = kept_output::create_folder();
     std::fs::write(data.path().join("privacy.json"), r#"{"default": "local"}"#).expect("written");
     let server = Server::on(data, &upstream.url, &CLOUDS);
     assert_eq!(server.post(CHAT, &chat("auto")).await.status().as_u16(), 200);

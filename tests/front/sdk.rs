@@ -15,7 +15,7 @@ fn run(script: &str, server: &Server, model: &str) {
         eprintln!("skipped: CONVERGIO_TEST_SDKS names no Python with the SDKs");
         return;
     };
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/gateway/tests/front");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/front");
     let output = Command::new(python)
         .arg(format!("{folder}/{script}"))
         .args([&server.url, &server.token, model])
@@ -48,7 +48,7 @@ fn run_alone(script: &str) {
         return;
     };
     let output = Command::new(python)
-        .arg(format!("{}/gateway/tests/front/{script}", env!("CARGO_MANIFEST_DIR")))
+        .arg(format!("{}/tests/front/{script}", env!("CARGO_MANIFEST_DIR")))
         .env("CONVERGIO_BIN", env!("CARGO_BIN_EXE_convergio"))
         .env("NO_PROXY", "127.0.0.1")
         .output()
@@ -76,7 +76,7 @@ fn run_typescript(server: &Server, arguments: &[&str]) {
         return;
     };
     let folder = std::path::PathBuf::from(folder);
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/gateway/tests/front/sdk_typescript.mjs");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/front/sdk_typescript.mjs");
     // Node looks for packages beside the script.
     let copy = folder.join("sdk_typescript.mjs");
     std::fs::copy(script, &copy).expect("copied");

@@ -9,12 +9,12 @@ use convergio_domain::event::Event;
 use convergio_domain::run::event::RunEvent;
 use convergio_eventstore::jetstream::JetStreamConfig;
 use convergio_eventstore::{EventLog, Position};
+use convergio_test_support::nats::{Cluster, SyncMode, open_log};
 use futures_util::StreamExt;
 use serde_json::json;
 use tokio::sync::watch;
 
 use crate::harness::{Client, Server, convergio, text};
-use crate::nats::{Cluster, Sync, opened};
 
 /// Runs that are under way while things die; `CONVERGIO_CLUSTER_RUNS` sets another number.
 const RUNS: usize = 200;
@@ -134,7 +134,7 @@ struct Fleet {
 impl Fleet {
     fn start() -> Self {
         let root = tempfile::tempdir().expect("a folder");
-        let cluster = Cluster::start(3, Sync::Always);
+        let cluster = Cluster::start(3, SyncMode::Always);
         let url = cluster.url("T");
         create(root.path(), &url);
         let some = |role: &str, names: &[&str]| -> Vec<Server> {
@@ -219,7 +219,7 @@ impl Tally {
         let key = key.try_into().expect("32 bytes");
         let mut config = JetStreamConfig::new(url.parse().expect("an address"), key);
         config.insecure_cluster = true;
-        let log = opened(&config).await;
+        let log = open_log(&config).await;
         let ends = Arc::new(Mutex::new(BTreeMap::new()));
         let (told, completed) = watch::channel(0);
         let counted = Arc::clone(&ends);

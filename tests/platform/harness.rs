@@ -4,9 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use convergio_test_support::kept_output;
 use serde_json::Value;
-
-use crate::kept;
 
 /// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_convergio");
@@ -52,7 +51,7 @@ impl Server {
     pub(crate) fn start_with_open_files(data: &Path, open_files: usize, model: &str) -> Self {
         let mut command = serve(shell_with_limit(&format!("-n {open_files}")), data, &[]);
         command.env("CONVERGIO_MODEL_URL", model);
-        Self::spawn(data, command, kept::words())
+        Self::spawn(data, command, kept_output::error_output())
     }
 
     /// The same for a server that is expected to refuse.
@@ -64,12 +63,12 @@ impl Server {
     fn start_by(command: Command, data: &Path, options: &[&str]) -> Self {
         let mut command = serve(command, data, options);
         command.env("CONVERGIO_MODEL_URL", model_url().unwrap_or_default());
-        Self::spawn(data, command, kept::words())
+        Self::spawn(data, command, kept_output::error_output())
     }
 
     fn spawn(data: &Path, mut command: Command, said: Stdio) -> Self {
         let mut child = command
-            .envs(kept::KEY)
+            .envs(kept_output::CANARY_VARIABLES)
             .stdout(Stdio::piped())
             .stderr(said)
             .spawn()
@@ -273,7 +272,7 @@ impl Drop for Server {
         // It may have ended already.
         let _killed = self.child.kill();
         let _reaped = self.child.wait();
-        kept::keep(&self.data);
+        kept_output::keep_copy(&self.data);
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
+use convergio_test_support::nats::{Cluster, READY, SyncMode};
 use serde_json::Value;
 
 use crate::harness::{convergio, repository, text};
-use crate::nats::{Cluster, READY, Sync};
 
 fn json(output: &std::process::Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stderr)))
@@ -80,7 +80,7 @@ fn every_golden_run_is_the_same_on_both_logs() {
     let runs: Vec<String> = imported.collect();
     assert!(runs.len() > 20, "{}", runs.len());
     done(&["log", "export", archive]);
-    let cluster = Cluster::start(1, Sync::Always);
+    let cluster = Cluster::start(1, SyncMode::Always);
     let url = cluster.url("G");
     let log = ["--log", &url, "--durability", "fsync"];
     let until = Instant::now() + READY;

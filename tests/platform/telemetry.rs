@@ -6,8 +6,9 @@ use std::process::Command;
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
+use convergio_test_support::kept_output;
+
 use crate::harness::{BINARY, repository, text};
-use crate::kept;
 
 /// A collector of traces; gives its URL and what it receives.
 pub(crate) fn start_collector() -> (String, Receiver<Vec<u8>>) {
@@ -47,7 +48,7 @@ fn steps_and_requests_are_traced_without_their_contents() {
     let folder = tempfile::tempdir().expect("a folder");
     let ran = Command::new(BINARY)
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
-        .envs(kept::KEY)
+        .envs(kept_output::CANARY_VARIABLES)
         .args(["--json", "--data"])
         .arg(folder.path())
         .args(["graph", "run"])
@@ -66,5 +67,5 @@ fn steps_and_requests_are_traced_without_their_contents() {
         assert!(has(expected), "no {expected} in {} bytes", spans.len());
     }
     assert!(!has("canary-of-the-pupil"), "contents do not belong into traces");
-    assert!(!has(kept::CANARY), "nor do keys");
+    assert!(!has(kept_output::CANARY), "nor do keys");
 }

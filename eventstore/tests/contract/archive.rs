@@ -16,11 +16,11 @@ use convergio_eventstore::archive::{self, ImportMode, Inventory};
 use convergio_eventstore::conformance::workload::Writers;
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
 use convergio_eventstore::{Commit, EventLog, LogError, Position};
+use convergio_test_support::nats::{Cluster, KEY, SyncMode};
+use uuid::Uuid;
 
 use crate::crash::Mounted;
-use crate::nats::{Cluster, KEY, Sync};
 use crate::support::{Log, new_commit, new_stream};
-use uuid::Uuid;
 
 /// A folder of an embedded log with the key of the tests.
 fn folder() -> tempfile::TempDir {
@@ -57,7 +57,7 @@ fn contents(folder: &Path) -> Vec<(std::ffi::OsString, Vec<u8>)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn providers_export_the_same_bytes_and_are_made_from_each_others() {
-    let cluster = Cluster::start(1, Sync::Always);
+    let cluster = Cluster::start(1, SyncMode::Always);
     let far: Log = Arc::new(cluster.log("A").await);
     let place = folder();
     let near = embedded(place.path());
@@ -105,7 +105,7 @@ async fn providers_export_the_same_bytes_and_are_made_from_each_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_erased_payload_stays_erased_through_an_archive() {
-    let cluster = Cluster::start(1, Sync::Always);
+    let cluster = Cluster::start(1, SyncMode::Always);
     let log = cluster.log("E").await;
     let stream = new_stream();
     log.append(new_commit(&stream, None, "private")).await.unwrap();

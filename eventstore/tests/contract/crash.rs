@@ -33,11 +33,13 @@ async fn child_appends_until_it_is_killed() {
     let log: Log = match (std::env::var_os(FOLDER), std::env::var(URL)) {
         (Some(folder), _) => Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(folder)).unwrap()),
         (None, Ok(url)) => {
-            let mut config =
-                jetstream::JetStreamConfig::new(url.parse().unwrap(), crate::nats::KEY);
+            let mut config = jetstream::JetStreamConfig::new(
+                url.parse().unwrap(),
+                convergio_test_support::nats::KEY,
+            );
             config.required_durability = Durability::Fsync;
             config.insecure_cluster = true;
-            Arc::new(crate::nats::opened(&config).await)
+            Arc::new(convergio_test_support::nats::open_log(&config).await)
         }
         (None, Err(_)) => return,
     };

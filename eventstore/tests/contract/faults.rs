@@ -9,16 +9,16 @@ use std::time::Duration;
 use convergio_eventstore::conformance::workload::Writers;
 use convergio_eventstore::jetstream::JetStreamConfig;
 use convergio_eventstore::{EventLog, Position};
+use convergio_test_support::nats::{Cluster, READY, SyncMode, eventually, open_log};
 use futures_util::StreamExt;
 
 use crate::crash::rounds;
-use crate::nats::{Cluster, READY, Sync, eventually, opened};
 use crate::proxy::{self, Losses};
 use crate::support::{Log, new_commit, new_stream};
 
 /// The log is whole, and a fresh process reads the same.
 async fn whole(config: &JetStreamConfig, commits: u64) {
-    let log = opened(config).await;
+    let log = open_log(config).await;
     let (records, _) = log.verify_chains().await.expect("every chain holds");
     assert_eq!(records, commits, "no more and no less than was acknowledged");
 }
@@ -26,9 +26,9 @@ async fn whole(config: &JetStreamConfig, commits: u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_requests_and_acknowledgements_are_settled() {
     for servers in [1, 3] {
-        let cluster = Cluster::start(servers, Sync::Always);
+        let cluster = Cluster::start(servers, SyncMode::Always);
         let config = cluster.create("A").await;
-        drop(opened(&config).await);
+        drop(open_log(&config).await);
         let losses = Arc::new(Losses::default());
         let mut proxied = config.clone();
         proxied.address.servers.clear();
@@ -36,7 +36,7 @@ async fn lost_requests_and_acknowledgements_are_settled() {
             let port = proxy::start(server.client_port, Arc::clone(&losses)).await;
             proxied.address.servers.push(format!("127.0.0.1:{port}"));
         }
-        let log: Log = Arc::new(opened(&proxied).await);
+        let log: Log = Arc::new(open_log(&proxied).await);
         let writers = Writers::start(&log, 16);
         // First answers are lost, then requests, then both; a piece holds many of them.
         for (requests, answers) in [(0, 30), (30, 0), (24, 38)] {
@@ -56,9 +56,9 @@ async fn lost_requests_and_acknowledgements_are_settled() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_server_loses_and_doubles_nothing() {
-    let mut cluster = Cluster::start(1, Sync::Always);
+    let mut cluster = Cluster::start(1, SyncMode::Always);
     let config = cluster.create("K").await;
-    let log: Log = Arc::new(opened(&config).await);
+    let log: Log = Arc::new(open_log(&config).await);
     let mut seen = log.tail_all(Position::START);
     let writers = Writers::start(&log, 16);
     for _ in 0..rounds() {
@@ -78,9 +78,9 @@ async fn a_killed_server_loses_and_doubles_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_of_three_killed_in_turn_lose_and_double_nothing() {
-    let mut cluster = Cluster::start(3, Sync::Always);
+    let mut cluster = Cluster::start(3, SyncMode::Always);
     let config = cluster.create("K").await;
-    let log: Log = Arc::new(opened(&config).await);
+    let log: Log = Arc::new(open_log(&config).await);
     let mut seen = log.tail_all(Position::START);
     let writers = Writers::start(&log, 16);
     for round in 0..rounds() {
@@ -103,9 +103,9 @@ async fn servers_of_three_killed_in_turn_lose_and_double_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn leaders_that_step_down_lose_and_double_nothing() {
-    let cluster = Cluster::start(3, Sync::Always);
+    let cluster = Cluster::start(3, SyncMode::Always);
     let config = cluster.create("D").await;
-    let log: Log = Arc::new(opened(&config).await);
+    let log: Log = Arc::new(open_log(&config).await);
     let writers = Writers::start(&log, 32);
     let options = async_nats::ConnectOptions::with_user_and_password("cvg".into(), "secret".into());
     let port = cluster.servers[0].client_port;
@@ -122,9 +122,9 @@ async fn leaders_that_step_down_lose_and_double_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_majority_nothing_is_acknowledged_and_nothing_is_lost() {
-    let mut cluster = Cluster::start(3, Sync::Always);
+    let mut cluster = Cluster::start(3, SyncMode::Always);
     let config = cluster.create("M").await;
-    let log = Arc::new(opened(&config).await);
+    let log = Arc::new(open_log(&config).await);
     let stream = new_stream();
     let first = log.append(new_commit(&stream, None, "1")).await.expect("three of three");
     cluster.servers[0].kill();
@@ -154,9 +154,9 @@ async fn without_a_majority_nothing_is_acknowledged_and_nothing_is_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_is_cut_off_loses_and_doubles_nothing() {
-    let cluster = Cluster::start(3, Sync::Always);
+    let cluster = Cluster::start(3, SyncMode::Always);
     let config = cluster.create("C").await;
-    let log: Log = Arc::new(opened(&config).await);
+    let log: Log = Arc::new(open_log(&config).await);
     let writers = Writers::start(&log, 16);
     for server in &cluster.servers {
         writers.wait_for_commits(50).await;

@@ -2,8 +2,8 @@
 
 use convergio_eventstore::jetstream::{JetStreamConfig, JetStreamLog};
 use convergio_eventstore::{Durability, EventLog, LogError};
+use convergio_test_support::nats::{Cluster, SyncMode, open_log};
 
-use crate::nats::{Cluster, Sync, opened};
 use crate::proxy;
 
 /// Why a log is not opened.
@@ -21,7 +21,7 @@ async fn refusal(config: &JetStreamConfig) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_is_told_in_one_line() {
-    let cluster = Cluster::start(1, Sync::Always);
+    let cluster = Cluster::start(1, SyncMode::Always);
     let config = cluster.create("GOOD").await;
 
     let line = refusal(&cluster.config("NONE")).await;
@@ -50,7 +50,7 @@ async fn what_is_wrong_is_told_in_one_line() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_of_an_old_version_is_refused() {
-    let cluster = Cluster::start(1, Sync::Always);
+    let cluster = Cluster::start(1, SyncMode::Always);
     let mut config = cluster.create("OLD").await;
     // Everything that the server says passes unchanged, but for its version.
     let versions = proxy::Words { from: b"2.15.1", to: b"2.14.9" };
@@ -64,14 +64,14 @@ async fn a_server_of_an_old_version_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_that_do_not_sync_are_not_called_durable() {
     for servers in [1, 3] {
-        let cluster = Cluster::start(servers, Sync::Default);
+        let cluster = Cluster::start(servers, SyncMode::Default);
         let config = cluster.create("LAX").await;
         let line = refusal(&config).await;
         assert!(line.contains("fsync is required"), "{line}");
         assert!(line.contains("without `sync_interval: always`"), "{line}");
         let mut knowing = config;
         knowing.required_durability = Durability::Process;
-        let log = opened(&knowing).await;
+        let log = open_log(&knowing).await;
         assert_eq!(log.durability(), Durability::Process);
     }
 }

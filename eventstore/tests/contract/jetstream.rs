@@ -10,20 +10,20 @@ use convergio_domain::time::Timestamp;
 use convergio_eventstore::conformance::laws;
 use convergio_eventstore::jetstream::JetStreamLog;
 use convergio_eventstore::{AppendError, EventLog, LogError, LogLimits, Position, RawScan};
+use convergio_test_support::nats::{Cluster, SyncMode, eventually, open_log};
 use futures_util::StreamExt;
 
-use crate::nats::{Cluster, Sync, eventually, opened};
 use crate::support::{new_commit, new_event, new_stream};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_law_holds_on_one_server() {
-    let cluster = Cluster::start(1, Sync::Always);
+    let cluster = Cluster::start(1, SyncMode::Always);
     laws::hold(async |number| Arc::new(cluster.log(&format!("L{number}")).await) as _).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_law_holds_on_three_servers() {
-    let cluster = Cluster::start(3, Sync::Always);
+    let cluster = Cluster::start(3, SyncMode::Always);
     laws::hold(async |number| Arc::new(cluster.log(&format!("L{number}")).await) as _).await;
 }
 
@@ -38,13 +38,13 @@ pub(crate) async fn beside(cluster: &Cluster) -> jetstream::Context {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_is_known_to_a_process_that_knows_nothing_yet() {
     for servers in [1, 3] {
-        let cluster = Cluster::start(servers, Sync::Always);
+        let cluster = Cluster::start(servers, SyncMode::Always);
         let log = cluster.log("W").await;
         let stream = new_stream();
         let first = new_commit(&stream, None, "a");
         let head = log.append(first.clone()).await.expect("new");
         let next = log.append(new_commit(&stream, Some(head), "b")).await.expect("next");
-        let other = opened(&cluster.config("W")).await;
+        let other = open_log(&cluster.config("W")).await;
         assert_eq!(other.append(first.clone()).await.expect("known"), head);
         assert_eq!(log.append(first.clone()).await.expect("known"), head);
         let mut changed = first;
@@ -79,7 +79,7 @@ async fn write_as_before(context: &jetstream::Context, from: &str, to: &str, rec
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_of_the_format_before_is_read_and_goes_on() {
-    let cluster = Cluster::start(1, Sync::Always);
+    let cluster = Cluster::start(1, SyncMode::Always);
     let (new, context) = (cluster.log("NEW").await, beside(&cluster).await);
     let (stream, mut head) = (new_stream(), None);
     for number in 0..5 {
@@ -88,7 +88,7 @@ async fn a_log_of_the_format_before_is_read_and_goes_on() {
     }
     let config = cluster.create("OLD").await;
     write_as_before(&context, "NEW", "OLD", 5).await;
-    let old = opened(&config).await;
+    let old = open_log(&config).await;
     let raw = async |log: &JetStreamLog| {
         log.read_raw(RawScan::All(Position::START), 9).await.expect("readable")
     };
@@ -99,13 +99,13 @@ async fn a_log_of_the_format_before_is_read_and_goes_on() {
     let marked = context.get_stream("OLD_LOG").await.expect("there");
     assert_eq!(marked.cached_info().config.metadata["cvg-format"], "3");
     // The mark is as it should be at the next start.
-    assert_eq!(opened(&config).await.verify_chains().await.expect("the chain holds"), (6, 6));
+    assert_eq!(open_log(&config).await.verify_chains().await.expect("the chain holds"), (6, 6));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_see_each_others_records_and_wakes() {
-    let cluster = Cluster::start(3, Sync::Always);
-    let (a, b) = (cluster.log("P").await, opened(&cluster.config("P")).await);
+    let cluster = Cluster::start(3, SyncMode::Always);
+    let (a, b) = (cluster.log("P").await, open_log(&cluster.config("P")).await);
     let stream = new_stream();
     let mut seen = b.tail_all(Position::START);
     let mut head = None;
@@ -132,7 +132,7 @@ async fn processes_see_each_others_records_and_wakes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_erased_payload_is_gone_from_the_files_and_does_not_come_back() {
-    let cluster = Cluster::start(1, Sync::Always);
+    let cluster = Cluster::start(1, SyncMode::Always);
     let log = cluster.log("E").await;
     let stream = new_stream();
     let first = new_commit(&stream, None, &"personal ".repeat(50));
@@ -166,7 +166,7 @@ fn holds(folder: &std::path::Path, bytes: &[u8]) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_stream_and_the_largest_commit() {
-    let cluster = Cluster::start(1, Sync::Always);
+    let cluster = Cluster::start(1, SyncMode::Always);
     let log = cluster.log("F").await;
     let stream = new_stream();
     let mut large = new_commit(&stream, None, "x");
@@ -201,7 +201,7 @@ async fn a_full_stream_and_the_largest_commit() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_reads_the_saved_wakes_and_not_history() {
-    let cluster = Cluster::start(1, Sync::Always);
+    let cluster = Cluster::start(1, SyncMode::Always);
     let log = Arc::new(cluster.log("S").await);
     let open = new_stream();
     log.append(new_commit(&open, None, "open")).await.expect("new");
@@ -226,6 +226,6 @@ async fn a_start_reads_the_saved_wakes_and_not_history() {
         derived.get_last_raw_message_by_subject("s.derived.wakes").await.ok()
     });
     assert!(String::from_utf8_lossy(&saved.await.payload).contains("\"position\":10000"));
-    let other = opened(&cluster.config("S")).await;
+    let other = open_log(&cluster.config("S")).await;
     assert_eq!(other.due_streams(Timestamp(9), 9).await.expect("readable"), [open]);
 }

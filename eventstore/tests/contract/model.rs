@@ -8,11 +8,11 @@ use convergio_eventstore::conformance::model::{
     ExpectedHead, LogOperation, STREAMS, assert_logs_agree,
 };
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
+use convergio_test_support::nats::{Cluster, KEY, SyncMode, open_log};
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop};
 use proptest::test_runner::TestRunner;
 use proptest::{prop_oneof, proptest};
 
-use crate::nats::{Cluster, KEY, Sync, opened};
 use crate::support::Log;
 
 fn op() -> impl Strategy<Value = LogOperation> {
@@ -60,9 +60,9 @@ proptest! {
 fn the_log_in_a_cluster_is_as_the_one_in_memory() {
     let runtime = runtime();
     for servers in [1, 3] {
-        let cluster = Cluster::start(servers, Sync::Always);
+        let cluster = Cluster::start(servers, SyncMode::Always);
         let config = runtime.block_on(cluster.create("MODEL"));
-        let open = async || Arc::new(opened(&config).await) as Log;
+        let open = async || Arc::new(open_log(&config).await) as Log;
         let mut runner = TestRunner::new(ProptestConfig::with_cases(12));
         let ran = runner.run(&prop::collection::vec(op(), 1..25), |ops| {
             runtime.block_on(async {

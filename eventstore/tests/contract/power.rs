@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use convergio_eventstore::conformance::workload::Writers;
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
 use convergio_eventstore::{Durability, EventLog, Position, jetstream, verify_log};
+use convergio_test_support::nats::{Cluster, SyncMode, open_log};
 
 use crate::crash::{check, round, rounds};
 use crate::forgetful::Mounted;
-use crate::nats::{Cluster, Sync, opened};
 use crate::support::Log;
 
 /// By then servers have found each other and what is on their disks.
@@ -48,17 +48,17 @@ async fn a_power_cut_takes_nothing_that_the_embedded_log_acknowledged() {
 
 /// Servers on forgetful disks: writers write, the power of all is cut, all start again. Gives the
 /// number of cuts after which acknowledged commits were missing; `None` where disks cannot be had.
-async fn cuts_that_lose(servers: usize, sync: Sync, rounds: usize) -> Option<usize> {
+async fn cuts_that_lose(servers: usize, sync: SyncMode, rounds: usize) -> Option<usize> {
     let mut cluster = Cluster::prepare(servers, sync);
     let mut disks = mount(&mut cluster)?;
     cluster.start_all();
     let mut config = cluster.create("P").await;
-    if sync == Sync::Default {
+    if sync == SyncMode::Default {
         config.required_durability = Durability::Process;
     }
     let mut lost = 0;
     for number in 0..rounds {
-        let log: Log = Arc::new(opened(&config).await);
+        let log: Log = Arc::new(open_log(&config).await);
         let before = verify_log(&*log, false).await.expect("whole").records;
         let writers = Writers::start(&log, 16);
         writers.wait_for_commits(150).await;
@@ -67,7 +67,7 @@ async fn cuts_that_lose(servers: usize, sync: Sync, rounds: usize) -> Option<usi
         disks = mount(&mut cluster)?;
         cluster.start_all();
         let acknowledged = before + writers.acknowledged_count();
-        if sync == Sync::Default {
+        if sync == SyncMode::Default {
             lost += usize::from(fewer_than(&config, acknowledged).await);
             break;
         }
@@ -82,7 +82,7 @@ async fn cuts_that_lose(servers: usize, sync: Sync, rounds: usize) -> Option<usi
 async fn whole(log: Log, config: &jetstream::JetStreamConfig, writers: Writers, before: u64) {
     let commits = writers.finish_and_check(Arc::clone(&log)).await;
     log.close().await.expect("ends");
-    let log = opened(config).await;
+    let log = open_log(config).await;
     let found = verify_log(&log, true).await.expect("every chain and payload holds");
     assert_eq!(found.records, before + commits);
 }
@@ -131,20 +131,20 @@ fn remove(folder: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_power_cut_takes_nothing_from_a_server_that_syncs() {
-    let lost = cuts_that_lose(1, Sync::Always, rounds()).await;
+    let lost = cuts_that_lose(1, SyncMode::Always, rounds()).await;
     assert!(lost.is_none_or(|lost| lost == 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_power_cut_of_all_takes_nothing_from_three_servers_that_sync() {
-    let lost = cuts_that_lose(3, Sync::Always, rounds().div_ceil(2)).await;
+    let lost = cuts_that_lose(3, SyncMode::Always, rounds().div_ceil(2)).await;
     assert!(lost.is_none_or(|lost| lost == 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_power_cut_takes_acknowledged_commits_from_servers_that_do_not_sync() {
     for servers in [1, 3] {
-        let lost = cuts_that_lose(servers, Sync::Default, 4).await;
+        let lost = cuts_that_lose(servers, SyncMode::Default, 4).await;
         assert!(lost.is_none_or(|lost| lost > 0), "the test would not find a loss");
     }
 }

@@ -20,11 +20,11 @@ use convergio_eventstore::run_file::{
     self, RunFile, RunImportError, RunImportOptions, RunImportReport,
 };
 use convergio_eventstore::{MemoryLog, Payload, Repository, SystemClock};
+use convergio_test_support::nats::{Cluster, KEY, SyncMode};
 use futures_util::TryStreamExt;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::nats::{Cluster, KEY, Sync};
 use crate::support::Log;
 
 const MANIFEST: &str = "name: little\nnodes:\n  - {id: a, tool: t, with: {}}\n";
@@ -150,7 +150,7 @@ async fn a_run_is_the_same_in_every_log_that_takes_its_file() {
     let (origin, run) = run().await;
     let folder = tempfile::tempdir().expect("a folder");
     let file = exported(&origin, &run, true, folder.path()).await;
-    let cluster = Cluster::start(1, Sync::Always);
+    let cluster = Cluster::start(1, SyncMode::Always);
     let near = EmbeddedLog::open(&EmbeddedConfig::new(folder.path().join("near"))).expect("opens");
     let near_key = std::fs::read(folder.path().join("near/payload.key")).expect("a key");
     let near_key: [u8; 32] = near_key.try_into().expect("32 bytes");

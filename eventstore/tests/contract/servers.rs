@@ -9,10 +9,10 @@ use async_nats::jetstream::stream::Info;
 use convergio_eventstore::conformance::workload::Writers;
 use convergio_eventstore::jetstream::{JetStreamConfig, JetStreamLog};
 use convergio_eventstore::{AppendError, EventLog, verify_log};
+use convergio_test_support::nats::{Cluster, READY, SyncMode, eventually, open_log};
 use serde_json::json;
 
 use crate::crash::{Mounted, check, round_of, rounds};
-use crate::nats::{Cluster, READY, Sync, eventually, opened};
 use crate::support::{Log, new_commit, new_stream};
 
 /// Longer than the log is patient with a server that refuses.
@@ -37,9 +37,9 @@ async fn info(cluster: &Cluster, stream: &str) -> Option<Info> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_lost_its_disk_is_replaced_under_a_new_name() {
-    let mut cluster = Cluster::start(3, Sync::Always);
+    let mut cluster = Cluster::start(3, SyncMode::Always);
     let config = cluster.create("N").await;
-    let log: Log = Arc::new(opened(&config).await);
+    let log: Log = Arc::new(open_log(&config).await);
     let writers = Writers::start(&log, 16);
     writers.wait_for_commits(300).await;
     cluster.servers[2].kill();
@@ -70,13 +70,13 @@ async fn a_server_that_lost_its_disk_is_replaced_under_a_new_name() {
     writers.wait_for_commits(50).await;
     cluster.servers[0].start();
     let commits = writers.finish_and_check(Arc::clone(&log)).await;
-    let found = verify_log(&opened(&config).await, true).await.expect("whole");
+    let found = verify_log(&open_log(&config).await, true).await.expect("whole");
     assert_eq!(found.records, commits);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_of_a_server_loses_nothing_that_was_acknowledged() {
-    let mut cluster = Cluster::prepare(1, Sync::Always);
+    let mut cluster = Cluster::prepare(1, SyncMode::Always);
     let store = cluster.servers[0].store();
     std::fs::create_dir_all(&store).expect("a folder");
     let Some(mounted) = Mounted::tmpfs(&store, "24m") else {
@@ -85,7 +85,7 @@ async fn a_full_disk_of_a_server_loses_nothing_that_was_acknowledged() {
     };
     cluster.start_all();
     let config = cluster.create("F").await;
-    let log: Log = Arc::new(opened(&config).await);
+    let log: Log = Arc::new(open_log(&config).await);
     let (stream, mut head, mut appended) = (new_stream(), None, 0);
     // The server says that it is full, says nothing, or stops: then the commit waits.
     let waiting = loop {
@@ -117,7 +117,7 @@ async fn a_full_disk_of_a_server_loses_nothing_that_was_acknowledged() {
         }
     }
     log.close().await.expect("ends");
-    let log = opened(&config).await;
+    let log = open_log(&config).await;
     assert_eq!(
         log.stream_head(&stream).await.expect("readable"),
         head,
@@ -131,13 +131,13 @@ async fn a_full_disk_of_a_server_loses_nothing_that_was_acknowledged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_engine_loses_and_doubles_nothing_in_a_cluster() {
-    let cluster = Cluster::start(1, Sync::Always);
+    let cluster = Cluster::start(1, SyncMode::Always);
     let config = cluster.create("X").await;
     let url = cluster.url("X");
     let (mut told, mut commits) = (BTreeMap::new(), 0);
     for number in 0..rounds() {
         round_of(&[("CONVERGIO_TEST_CHILD_URL", url.as_ref())], 20 + number * 37 % 200, &mut told);
-        let log = opened(&config).await;
+        let log = open_log(&config).await;
         let known = told.len();
         check(&log, &mut told).await;
         assert!(told.len() - known <= 8, "at most one commit a writer that nobody was told of");
@@ -176,9 +176,9 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn damage_in_any_file_of_a_server_is_told_or_recovered_from() {
-    let mut cluster = Cluster::start(1, Sync::Always);
+    let mut cluster = Cluster::start(1, SyncMode::Always);
     let config = cluster.create("B").await;
-    let log: Log = Arc::new(opened(&config).await);
+    let log: Log = Arc::new(open_log(&config).await);
     let writers = Writers::start(&log, 8);
     writers.wait_for_commits(400).await;
     let commits = writers.finish_and_check(Arc::clone(&log)).await;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use convergio_eventstore::jetstream::SlotLease;
 use convergio_eventstore::{ComponentHealth, HealthRegistry, SLOT_COUNT, SlotSet};
+use convergio_test_support::nats::{Cluster, SyncMode, eventually, open_log};
 
 use crate::jetstream::beside;
-use crate::nats::{Cluster, Sync, eventually, opened};
 
 const SIGN: &str = "h.derived.share.member.00000000-0000-4000-8000-000000000001";
 
@@ -24,7 +24,7 @@ async fn shared_out(shares: &[SlotLease]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slots_are_shared_out_anew_after_a_dead_member_was_forgotten_by_all() {
-    let cluster = Cluster::start(1, Sync::Always);
+    let cluster = Cluster::start(1, SyncMode::Always);
     let log = cluster.log("H").await;
     let context = beside(&cluster).await;
     // It gave a sign of life, and never another one.
@@ -39,7 +39,7 @@ async fn slots_are_shared_out_anew_after_a_dead_member_was_forgotten_by_all() {
     .await;
     // All of them have tried to forget it by now, or do so a moment later.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let other = opened(&cluster.config("H")).await;
+    let other = open_log(&cluster.config("H")).await;
     shares.push(other.lease_slots(ComponentHealth::default()));
     shared_out(&shares).await;
     for share in shares.drain(..4) {
@@ -50,7 +50,7 @@ async fn slots_are_shared_out_anew_after_a_dead_member_was_forgotten_by_all() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_cannot_reach_the_servers_holds_nothing_and_reports_it() {
-    let mut cluster = Cluster::start(1, Sync::Always);
+    let mut cluster = Cluster::start(1, SyncMode::Always);
     let log = cluster.log("H").await;
     let registry = HealthRegistry::default();
     let shares = [log.lease_slots(registry.component_health("slots"))];

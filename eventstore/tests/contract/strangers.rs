@@ -13,11 +13,11 @@ use convergio_domain::stream::Seq;
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::jetstream::{JetStreamConfig, JetStreamLog, connect_client};
 use convergio_eventstore::{ComponentHealth, EventLog, Position};
+use convergio_test_support::nats::{Cluster, Server, SyncMode, eventually, free_ports, open_log};
+use convergio_test_support::shut_cluster::{Certificates, ShutCluster};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 
-use crate::nats::{Cluster, Server, Sync, eventually, free_ports, opened};
-use crate::shut_cluster::{Certificates, ShutCluster};
 use crate::support::{new_commit, new_stream};
 
 /// Wait for the answer to a call that is denied, or to a stranger: there is none.
@@ -71,9 +71,9 @@ async fn context(server: &Server) -> jetstream::Context {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_cluster_is_refused_and_a_stranger_reads_it() {
-    let cluster = Cluster::start(3, Sync::Always);
+    let cluster = Cluster::start(3, SyncMode::Always);
     let known = cluster.create("O").await;
-    let log = opened(&known).await;
+    let log = open_log(&known).await;
     log.append(new_commit(&new_stream(), None, "ours")).await.expect("new");
 
     let mut config = known.clone();
@@ -106,7 +106,7 @@ async fn an_open_cluster_is_refused_and_a_stranger_reads_it() {
 async fn a_stranger_joins_no_shut_cluster() {
     let cluster = ShutCluster::start("SHUT");
     let config = cluster.create().await;
-    let log = opened(&config).await;
+    let log = open_log(&config).await;
     everything_is_done(&log).await;
     strangers_get_nothing(&cluster).await;
     calls_are_denied(&config).await;
@@ -148,13 +148,13 @@ async fn strangers_get_nothing(cluster: &ShutCluster) {
         let mut rogue = stranger(folder.path(), "convergio", cluster.routes[0], certificates);
         let context = context(&rogue).await;
         eventually("it was turned away", async || {
-            cluster.servers[0].said().contains(turned_away).then_some(())
+            cluster.servers[0].log_text().contains(turned_away).then_some(())
         })
         .await;
         assert!(context.get_stream("SHUT_LOG").await.is_err(), "it sees nothing");
         let sent = context.publish("shut.log.forged", "x".into()).await.expect("sent");
         assert!(sent.await.is_err(), "it appends nothing");
-        assert!(!cluster.servers[0].said().contains("rogue"), "it is not known");
+        assert!(!cluster.servers[0].log_text().contains("rogue"), "it is not known");
         rogue.kill();
     }
     let port = cluster.servers[0].client_port;

@@ -11,9 +11,9 @@ use convergio_domain::time::Timestamp;
 use convergio_eventstore::archive::{self, ImportMode};
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
 use convergio_eventstore::{EventLog, LoadedStream, MemoryLog, Payload, Repository, SystemClock};
+use convergio_test_support::nats::{Cluster, KEY, SyncMode};
 use proptest::prelude::{ProptestConfig, any, prop, prop_assert_eq, proptest};
 
-use crate::nats::{Cluster, KEY, Sync};
 use crate::support::{Log, new_event, new_stream};
 
 const TURNS: usize = 400;
@@ -180,7 +180,7 @@ async fn a_transcript_goes_on_after_a_restart() {
     goes_on(Arc::new(MemoryLog::new())).await;
     let folder = tempfile::tempdir().expect("a folder");
     goes_on(Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(folder.path())).expect("opens"))).await;
-    let cluster = Cluster::start(1, Sync::Always);
+    let cluster = Cluster::start(1, SyncMode::Always);
     goes_on(Arc::new(cluster.log("T").await)).await;
 }
 
@@ -221,7 +221,7 @@ async fn what_is_built_on_an_erased_payload_is_erased_with_it() {
         EmbeddedLog::open(&EmbeddedConfig::new(folder.path())).expect("opens"),
     ))
     .await;
-    let cluster = Cluster::start(1, Sync::Always);
+    let cluster = Cluster::start(1, SyncMode::Always);
     erased_together(Arc::new(cluster.log("E").await)).await;
 }
 

@@ -10,9 +10,9 @@ use convergio_domain::event::Event;
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::{CommitError, EventLog, Repository, SystemClock};
+use convergio_test_support::nats::{Cluster, SyncMode, open_log};
 use tokio::task::JoinSet;
 
-use crate::nats::{Cluster, Sync, opened};
 use crate::support::{Log, embedded, memory, new_event, new_stream};
 
 const WRITERS: usize = 1000;
@@ -124,9 +124,9 @@ async fn writers_of_several_processes_all_get_through() {
 #[tokio::test(flavor = "multi_thread")]
 async fn writers_of_two_processes_on_a_cluster_all_get_through() {
     for servers in [1, 3] {
-        let cluster = Cluster::start(servers, Sync::Always);
+        let cluster = Cluster::start(servers, SyncMode::Always);
         let first: Log = Arc::new(cluster.log("Q").await);
-        let second: Log = Arc::new(opened(&cluster.config("Q")).await);
+        let second: Log = Arc::new(open_log(&cluster.config("Q")).await);
         let stream = new_stream();
         let writers = [&first, &second].map(|log| begin_writers(&process(log), &stream, 250));
         for tasks in writers {

@@ -10,13 +10,13 @@ use convergio_executor::catalog::ModelCatalog;
 use convergio_executor::provider::{
     CallAdmission, ChatAnswer, ModelError, Provider, ProviderCall, ProviderConfig, Secret,
 };
+use convergio_test_support::crowd::Crowd;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::crowd::Crowd;
 use crate::server::{PATIENCE, ask_service, body_of, call, embed, request, vectors};
 
 fn providers(configs: Vec<ProviderConfig>) -> Vec<Arc<dyn Provider>> {

@@ -2,8 +2,6 @@
 
 mod breaker;
 mod chat;
-#[path = "../shared/crowd.rs"]
-mod crowd;
 mod crowds;
 mod cuts;
 mod detection;

@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering;
 use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{RunCommand, RunPhase, StepStatus};
 use convergio_executor::provider::ProviderConfig;
+use convergio_test_support::crowd::Crowd;
 use serde_json::{Value, json};
 
-use crate::crowd::Crowd;
 use crate::fallback;
 use crate::harness::{Ended, Platform};
 

@@ -3,8 +3,6 @@
 
 mod agents;
 mod children;
-#[path = "../shared/crowd.rs"]
-mod crowd;
 mod crowds;
 mod fallback;
 mod families;

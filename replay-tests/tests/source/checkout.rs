@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Folders whose Rust code never runs in production.
-const TEST_FOLDERS: [&str; 5] = ["tests", "benches", "examples", "golden", "generated"];
+const TEST_FOLDERS: [&str; 6] =
+    ["tests", "benches", "examples", "golden", "generated", "test-support"];
 
 /// Files that are tests or come out of a generator, wherever they stand.
 const TEST_FILES: [&str; 2] = ["tests.rs", "bindings.rs"];

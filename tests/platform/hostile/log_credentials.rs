@@ -5,9 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use convergio_test_support::nats::{Cluster, READY, SyncMode};
+use convergio_test_support::shut_cluster::{ShutCluster, write_seed};
+
 use crate::harness::{convergio, repository, text};
-use crate::nats::{Cluster, READY, Sync};
-use crate::shut_cluster::{ShutCluster, write_seed};
 
 /// Asks until it is done: the servers may still be finding each other.
 fn until_done(ask: impl Fn() -> (bool, String)) {
@@ -36,7 +37,7 @@ fn a_key_in_a_file_opens_the_log_and_no_other() {
     let root = folder.path();
     let (ours, public) = write_seed(root, "log.nk");
     let (theirs, _) = write_seed(root, "other.nk");
-    let mut cluster = Cluster::prepare(1, Sync::Always);
+    let mut cluster = Cluster::prepare(1, SyncMode::Always);
     let user = format!("{{nkey: {public}}}");
     cluster.change_settings(0, "{user: cvg, password: secret}", &user);
     cluster.start_all();

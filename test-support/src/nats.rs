@@ -10,11 +10,12 @@ use convergio_eventstore::jetstream::{JetStreamConfig, JetStreamLog, Layout};
 use convergio_eventstore::{Durability, LogError};
 
 /// Longest wait for a server or a cluster to be ready.
-pub(crate) const READY: Duration = Duration::from_secs(60);
-pub(crate) const KEY: [u8; 32] = [9; 32];
+pub const READY: Duration = Duration::from_secs(60);
+/// Payload key of every log in these servers.
+pub const KEY: [u8; 32] = [9; 32];
 
 /// A file of `deploy/nats/`.
-pub(crate) fn deployed(name: &str) -> PathBuf {
+pub fn deployed_file(name: &str) -> PathBuf {
     let places = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
     let mut files = places.map(|place| place.join("deploy/nats").join(name));
     files.find(|file| file.is_file()).expect("the file is there")
@@ -24,7 +25,7 @@ pub(crate) fn deployed(name: &str) -> PathBuf {
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
-        let script = deployed("install.sh");
+        let script = deployed_file("install.sh");
         let output = Command::new(script).stderr(Stdio::inherit()).output().expect("runs");
         assert!(output.status.success(), "nats-server cannot be installed");
         PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim())
@@ -33,14 +34,17 @@ fn program() -> &'static Path {
 
 /// When a server syncs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sync {
+pub enum SyncMode {
+    /// Before each acknowledgement.
     Always,
+    /// At the server's own intervals.
     Default,
 }
 
 /// One server; it may be down.
-pub(crate) struct Server {
-    pub(crate) client_port: u16,
+pub struct Server {
+    /// Port on loopback for clients.
+    pub client_port: u16,
     folder: PathBuf,
     /// What its settings take from the environment.
     environment: Vec<(&'static str, String)>,
@@ -49,7 +53,7 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts it on what its folder holds.
-    pub(crate) fn start(&mut self) {
+    pub fn start(&mut self) {
         let mut options = std::fs::File::options();
         let log = options.create(true).append(true).open(self.folder.join("server.log"));
         let log = log.expect("a file");
@@ -65,7 +69,7 @@ impl Server {
     }
 
     /// Ends it at once, as a crash of the process would.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().expect("it is ours");
             child.wait().expect("ends");
@@ -73,14 +77,14 @@ impl Server {
     }
 
     /// Stops or continues it: a partition from the others' view.
-    pub(crate) fn signal(&self, signal: &str) {
+    pub fn signal(&self, signal: &str) {
         let pid = self.child.as_ref().expect("it runs").id().to_string();
         let sent = Command::new("kill").args([signal, &pid]).status().expect("runs");
         assert!(sent.success());
     }
 
     /// One that is not started yet, whose folder holds its settings.
-    pub(crate) fn new(
+    pub fn new(
         client_port: u16,
         folder: PathBuf,
         environment: Vec<(&'static str, String)>,
@@ -89,12 +93,12 @@ impl Server {
     }
 
     /// What it has said.
-    pub(crate) fn said(&self) -> String {
+    pub fn log_text(&self) -> String {
         std::fs::read_to_string(self.folder.join("server.log")).unwrap_or_default()
     }
 
     /// Where its files are.
-    pub(crate) fn store(&self) -> PathBuf {
+    pub fn store(&self) -> PathBuf {
         self.folder.join("store")
     }
 }
@@ -106,23 +110,24 @@ impl Drop for Server {
 }
 
 /// Servers that belong together.
-pub(crate) struct Cluster {
-    pub(crate) servers: Vec<Server>,
+pub struct Cluster {
+    /// The servers in the order of their names.
+    pub servers: Vec<Server>,
     routes: Vec<u16>,
     _folder: tempfile::TempDir,
 }
 
 /// Ports that nobody uses now.
-pub(crate) fn free_ports(count: usize) -> Vec<u16> {
+pub fn free_ports(count: usize) -> Vec<u16> {
     let listeners: Vec<_> =
         (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
     listeners.iter().map(|l| l.local_addr().expect("bound").port()).collect()
 }
 
-fn config(folder: &Path, number: usize, ports: &[u16], sync: Sync) -> String {
+fn config(folder: &Path, number: usize, ports: &[u16], sync: SyncMode) -> String {
     let servers = ports.len() / 2;
     let (clients, routes) = ports.split_at(servers);
-    let sync = if sync == Sync::Always { "sync_interval: always" } else { "" };
+    let sync = if sync == SyncMode::Always { "sync_interval: always" } else { "" };
     let store = folder.join("store").display().to_string();
     let urls: Vec<String> = routes.iter().map(|p| format!("nats://127.0.0.1:{p}")).collect();
     let cluster = match servers {
@@ -153,14 +158,14 @@ fn config(folder: &Path, number: usize, ports: &[u16], sync: Sync) -> String {
 
 impl Cluster {
     /// Starts `count` servers.
-    pub(crate) fn start(count: usize, sync: Sync) -> Self {
+    pub fn start(count: usize, sync: SyncMode) -> Self {
         let mut cluster = Self::prepare(count, sync);
         cluster.start_all();
         cluster
     }
 
     /// Writes the settings of `count` servers.
-    pub(crate) fn prepare(count: usize, sync: Sync) -> Self {
+    pub fn prepare(count: usize, sync: SyncMode) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let ports = free_ports(count * 2);
         let mut servers = Vec::new();
@@ -175,29 +180,31 @@ impl Cluster {
     }
 
     /// Gives a server another name.
-    pub(crate) fn rename(&self, number: usize, name: &str) {
+    pub fn rename(&self, number: usize, name: &str) {
         let (from, to) = (format!("server_name: n{number}\n"), format!("server_name: {name}\n"));
         self.change_settings(number, &from, &to);
     }
 
     /// Changes a server's settings, before it starts.
-    pub(crate) fn change_settings(&self, number: usize, from: &str, to: &str) {
+    pub fn change_settings(&self, number: usize, from: &str, to: &str) {
         let file = self.servers[number].folder.join("server.conf");
         let text = std::fs::read_to_string(&file).expect("readable");
         assert!(text.contains(from), "{from} is not in {text}");
         std::fs::write(file, text.replace(from, to)).expect("written");
     }
 
-    pub(crate) fn start_all(&mut self) {
+    /// Starts every server on what its folder holds.
+    pub fn start_all(&mut self) {
         self.servers.iter_mut().for_each(Server::start);
     }
 
-    pub(crate) fn kill_all(&mut self) {
+    /// Ends every server at once.
+    pub fn kill_all(&mut self) {
         self.servers.iter_mut().for_each(Server::kill);
     }
 
     /// Waits until every copy of a stream is up to date, so that the next server may be killed.
-    pub(crate) async fn all_current(&self, stream: &str) {
+    pub async fn all_current(&self, stream: &str) {
         eventually("every copy is up to date", async || {
             let options =
                 async_nats::ConnectOptions::with_user_and_password("cvg".into(), "secret".into());
@@ -215,18 +222,19 @@ impl Cluster {
     }
 
     /// Where a server lets others come in.
-    pub(crate) fn route(&self, number: usize) -> u16 {
+    pub fn route(&self, number: usize) -> u16 {
         self.routes[number]
     }
 
     /// The address of a log in it.
-    pub(crate) fn url(&self, name: &str) -> String {
+    pub fn url(&self, name: &str) -> String {
         let hosts: Vec<String> =
             self.servers.iter().map(|server| format!("127.0.0.1:{}", server.client_port)).collect();
         format!("nats://cvg:secret@{}/{name}", hosts.join(","))
     }
 
-    pub(crate) fn config(&self, name: &str) -> JetStreamConfig {
+    /// How a log in it is opened.
+    pub fn config(&self, name: &str) -> JetStreamConfig {
         let mut config = JetStreamConfig::new(self.url(name).parse().expect("an address"), KEY);
         config.insecure_cluster = true;
         config.required_durability = match self.servers.len() {
@@ -236,13 +244,14 @@ impl Cluster {
         config
     }
 
-    pub(crate) fn layout(&self) -> Layout {
+    /// As many copies as there are servers, and 256 MiB of each kind.
+    pub fn layout(&self) -> Layout {
         let (log_bytes, payload_bytes) = (256 << 20, 256 << 20);
         Layout { replicas: self.servers.len(), log_bytes, payload_bytes }
     }
 
     /// Makes a log, waiting until the servers have found each other.
-    pub(crate) async fn create(&self, name: &str) -> JetStreamConfig {
+    pub async fn create(&self, name: &str) -> JetStreamConfig {
         let config = self.config(name);
         eventually("the log can be made", async || {
             match JetStreamLog::create_log(&config, &self.layout()).await {
@@ -256,14 +265,14 @@ impl Cluster {
     }
 
     /// Makes a log and opens it.
-    pub(crate) async fn log(&self, name: &str) -> JetStreamLog {
+    pub async fn log(&self, name: &str) -> JetStreamLog {
         let config = self.create(name).await;
-        opened(&config).await
+        open_log(&config).await
     }
 }
 
 /// Opens a log, waiting until the servers have chosen leaders.
-pub(crate) async fn opened(config: &JetStreamConfig) -> JetStreamLog {
+pub async fn open_log(config: &JetStreamConfig) -> JetStreamLog {
     let until = Instant::now() + READY;
     loop {
         match JetStreamLog::open(config).await {
@@ -275,7 +284,7 @@ pub(crate) async fn opened(config: &JetStreamConfig) -> JetStreamLog {
 }
 
 /// Asks until there is an answer.
-pub(crate) async fn eventually<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
+pub async fn eventually<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
     let until = Instant::now() + READY;
     loop {
         if let Some(found) = ask().await {

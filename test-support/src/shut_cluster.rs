@@ -10,32 +10,35 @@ use convergio_eventstore::jetstream::{
 use nkeys::KeyPair;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer};
 
-use crate::nats::{KEY, Server, deployed, eventually, free_ports};
+use crate::nats::{KEY, Server, deployed_file, eventually, free_ports};
 
 /// Three servers that strangers cannot join or listen to.
-pub(crate) struct ShutCluster {
-    pub(crate) servers: Vec<Server>,
-    /// Where servers come in.
-    pub(crate) routes: Vec<u16>,
-    /// Who vouches for the servers.
-    pub(crate) authority: PathBuf,
-    /// Who works with the log.
-    pub(crate) worker: PathBuf,
-    /// Who makes it.
-    pub(crate) maker: PathBuf,
+pub struct ShutCluster {
+    /// The servers in the order of their names.
+    pub servers: Vec<Server>,
+    /// Ports at which servers come in.
+    pub routes: Vec<u16>,
+    /// Certificate of the servers' authority (PEM).
+    pub authority: PathBuf,
+    /// File with the key of a user of the log.
+    pub worker: PathBuf,
+    /// File with the key of the user that makes it.
+    pub maker: PathBuf,
     name: String,
     _folder: tempfile::TempDir,
 }
 
 /// An authority of our own, and a certificate of a server on this machine.
-pub(crate) struct Certificates {
-    pub(crate) authority: PathBuf,
+pub struct Certificates {
+    /// Certificate of the authority (PEM).
+    pub authority: PathBuf,
     certificate: PathBuf,
     key: PathBuf,
 }
 
 impl Certificates {
-    pub(crate) fn write(folder: &Path) -> Self {
+    /// Writes all of them into a folder.
+    pub fn write(folder: &Path) -> Self {
         let files = ["ca.pem", "server.pem", "server.key"].map(|name| folder.join(name));
         let [authority, certificate, key] = files;
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
@@ -53,7 +56,7 @@ impl Certificates {
     }
 
     /// As a server's settings name them.
-    pub(crate) fn settings(&self) -> String {
+    pub fn settings(&self) -> String {
         format!(
             "tls {{ cert_file: \"{}\", key_file: \"{}\", ca_file: \"{}\" }}",
             self.certificate.display(),
@@ -64,7 +67,7 @@ impl Certificates {
 }
 
 /// A file with the seed of a new key, and the key's public part.
-pub(crate) fn write_seed(folder: &Path, name: &str) -> (PathBuf, String) {
+pub fn write_seed(folder: &Path, name: &str) -> (PathBuf, String) {
     let (key, file) = (KeyPair::new_user(), folder.join(name));
     std::fs::write(&file, key.seed().expect("it has one")).expect("written");
     std::fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("ours");
@@ -73,7 +76,7 @@ pub(crate) fn write_seed(folder: &Path, name: &str) -> (PathBuf, String) {
 
 impl ShutCluster {
     /// Starts the servers of a log of this name.
-    pub(crate) fn start(name: &str) -> Self {
+    pub fn start(name: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path();
         let files = Certificates::write(path);
@@ -85,7 +88,7 @@ impl ShutCluster {
         let shown = |file: &Path| file.display().to_string();
         let peer =
             |number: usize| format!("nats://servers:between-us@127.0.0.1:{}", routes[number]);
-        let settings = std::fs::read_to_string(deployed("server.conf")).expect("readable");
+        let settings = std::fs::read_to_string(deployed_file("server.conf")).expect("readable");
         let prefix = name.to_ascii_lowercase();
         let settings = settings.replace("CVG_", &format!("{name}_"));
         let settings = settings.replace("\"cvg.", &format!("\"{prefix}."));
@@ -118,13 +121,13 @@ impl ShutCluster {
     }
 
     /// The log's address, without who asks.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         let hosts = self.servers.iter().map(|server| format!("127.0.0.1:{}", server.client_port));
         format!("tls://{}/{}", hosts.collect::<Vec<_>>().join(","), self.name)
     }
 
     /// The log, as who has a file meets it.
-    pub(crate) fn config(&self, credentials: &Path) -> JetStreamConfig {
+    pub fn config(&self, credentials: &Path) -> JetStreamConfig {
         let mut address: ClusterAddress = self.url().parse().expect("an address");
         address.login = Login::Credentials(credentials.to_owned());
         address.authority = Some(self.authority.clone());
@@ -132,7 +135,7 @@ impl ShutCluster {
     }
 
     /// Makes the log, as who may; the servers may still be finding each other.
-    pub(crate) async fn create(&self) -> JetStreamConfig {
+    pub async fn create(&self) -> JetStreamConfig {
         let layout = Layout { replicas: 3, log_bytes: 256 << 20, payload_bytes: 256 << 20 };
         let maker = self.config(&self.maker);
         eventually("the log can be made", async || {

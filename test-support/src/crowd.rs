@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 
 /// What the server does, and what it has seen.
-pub(crate) struct Crowd {
+pub struct Crowd {
     /// Calls that it takes at once.
     capacity: usize,
     /// The `retry-after` of its refusals; none when empty.
@@ -23,25 +23,26 @@ pub(crate) struct Crowd {
     answers: watch::Sender<bool>,
     inside: AtomicUsize,
     /// Most calls that were inside at once.
-    pub(crate) peak: AtomicUsize,
-    pub(crate) refusals: AtomicUsize,
+    pub peak: AtomicUsize,
+    /// Calls that were refused.
+    pub refusals: AtomicUsize,
     /// The idempotency keys of all calls, refused ones among them.
     keys: Mutex<Vec<String>>,
     /// When each call came.
     arrivals: Mutex<Vec<Instant>>,
     /// Told of each call that came.
-    pub(crate) called: Notify,
+    pub called: Notify,
 }
 
 impl Crowd {
     /// Serves on a free port; gives the provider to configure. The first calls stay inside until
     /// one is refused, so that there is a crowd whatever the machine is busy with.
-    pub(crate) async fn serve(capacity: usize, hint: &'static str) -> (Arc<Self>, ProviderConfig) {
+    pub async fn serve(capacity: usize, hint: &'static str) -> (Arc<Self>, ProviderConfig) {
         Self::start(capacity, hint, false).await
     }
 
     /// The same, but every call is answered at once unless [`Crowd::hold`] says otherwise.
-    pub(crate) async fn serve_at_once(capacity: usize) -> (Arc<Self>, ProviderConfig) {
+    pub async fn serve_at_once(capacity: usize) -> (Arc<Self>, ProviderConfig) {
         Self::start(capacity, "", true).await
     }
 
@@ -73,22 +74,22 @@ impl Crowd {
     }
 
     /// Keeps the calls inside that come from now on.
-    pub(crate) fn hold(&self) {
+    pub fn hold(&self) {
         self.answers.send_replace(false);
     }
 
     /// Answers all calls, those that are inside among them.
-    pub(crate) fn release(&self) {
+    pub fn release(&self) {
         self.answers.send_replace(true);
     }
 
     /// When calls came, in order.
-    pub(crate) fn arrivals(&self) -> Vec<Instant> {
+    pub fn arrivals(&self) -> Vec<Instant> {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The idempotency keys of the calls, in order.
-    pub(crate) fn keys(&self) -> Vec<String> {
+    pub fn keys(&self) -> Vec<String> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
