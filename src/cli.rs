@@ -1,47 +1,34 @@
 //! Arguments of the command line. Doc comments of arguments are the help text.
 //!
-//! One file for each command with arguments of its own; what all commands share is here. Nothing is
-//! executed here: `commands` matches on [`CliCommand`].
+//! One file for each command with arguments of its own; what all commands share is here. Options
+//! that configure a server stand in `convergio_server::config`. Nothing is executed here:
+//! `commands` matches on [`CliCommand`].
 
 pub(crate) mod agents;
-mod doors;
-mod evaluation;
-mod listen;
-mod model_calls;
 mod models;
+mod page_limit;
 mod runs;
 pub(crate) mod steer;
 mod tokens;
+mod worker;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use convergio_projections::ReadModelStore;
+use clap::{Args, Parser, Subcommand};
+use convergio_bench::BenchCommand;
+use convergio_crash_test::CrashMoment;
+use convergio_server::config::{
+    DoorOptions, EvaluationLimits, ListenOptions, LogOptions, ModelCallLimits, ReadModelOptions,
+    ServerRole,
+};
+use convergio_server::telemetry::Telemetry;
 
-use crate::bench::gateway::GatewayArgs;
-use crate::bench::log::LogArgs;
-use crate::bench::replay::BenchReplayArgs;
-use crate::bench::resume::ResumeArgs;
-use crate::bench::steps::StepsArgs;
-use crate::bench::waiting::WaitingArgs;
-use crate::bench::wide::WideArgs;
-use crate::data_dir::DataDir;
-use crate::log_location::RequiredDurability;
-use crate::telemetry::Telemetry;
 use agents::AgentsCommand;
-pub(crate) use doors::DoorOptions;
-pub(crate) use evaluation::{EvaluationLimits, WorkerArgs};
-pub(crate) use listen::ListenOptions;
-pub(crate) use model_calls::ModelCallLimits;
 pub(crate) use models::ModelsCommand;
+use page_limit::parse_page_limit;
 pub(crate) use runs::RunsCommand;
 pub(crate) use tokens::TokensCommand;
-
-/// Parses the limit of a listing, from 1 to 1000.
-pub(crate) fn parse_page_limit(text: &str) -> Result<u16, String> {
-    let limit = text.parse().ok().filter(|limit| (1..=1000).contains(limit));
-    limit.ok_or_else(|| "use a number from 1 to 1000".to_owned())
-}
+pub(crate) use worker::WorkerArgs;
 
 /// Runs graphs of AI agents on a durable log.
 #[derive(Debug, Parser)]
@@ -81,64 +68,16 @@ pub(crate) struct GlobalOptions {
     /// URL of a model server with OpenAI's chat completions; may be given several times.
     #[arg(long = "model-url", global = true, env = "CONVERGIO_MODEL_URL", value_delimiter = ',')]
     pub(crate) model_urls: Vec<String>,
-    /// File of the read models, in place of one in the data folder: on another disk, say. A link is
-    /// not followed.
-    #[arg(long, global = true, env = "CONVERGIO_READ_MODELS_FILE", conflicts_with = "database")]
-    pub(crate) read_models_file: Option<PathBuf>,
-    /// URL of a PostgreSQL server for the read models, in place of a file in the data folder. With
-    /// a password it belongs into DATABASE_URL: others see arguments in the list of processes.
-    #[arg(long, global = true, env = "DATABASE_URL", hide_env_values = true)]
-    pub(crate) database: Option<String>,
+    #[command(flatten)]
+    pub(crate) read_models: ReadModelOptions,
     /// JSON in place of text for people.
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// The log, if it is not in the data folder: tls://host:port[,host:port][/NAME], with
-    /// --log-creds. A URL with user:password@ belongs into CONVERGIO_LOG_URL: others see arguments
-    /// in the list of processes.
-    #[arg(long, global = true, env = "CONVERGIO_LOG_URL", hide_env_values = true)]
-    pub(crate) log: Option<String>,
     #[command(flatten)]
-    pub(crate) cluster: ClusterOptions,
-    /// The least that a log in a cluster must promise.
-    #[arg(long, global = true, value_enum, default_value = "quorum-fsync")]
-    pub(crate) durability: RequiredDurability,
+    pub(crate) log: LogOptions,
     /// What is said on standard error: error, warn, info, debug.
     #[arg(long, global = true, env = "CONVERGIO_LOG", default_value = "error")]
     log_level: String,
-}
-
-/// How the cluster of a log is met.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct ClusterOptions {
-    /// Credentials for the log's cluster: a .creds file (JWT and seed), or a file with the seed of
-    /// a user's NKey. It must be yours, with mode 600.
-    #[arg(long = "log-creds", value_name = "FILE", global = true, env = "CONVERGIO_LOG_CREDS")]
-    pub(crate) credentials: Option<PathBuf>,
-    /// Certificates (PEM) of who vouches for the servers of the log's cluster, in place of those
-    /// that the system knows.
-    #[arg(long = "log-ca", value_name = "FILE", global = true, env = "CONVERGIO_LOG_CA")]
-    pub(crate) authority: Option<PathBuf>,
-    /// Use a cluster whose servers let others join or listen. For servers on one machine.
-    #[arg(
-        long,
-        global = true,
-        env = "CONVERGIO_INSECURE_CLUSTER",
-        value_parser = clap::builder::FalseyValueParser::new()
-    )]
-    pub(crate) insecure_cluster: bool,
-}
-
-impl GlobalOptions {
-    /// Location of the read models: a server, a file that was named, or one in the data folder.
-    pub(crate) fn read_model_store(&self) -> anyhow::Result<ReadModelStore> {
-        Ok(match (&self.database, &self.read_models_file) {
-            (Some(url), _) => ReadModelStore::Server(url.clone()),
-            (None, Some(file)) => ReadModelStore::File(file.clone()),
-            (None, None) => {
-                ReadModelStore::File(DataDir::find_folder(self.data.as_deref())?.read_models_file())
-            }
-        })
-    }
 }
 
 impl Cli {
@@ -243,39 +182,6 @@ pub(crate) struct ServeArgs {
     pub(crate) evaluation: EvaluationLimits,
 }
 
-/// Part of the platform that a process runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ServerRole {
-    /// Everything.
-    All,
-    /// Answers requests. It keeps its own read models, unless they lie on a database server.
-    Gateway,
-    /// Executes its share of the runs.
-    Executor,
-    /// Keeps the read models.
-    Projector,
-}
-
-impl ServerRole {
-    pub(crate) fn serves_requests(self) -> bool {
-        matches!(self, Self::All | Self::Gateway)
-    }
-
-    pub(crate) fn executes_runs(self) -> bool {
-        matches!(self, Self::All | Self::Executor)
-    }
-
-    /// True if this role runs a projector. Read models in a file belong to one process, so a
-    /// gateway without a shared store keeps its own.
-    pub(crate) fn runs_projector(self, store: &ReadModelStore) -> bool {
-        match self {
-            Self::All | Self::Projector => true,
-            Self::Gateway => matches!(store, ReadModelStore::File(_)),
-            Self::Executor => false,
-        }
-    }
-}
-
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ReplayArgs {
     /// The run.
@@ -320,7 +226,7 @@ pub(crate) struct CrashPointArgs {
     pub(crate) commit: u64,
     /// Before, in or after the append.
     #[arg(long, value_enum)]
-    pub(crate) moment: crate::crash_test::CrashMoment,
+    pub(crate) moment: CrashMoment,
 }
 
 #[derive(Debug, Subcommand)]
@@ -531,34 +437,6 @@ pub(crate) struct LogCreateArgs {
     /// Most GiB of payloads.
     #[arg(long, default_value_t = 256)]
     pub(crate) payload_gib: u64,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum BenchCommand {
-    /// Runs linear graphs of pure steps, every step durable.
-    #[command(after_help = "Example:\n  convergio bench steps --steps 10 --payload 200 \
-        --concurrency 1,16,64 --json")]
-    Steps(StepsArgs),
-    /// Appends, replays and loads, each beside what the device or the cluster does without us.
-    #[command(after_help = "Example:\n  convergio bench log --json\n  convergio bench log --nats \
-        nats://127.0.0.1:4222 --log-creds ./bench.nk --replicas 3")]
-    Log(LogArgs),
-    /// Loads and forks runs of many events, from checkpoints and without.
-    #[command(after_help = "Example:\n  convergio bench resume --events 1000,1000000 --json")]
-    Resume(ResumeArgs),
-    /// Restarts with many runs that wait.
-    #[command(after_help = "Example:\n  convergio bench waiting --runs 100000 --json")]
-    Waiting(WaitingArgs),
-    /// Runs of many items, nodes, signals and runs within them.
-    #[command(after_help = "Example:\n  convergio bench wide --items 1000,100000 --nodes 10000 \
-        --json")]
-    Wide(WideArgs),
-    /// Computes a run of pure steps again: its state, and the kernel's decisions.
-    #[command(after_help = "Example:\n  convergio bench replay --events 300000 --json")]
-    Replay(BenchReplayArgs),
-    /// Asks a model server that answers at once, straight and through a front door.
-    #[command(after_help = "Example:\n  convergio bench gateway --concurrency 1,16,64 --json")]
-    Gateway(GatewayArgs),
 }
 
 #[derive(Debug, Clone, Args)]

@@ -4,14 +4,13 @@ use anyhow::Context;
 use bytes::Bytes;
 use convergio_domain::id::TokenId;
 use convergio_domain::token::TokenHash;
+use convergio_process::exit::{self, ExitError};
 use convergio_schemas::wire::{EventEnvelope, Frame, Problem, ProgressNote};
 use futures_util::StreamExt;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
-
-use crate::exit::{self, ExitError};
 
 /// Client of one server, with one token.
 #[derive(Clone)]

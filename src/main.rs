@@ -1,51 +1,24 @@
-//! The one binary `convergio`: composition root and command line.
+//! The one binary `convergio`: the command line.
 //!
 //! Map, from the top down:
 //! - `cli` defines arguments, `commands` runs them, one file for each command.
-//! - `target` decides which server a command speaks to, `client` speaks HTTP to it; `view`,
-//!   `debugger` and `terminal` show what came back. Only `terminal` prints.
-//! - `server` starts the roles of a process from their parts: `log_location`, `data_dir`,
-//!   `owner_tokens`, `model_setup`, `model_servers`, `managed_model`, `recall_adapter`, `replayer`,
-//!   `front_runtime`, `telemetry`.
-//! - `model_store` keeps model files, `trust` and `user_folders` what a user trusts, `hardening`,
-//!   `open_files` and `child_environment` what a process may do, `exit` its exit codes.
-//! - `bench` and `crash_test` measure and test; nothing else depends on them.
+//! - `target` decides which server a command speaks to, `client` speaks HTTP to it; `view` and
+//!   `debugger` show what came back.
 //!
-//! No rule of the domain may be here: this crate wires crates together and speaks to people.
+//! Servers are made in `convergio_server`, benches and crash tests have crates of their own. Only
+//! `convergio_process::terminal` prints.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
-#[macro_use]
-mod terminal;
-
-mod bench;
-mod child_environment;
 mod cli;
 mod client;
 mod commands;
-mod crash_test;
-mod data_dir;
 mod debugger;
-mod exit;
-mod front_runtime;
-mod hardening;
-mod log_location;
-mod managed_model;
-mod model_servers;
-mod model_setup;
-mod model_store;
-mod open_files;
-mod owner_tokens;
-mod recall_adapter;
-mod replayer;
-mod server;
 mod target;
-mod telemetry;
-mod trust;
-mod user_folders;
 mod view;
 
 use clap::Parser;
+use convergio_process::{exit, hardening};
 use mimalloc::MiMalloc;
 
 // Small allocations come and go on many threads; the system's allocator serialises them.

@@ -7,19 +7,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use convergio_executor::catalog::listening_uids;
+use convergio_process::{err_line, exit};
+use convergio_server::config::{ServerConfig, ServerRole};
+use convergio_server::data_dir::{DataDir, ServerRecord, read_token};
+use convergio_server::{FrontRuntime, InProcessServer, LogLocation};
 use reqwest::Url;
 use rustix::process::geteuid;
 use zeroize::Zeroizing;
 
-use crate::cli::{
-    DoorOptions, EvaluationLimits, GlobalOptions, ListenOptions, ModelCallLimits, ServerRole,
-};
+use crate::cli::GlobalOptions;
 use crate::client::ApiClient;
-use crate::data_dir::{DataDir, ServerRecord, read_token};
-use crate::exit;
-use crate::front_runtime::FrontRuntime;
-use crate::log_location::LogLocation;
-use crate::server::{InProcessServer, ServerConfig};
 
 /// Variable with the token for the server that `CONVERGIO_URL` or `--server` names.
 const TOKEN_VARIABLE: &str = "CONVERGIO_TOKEN";
@@ -74,21 +71,13 @@ impl ServerTarget {
                 return Ok(Self { client, own_server: None, token_file: token.file });
             }
         }
-        let config = ServerConfig {
-            data,
-            listen: ListenOptions::loopback(),
-            model_urls: global.model_urls.clone(),
-            read_models: global.read_model_store()?,
-            log_location: LogLocation::from_options(global)?,
-            folder_patience: std::time::Duration::ZERO,
-            role: if execute { ServerRole::All } else { ServerRole::Gateway },
-            model_calls: ModelCallLimits::default(),
-            doors: DoorOptions::default(),
-            front_runtime: FrontRuntime::start()?,
-            evaluation: EvaluationLimits::default(),
-        };
-        let token_file = config.data.token_file();
-        let server = InProcessServer::start_server(config).await?;
+        let token_file = data.token_file();
+        let read_models = global.read_models.to_store(&data);
+        let log_location = LogLocation::from_options(&global.log)?;
+        let mut config = ServerConfig::new(data, log_location, read_models);
+        config.executor.model_urls.clone_from(&global.model_urls);
+        config.role = if execute { ServerRole::All } else { ServerRole::Gateway };
+        let server = InProcessServer::start_server(config, FrontRuntime::start()?).await?;
         let token = given_token
             .unwrap_or_else(|| ClientToken { token: server.token.clone(), file: Some(token_file) });
         let client = ApiClient::new(&server.url, &token.token)?;

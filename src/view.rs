@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+use convergio_process::err_line;
+use convergio_process::terminal::{self, EscapedLines, escape_line};
 use convergio_schemas::wire::{EventEnvelope, Frame, RunError, RunView, StepView};
 use indicatif::{ProgressBar, ProgressStyle};
-
-use crate::terminal::{self, EscapedLines, escape_line};
 
 /// Live view of a run: one line for each node on standard error.
 pub(crate) struct LiveTree {

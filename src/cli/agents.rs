@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::cli::parse_page_limit;
+use crate::cli::page_limit::parse_page_limit;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AgentsCommand {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use crate::cli::parse_page_limit;
+use crate::cli::page_limit::parse_page_limit;
 use crate::cli::steer::SteerCommand;
 
 #[derive(Debug, Subcommand)]

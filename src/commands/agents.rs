@@ -4,17 +4,17 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use convergio_domain::json::read_json;
+use convergio_process::terminal::{self, print_json};
+use convergio_process::{exit, out_line};
 use convergio_schemas::wire::{
     AgentLimits, AgentMessage, AgentRequest, AgentView, Page, RunAccepted,
 };
 use serde_json::{Value, json};
 
-use super::{graph, print_json};
+use super::graph;
 use crate::cli::GlobalOptions;
 use crate::cli::agents::{AgentCreateArgs, AgentsCommand};
-use crate::exit;
 use crate::target::ServerTarget;
-use crate::terminal;
 use crate::view;
 
 pub(super) async fn run(

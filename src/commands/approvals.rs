@@ -2,13 +2,13 @@
 
 use std::process::ExitCode;
 
+use convergio_process::out_line;
+use convergio_process::terminal::{self, print_json};
 use convergio_schemas::wire::{ApprovalAnswer, ApprovalView, Decision, Page};
 use serde_json::Value;
 
-use super::print_json;
 use crate::cli::{ApprovalsCommand, GlobalOptions};
 use crate::target::ServerTarget;
-use crate::terminal;
 use crate::view;
 
 pub(super) async fn run(

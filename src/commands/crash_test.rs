@@ -4,22 +4,22 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use convergio_crash_test::{
+    CrashFindings, CrashPoint, CrashTestPlan, CrashTestReport, ModelProxy, calls_models,
+    run_crash_test, wait_at_crash_point,
+};
 use convergio_domain::graph::manifest::{GraphNode, NodeWork};
 use convergio_domain::graph::{self, check_inputs};
 use convergio_eventstore::private_files::create_private_folder;
 use convergio_executor::tool;
+use convergio_local_models::managed_model::{self, ModelAccess};
+use convergio_process::terminal::{self, print_json};
+use convergio_process::{err_line, exit, out_line};
+use convergio_server::data_dir::DataDir;
+use convergio_server::model_servers::{find_model_servers, is_consented, print_detected};
 use uuid::Uuid;
 
-use super::print_json;
 use crate::cli::{CrashPointArgs, CrashTestArgs, GlobalOptions};
-use crate::crash_test::{
-    self, CrashFindings, CrashPoint, CrashTestPlan, CrashTestReport, ModelProxy,
-};
-use crate::data_dir::DataDir;
-use crate::exit;
-use crate::managed_model::{self, ModelAccess};
-use crate::model_servers::{find_model_servers, is_consented, print_detected};
-use crate::terminal;
 
 pub(super) async fn run(global: &GlobalOptions, args: &CrashTestArgs) -> anyhow::Result<ExitCode> {
     let manifest = super::graph::read_manifest(&args.file)?;
@@ -44,7 +44,7 @@ pub(super) async fn run(global: &GlobalOptions, args: &CrashTestArgs) -> anyhow:
         return Err(exit::bad_input_error(wrong.join("; ")));
     }
     let (mut models, mut managed) = (Vec::new(), None);
-    if crash_test::calls_models(&graph) {
+    if calls_models(&graph) {
         (models, managed) = start_model_proxies(global).await?;
     }
     let folder = std::env::temp_dir().join(format!("convergio-crash-test-{}", Uuid::now_v7()));
@@ -52,7 +52,7 @@ pub(super) async fn run(global: &GlobalOptions, args: &CrashTestArgs) -> anyhow:
     let (sample, kills) = (args.sample, args.kills);
     let plan = CrashTestPlan { graph, inputs, sample, kills, models, folder: folder.clone() };
     let shows_progress = std::io::stderr().is_terminal() && !global.json;
-    let test = crash_test::run_crash_test(plan, |number, all| {
+    let test = run_crash_test(plan, |number, all| {
         if shows_progress {
             terminal::rewrite_line(&format!("{number} of {all} deaths"));
         }
@@ -113,7 +113,7 @@ pub(super) async fn run_to_crash_point(
 ) -> anyhow::Result<ExitCode> {
     let data = DataDir::find_folder(global.data.as_deref())?;
     let point = CrashPoint { commit: args.commit, moment: args.moment };
-    crash_test::wait_at_crash_point(data.as_path(), &global.model_urls, point).await?;
+    wait_at_crash_point(data.as_path(), &global.model_urls, point).await?;
     Ok(ExitCode::SUCCESS)
 }
 

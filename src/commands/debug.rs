@@ -5,12 +5,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use convergio_eventstore::run_file::{RunFile, RunFileReader};
+use convergio_process::{exit, terminal};
 
 use crate::cli::GlobalOptions;
 use crate::debugger::{self, DebugTimeline, DebugView};
-use crate::exit;
 use crate::target::ServerTarget;
-use crate::terminal;
 
 pub(super) async fn run(
     global: &GlobalOptions,

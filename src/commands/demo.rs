@@ -2,14 +2,13 @@
 
 use std::process::ExitCode;
 
+use convergio_process::{err_line, exit, out_line, terminal};
 use convergio_schemas::wire::{AuditEntry, LedgerView, Page, RunView};
 use serde_json::json;
 
 use super::{graph, lists};
 use crate::cli::{DemoArgs, GlobalOptions};
-use crate::exit;
 use crate::target::ServerTarget;
-use crate::terminal;
 use crate::view::{self, LiveTree};
 
 /// Maximum audit entries that are shown; the rest is counted.

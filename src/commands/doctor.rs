@@ -5,15 +5,15 @@ use std::process::{Command, ExitCode, Stdio};
 
 use convergio_eventstore::ExportSigner;
 use convergio_eventstore::private_files::create_private_file;
+use convergio_local_models::managed_model;
+use convergio_process::terminal::print_json;
+use convergio_process::{exit, out_line};
+use convergio_server::data_dir::DataDir;
+use convergio_server::model_servers::{describe_server, find_model_servers, is_consented};
 use serde::Serialize;
 
-use super::print_json;
 use crate::cli::GlobalOptions;
 use crate::client::ApiClient;
-use crate::data_dir::DataDir;
-use crate::exit;
-use crate::managed_model;
-use crate::model_servers::{describe_server, find_model_servers, is_consented};
 use crate::target::trusted_server;
 
 /// Result of one check, with advice if it did not pass.

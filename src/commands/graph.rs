@@ -8,15 +8,14 @@ use convergio_domain::graph;
 use convergio_domain::json::{JsonError, read_json};
 use convergio_eventstore::private_files::create_private_file;
 use convergio_executor::tool;
+use convergio_process::terminal::{self, print_json};
+use convergio_process::{err_line, exit, out_line};
 use convergio_schemas::wire::{ExecuteRequest, Frame, GraphAccepted, RunAccepted, RunView};
+use convergio_server::data_dir::DataDir;
 use serde_json::{Map, Value, json};
 
-use super::print_json;
 use crate::cli::{GlobalOptions, GraphCommand, RunArgs};
-use crate::data_dir::DataDir;
-use crate::exit;
 use crate::target::ServerTarget;
-use crate::terminal;
 use crate::view::{self, LiveTree};
 
 pub(super) async fn run(global: &GlobalOptions, command: GraphCommand) -> anyhow::Result<ExitCode> {
@@ -215,11 +214,11 @@ pub(super) async fn detach_run(
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["serve", "--until-idle", "--listen", "127.0.0.1:0", "--data"]);
         command.arg(data.as_path());
-        if let Some(url) = &global.database {
+        if let Some(url) = &global.read_models.database {
             // In the environment and not among the arguments, which other users can read.
             command.env("DATABASE_URL", url);
         }
-        if let Some(file) = &global.read_models_file {
+        if let Some(file) = &global.read_models.read_models_file {
             command.arg("--read-models-file").arg(file);
         }
         for url in &global.model_urls {

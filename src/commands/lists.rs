@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
+use convergio_process::out_line;
+use convergio_process::terminal::{self, print_json};
 use convergio_schemas::wire::{AuditEntry, LedgerView, Page, UsageLine};
 
-use super::print_json;
 use crate::cli::{GlobalOptions, RunListArgs};
 use crate::target::ServerTarget;
-use crate::terminal;
 use crate::view;
 
 fn list_query(args: &RunListArgs) -> Vec<(&'static str, String)> {

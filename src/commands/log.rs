@@ -8,14 +8,13 @@ use convergio_domain::stream::StreamKey;
 use convergio_eventstore::archive::{self, ImportMode, Inventory};
 use convergio_eventstore::jetstream::{JetStreamLog, Layout};
 use convergio_eventstore::{AppendError, EventLog, LogError, LogVerification, Position, Record};
+use convergio_process::terminal::{self, print_json};
+use convergio_process::{exit, out_line};
+use convergio_server::LogLocation;
+use convergio_server::data_dir::DataDir;
 use serde_json::{Value, json};
 
-use super::print_json;
 use crate::cli::{GlobalOptions, LogCommand, LogCreateArgs};
-use crate::data_dir::DataDir;
-use crate::exit;
-use crate::log_location::LogLocation;
-use crate::terminal;
 
 /// Records read at once.
 const PAGE_RECORDS: usize = 512;
@@ -47,7 +46,7 @@ pub(super) async fn run(global: &GlobalOptions, command: LogCommand) -> anyhow::
 
 async fn verify_log(global: &GlobalOptions, payloads: bool) -> anyhow::Result<ExitCode> {
     let data = DataDir::find_folder(global.data.as_deref())?;
-    let log = LogLocation::from_options(global)?.open(&data).await?.as_event_log();
+    let log = LogLocation::from_options(&global.log)?.open(&data).await?.as_event_log();
     let verified = convergio_eventstore::verify_log(&*log, payloads).await;
     log.close().await?;
     match verified {
@@ -79,7 +78,7 @@ async fn verify_log(global: &GlobalOptions, payloads: bool) -> anyhow::Result<Ex
 /// Prints every record, decoded, as a line of JSON.
 async fn print_records(global: &GlobalOptions, payloads: bool) -> anyhow::Result<ExitCode> {
     let data = DataDir::find_folder(global.data.as_deref())?;
-    let log = LogLocation::from_options(global)?.open(&data).await?.as_event_log();
+    let log = LogLocation::from_options(&global.log)?.open(&data).await?.as_event_log();
     let mut at = Position::START;
     loop {
         let page = log.read_all(at, PAGE_RECORDS).await?;
@@ -146,7 +145,7 @@ async fn export_archive(
     stream: Option<&StreamKey>,
 ) -> anyhow::Result<ExitCode> {
     let data = DataDir::find_folder(global.data.as_deref())?;
-    let log = LogLocation::from_options(global)?.open(&data).await?.as_event_log();
+    let log = LogLocation::from_options(&global.log)?.open(&data).await?.as_event_log();
     let key = data.payload_key()?;
     let added = archive::export_archive(&*log, &key, folder, stream).await;
     log.close().await?;
@@ -162,7 +161,7 @@ async fn import_archive(
 ) -> anyhow::Result<ExitCode> {
     let data = DataDir::find_folder(global.data.as_deref())?;
     data.create_folder()?;
-    let log = LogLocation::from_options(global)?.open(&data).await?.as_event_log();
+    let log = LogLocation::from_options(&global.log)?.open(&data).await?.as_event_log();
     let key = data.payload_key()?;
     let imported = archive::import_archive(&*log, &key, folder, mode).await;
     log.close().await?;
@@ -200,7 +199,7 @@ fn backup_log(global: &GlobalOptions, to: &Path) -> anyhow::Result<ExitCode> {
 }
 
 async fn create_log(global: &GlobalOptions, args: &LogCreateArgs) -> anyhow::Result<ExitCode> {
-    let LogLocation::Cluster(place) = LogLocation::from_options(global)? else {
+    let LogLocation::Cluster(place) = LogLocation::from_options(&global.log)? else {
         return Err(exit::bad_input_error(
             "a log in the data folder is made by `convergio serve`; name a cluster: --log nats://…",
         ));

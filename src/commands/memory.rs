@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
+use convergio_process::out_line;
+use convergio_process::terminal::{self, print_json};
 use convergio_schemas::wire::{MemoryForgotten, MemoryStored, MemoryView, NewMemory, Page};
 
-use super::print_json;
 use crate::cli::{GlobalOptions, MemoryCommand};
 use crate::target::ServerTarget;
-use crate::terminal;
 use crate::view;
 
 const MEMORIES_PATH: &str = "/v1/memories";

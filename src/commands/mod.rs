@@ -28,11 +28,11 @@ mod trust;
 
 use std::process::ExitCode;
 
+use convergio_bench::run_bench;
 use convergio_executor::tool;
-use serde::Serialize;
+use convergio_process::exit;
 
-use crate::cli::{BenchCommand, Cli, CliCommand, WorkerArgs};
-use crate::{bench, exit, terminal};
+use crate::cli::{Cli, CliCommand, WorkerArgs};
 
 /// Runs a command to its end and returns its exit code.
 pub(crate) async fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
@@ -56,26 +56,8 @@ pub(crate) async fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
         CliCommand::CrashTest(args) => crash_test::run(&global, &args).await,
         CliCommand::CrashTestLife(args) => crash_test::run_to_crash_point(&global, &args).await,
         CliCommand::Doctor => doctor::run(&global).await,
-        CliCommand::Bench(BenchCommand::Steps(args)) => {
-            bench::steps::run(args, &global).await.map(|()| ExitCode::SUCCESS)
-        }
-        CliCommand::Bench(BenchCommand::Log(args)) => {
-            bench::log::run(args, &global).await.map(|()| ExitCode::SUCCESS)
-        }
-        CliCommand::Bench(BenchCommand::Resume(args)) => {
-            bench::resume::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
-        }
-        CliCommand::Bench(BenchCommand::Wide(args)) => {
-            bench::wide::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
-        }
-        CliCommand::Bench(BenchCommand::Waiting(args)) => {
-            bench::waiting::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
-        }
-        CliCommand::Bench(BenchCommand::Replay(args)) => {
-            bench::replay::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
-        }
-        CliCommand::Bench(BenchCommand::Gateway(args)) => {
-            bench::gateway::run(args, global.json).await.map(|()| ExitCode::SUCCESS)
+        CliCommand::Bench(command) => {
+            run_bench(command, &global.log, global.json).await.map(|()| ExitCode::SUCCESS)
         }
         CliCommand::Demo(args) => demo::run(&global, &args).await,
         CliCommand::EvaluationWorker(worker) => Ok(run_evaluation_worker(worker)),
@@ -89,9 +71,4 @@ pub(crate) fn run_evaluation_worker(arguments: WorkerArgs) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => exit::report_error(&anyhow::anyhow!("the evaluations end: {error}")),
     }
-}
-
-/// Prints a value as indented JSON.
-fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
-    Ok(terminal::print_json(value)?)
 }

@@ -5,17 +5,18 @@ use std::process::ExitCode;
 use convergio_executor::catalog::{
     DetectedServer, OllamaLibrary, PullProgress, ServerKind, detect_servers,
 };
+use convergio_local_models::managed_model::{self, ModelAccess};
+use convergio_local_models::{FetchProgress, ModelSource, ModelStore, StoredModel};
+use convergio_process::terminal::{self, print_json};
+use convergio_process::{exit, out_line};
+use convergio_server::data_dir::DataDir;
+use convergio_server::model_servers::{consent_name, find_model_servers};
+use convergio_server::trust;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::print_json;
 use crate::cli::{GlobalOptions, ModelsCommand};
-use crate::data_dir::DataDir;
-use crate::exit;
-use crate::managed_model::{self, ModelAccess};
-use crate::model_servers::{consent_name, find_model_servers};
-use crate::model_store::{FetchProgress, ModelSource, ModelStore, StoredModel};
-use crate::{terminal, trust, view};
+use crate::view;
 
 pub(super) async fn run(
     global: &GlobalOptions,
@@ -49,7 +50,7 @@ async fn list_models(global: &GlobalOptions, data: &DataDir) -> anyhow::Result<(
     let installed = managed_model::installed_folder().is_some();
     let models: Vec<Value> = found.iter().flat_map(model_values).collect();
     if global.json {
-        let stored_models = ModelStore::in_data_dir(data).list_models();
+        let stored_models = ModelStore::in_data_folder(data.as_path()).list_models();
         return print_json(
             &json!({"running": models, "kept": stored_models, "managed_installed": installed}),
         );
@@ -66,7 +67,7 @@ async fn list_models(global: &GlobalOptions, data: &DataDir) -> anyhow::Result<(
     } else {
         view::print_rows(&["model", "server", "url", "private"], rows);
     }
-    let stored_models = ModelStore::in_data_dir(data).list_models();
+    let stored_models = ModelStore::in_data_folder(data.as_path()).list_models();
     if !stored_models.is_empty() {
         let row = |entry: &StoredModel| vec![entry.model.clone(), entry.source.clone()];
         view::print_rows(&["kept", "source"], stored_models.iter().map(row).collect());
@@ -154,7 +155,7 @@ async fn pull_to_store(
             }
         }
     };
-    let store = ModelStore::in_data_dir(data);
+    let store = ModelStore::in_data_folder(data.as_path());
     let pulled = store.pull_model(source, name, sha256, &on_progress).await;
     if let Some(bar) = &bar {
         bar.finish_and_clear();
@@ -210,7 +211,7 @@ fn show_progress(bar: &ProgressBar, progress: &PullProgress) {
 }
 
 async fn remove_model(global: &GlobalOptions, data: &DataDir, model: &str) -> anyhow::Result<()> {
-    let store = ModelStore::in_data_dir(data);
+    let store = ModelStore::in_data_folder(data.as_path());
     // The store comes first: a model there hides one of the same name at a server.
     if let Some(entry) = store.find_model(model) {
         store.remove_model(&entry)?;
@@ -229,7 +230,7 @@ async fn remove_model(global: &GlobalOptions, data: &DataDir, model: &str) -> an
 
 /// Shows a model: its entry in the store, Ollama's description, or its server's listing.
 async fn show_model(global: &GlobalOptions, data: &DataDir, model: &str) -> anyhow::Result<()> {
-    let store = ModelStore::in_data_dir(data);
+    let store = ModelStore::in_data_folder(data.as_path());
     if let Some(entry) = store.find_model(model) {
         let StoredModel { model, source, sha256, bytes } = &entry;
         return print_json(&json!({"model": model, "source": source, "sha256": sha256,
@@ -263,7 +264,7 @@ async fn serve_model(
     data: &DataDir,
     model: Option<&str>,
 ) -> anyhow::Result<()> {
-    let store = ModelStore::in_data_dir(data);
+    let store = ModelStore::in_data_folder(data.as_path());
     let stored_model = model.map(|model| {
         let missing =
             || exit::bad_input_error(format!("the store has no `{model}`: see models list"));

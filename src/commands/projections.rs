@@ -3,33 +3,36 @@
 use std::process::ExitCode;
 
 use convergio_eventstore::EventLog;
+use convergio_process::terminal::print_json;
+use convergio_process::{err_line, exit, out_line};
 use convergio_projections::{Projections, rebuild_read_models};
+use convergio_server::data_dir::DataDir;
+use convergio_server::{LogLocation, open_read_models};
 use serde_json::json;
 
-use super::print_json;
 use crate::cli::{GlobalOptions, ProjectionsCommand};
-use crate::data_dir::DataDir;
-use crate::exit;
-use crate::log_location::LogLocation;
-use crate::server::open_read_models;
 
 pub(super) async fn run(
     global: &GlobalOptions,
     command: ProjectionsCommand,
 ) -> anyhow::Result<ExitCode> {
     let data = DataDir::find_folder(global.data.as_deref())?;
-    let log = LogLocation::from_options(global)?.open(&data).await?.as_event_log();
+    let log = LogLocation::from_options(&global.log)?.open(&data).await?.as_event_log();
     let done = match command {
-        ProjectionsCommand::Rebuild => rebuild_models(global, &*log).await,
+        ProjectionsCommand::Rebuild => rebuild_models(global, &data, &*log).await,
         ProjectionsCommand::Check => check_models(global, &data, &*log).await,
     };
     log.close().await?;
     done
 }
 
-async fn rebuild_models(global: &GlobalOptions, log: &dyn EventLog) -> anyhow::Result<ExitCode> {
+async fn rebuild_models(
+    global: &GlobalOptions,
+    data: &DataDir,
+    log: &dyn EventLog,
+) -> anyhow::Result<ExitCode> {
     let mut records = 0;
-    rebuild_read_models(global.read_model_store()?, log, |at, tail| {
+    rebuild_read_models(global.read_models.to_store(data), log, |at, tail| {
         records = at.0;
         err_line!("rebuilding: {} of {} records", at.0, tail.0);
     })
@@ -46,7 +49,7 @@ async fn check_models(
     data: &DataDir,
     log: &dyn EventLog,
 ) -> anyhow::Result<ExitCode> {
-    let current_models = open_read_models(&global.read_model_store()?).await?;
+    let current_models = open_read_models(&global.read_models.to_store(data)).await?;
     // Both sides have applied the same records before they are compared.
     current_models.catch_up(log, |_, _| {}).await?;
     let rebuilt_file = data.as_path().join("check.db");

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use convergio_domain::graph;
 use convergio_eventstore::run_file::RunFile;
 use convergio_executor::tool;
+use convergio_process::terminal::print_json;
+use convergio_process::{exit, out_line};
+use convergio_replay::{ReplaySource, replay_report, replay_run};
 use convergio_schemas::wire::{FleetReport, FleetRequest, ReplayReport, ReplayRequest, Verdict};
 
-use super::print_json;
 use crate::cli::{GlobalOptions, ReplayArgs};
-use crate::exit;
-use crate::replayer::{self, ReplaySource};
 use crate::target::ServerTarget;
 use crate::view;
 
@@ -19,7 +19,7 @@ pub(super) async fn run(global: &GlobalOptions, args: &ReplayArgs) -> anyhow::Re
     let manifest = args.graph.as_deref().map(super::graph::read_manifest).transpose()?;
     let report = match (&args.file, &args.run) {
         (Some(file), _) => replay_file(file, args.at, manifest).await?,
-        (None, Some(run)) => replay_run(global, run, args.at, manifest).await?,
+        (None, Some(run)) => replay_logged_run(global, run, args.at, manifest).await?,
         (None, None) => return replay_fleet(global, manifest).await,
     };
     match global.json {
@@ -29,7 +29,7 @@ pub(super) async fn run(global: &GlobalOptions, args: &ReplayArgs) -> anyhow::Re
     Ok(if report.diverges.is_none() { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
 }
 
-async fn replay_run(
+async fn replay_logged_run(
     global: &GlobalOptions,
     run: &str,
     at: Option<u64>,
@@ -57,9 +57,8 @@ async fn replay_file(
     })?;
     let read = RunFile::open(file).map_err(|error| bad_file(&error))?;
     let outcome =
-        replayer::replay_run(&ReplaySource::File(&read), at, graph.map(|parsed| parsed.graph))
-            .await;
-    Ok(replayer::replay_report(&read.stream, outcome.map_err(|error| bad_file(&error))?, None))
+        replay_run(&ReplaySource::File(&read), at, graph.map(|parsed| parsed.graph)).await;
+    Ok(replay_report(&read.stream, outcome.map_err(|error| bad_file(&error))?, None))
 }
 
 async fn replay_fleet(

@@ -11,13 +11,13 @@ use convergio_eventstore::run_file::{
     self, RunFileReader, RunImportError, RunImportOptions, RunImportReport,
 };
 use convergio_eventstore::{ExportSigner, Repository, SteadyClock, WallClock};
+use convergio_process::terminal::print_json;
+use convergio_process::{exit, out_line};
+use convergio_server::LogLocation;
+use convergio_server::data_dir::DataDir;
 use serde_json::json;
 
-use super::print_json;
 use crate::cli::GlobalOptions;
-use crate::data_dir::DataDir;
-use crate::exit;
-use crate::log_location::LogLocation;
 use crate::target::ServerTarget;
 
 /// Tenant of everything in a data folder.
@@ -86,7 +86,7 @@ pub(super) async fn import_run(
     required_signer: Option<&str>,
 ) -> anyhow::Result<ExitCode> {
     let data = DataDir::find_folder(global.data.as_deref())?;
-    let LogLocation::Folder = LogLocation::from_options(global)? else {
+    let LogLocation::Folder = LogLocation::from_options(&global.log)? else {
         return Err(exit::bad_input_error(
             "a run is imported into a data folder, not into a cluster",
         ));

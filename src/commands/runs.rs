@@ -2,16 +2,17 @@
 
 use std::process::ExitCode;
 
+use convergio_process::out_line;
+use convergio_process::terminal::{self, print_json};
 use convergio_schemas::wire::{
     EventEnvelope, MigrateReport, MigrateRequest, Page, RunView, Verdict,
 };
 use serde_json::{Value, json};
 
-use super::{debug, graph, print_json, run_transfer, steer};
+use super::{debug, graph, run_transfer, steer};
 use crate::cli::steer::{CheckpointsCommand, SteerCommand};
 use crate::cli::{GlobalOptions, RunsCommand};
 use crate::target::ServerTarget;
-use crate::terminal;
 use crate::view;
 
 pub(super) async fn run(global: &GlobalOptions, command: RunsCommand) -> anyhow::Result<ExitCode> {

@@ -4,15 +4,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use convergio_eventstore::Durability;
+use convergio_process::{exit, out_line, terminal};
+use convergio_server::config::{
+    ExecutorRoleConfig, GatewayConfig, ProjectorConfig, ServerConfig, ServerRole,
+};
+use convergio_server::data_dir::DataDir;
+use convergio_server::{FrontRuntime, InProcessServer, LogLocation};
 use serde_json::json;
 
-use crate::cli::{GlobalOptions, ServeArgs, ServerRole};
-use crate::data_dir::DataDir;
-use crate::exit;
-use crate::front_runtime::FrontRuntime;
-use crate::log_location::LogLocation;
-use crate::server::{InProcessServer, ServerConfig};
-use crate::terminal;
+use crate::cli::{GlobalOptions, ServeArgs};
 
 /// Interval at which `--until-idle` checks for remaining work.
 const IDLE_CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -21,28 +21,28 @@ const IDLE_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 const FOLDER_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) async fn run(global: &GlobalOptions, args: &ServeArgs) -> anyhow::Result<ExitCode> {
-    let place = LogLocation::from_options(global)?;
+    let place = LogLocation::from_options(&global.log)?;
     if args.role != ServerRole::All && matches!(place, LogLocation::Folder) {
         return Err(exit::bad_input_error("roles apart need a log in a cluster: --log nats://…"));
     }
     let data = DataDir::find_folder(global.data.as_deref())?;
     let front_runtime = FrontRuntime::start()?;
     let mut stop_signals = front_runtime.stop_signals()?;
-    let mut server = InProcessServer::start_server(ServerConfig {
+    let config = ServerConfig {
         data: data.clone(),
-        listen: args.listen.clone(),
-        model_urls: global.model_urls.clone(),
-        read_models: global.read_model_store()?,
         log_location: place,
         // Nobody restarts a background server after a short command held its folder.
         folder_patience: if args.until_idle { FOLDER_TIMEOUT } else { Duration::ZERO },
         role: args.role,
-        model_calls: args.model_calls,
-        doors: args.doors,
-        front_runtime,
         evaluation: args.evaluation,
-    })
-    .await?;
+        gateway: GatewayConfig { listen: args.listen.clone(), doors: args.doors },
+        executor: ExecutorRoleConfig {
+            model_urls: global.model_urls.clone(),
+            model_calls: args.model_calls,
+        },
+        projector: ProjectorConfig { read_models: global.read_models.to_store(&data) },
+    };
+    let mut server = InProcessServer::start_server(config, front_runtime).await?;
     print_ready(global, &data, &server)?;
     let failure = tokio::select! {
         () = stop_signals.next_signal() => None,

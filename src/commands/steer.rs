@@ -4,22 +4,22 @@ use std::collections::BTreeMap;
 
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::{CheckpointFolder, CheckpointStore};
+use convergio_process::terminal::print_json;
+use convergio_process::{exit, out_line};
 use convergio_schemas::wire::{
     AmendRequest, BranchView, CheckpointRequest, CheckpointView, DiffView, ForkAccepted,
     ForkRequest, NodeChange, ReasonRequest, ResolveRequest, RetryRequest, RunView, SignalRequest,
     StateView, StepDecision, StepSide,
 };
+use convergio_server::data_dir::DataDir;
 use serde::Serialize;
 use serde_json::json;
 
 use super::graph::json_or_text;
-use super::print_json;
 use crate::cli::GlobalOptions;
 use crate::cli::steer::{
     AmendArgs, CheckpointsCommand, ForkArgs, ResolveArgs, SteerCommand, StepResolution,
 };
-use crate::data_dir::DataDir;
-use crate::exit;
 use crate::target::ServerTarget;
 use crate::view;
 

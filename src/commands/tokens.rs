@@ -8,14 +8,15 @@ use std::process::ExitCode;
 use convergio_domain::id::ActorId;
 use convergio_domain::token::TokenHash;
 use convergio_eventstore::private_files::PartialFile;
+use convergio_process::terminal::print_json;
+use convergio_process::{err_line, exit, out_line};
 use convergio_schemas::wire::{NewToken, Page, TokenRotation, TokenView};
+use convergio_server::data_dir::{create_token, token_file_content};
 use serde_json::json;
 
-use super::print_json;
 use crate::cli::{GlobalOptions, TokensCommand};
-use crate::data_dir::{create_token, token_file_content};
 use crate::target::ServerTarget;
-use crate::{exit, view};
+use crate::view;
 
 pub(super) async fn run(
     global: &GlobalOptions,

@@ -4,11 +4,12 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use convergio_process::terminal::print_json;
+use convergio_process::{exit, out_line};
+use convergio_server::trust;
 use serde_json::{Value, json};
 
-use super::print_json;
 use crate::cli::GlobalOptions;
-use crate::{exit, trust};
 
 pub(super) fn run(global: &GlobalOptions, folder: &Path) -> anyhow::Result<ExitCode> {
     if !folder.is_dir() {

@@ -1,6 +1,7 @@
 //! The debug view on a terminal: drawing of an event, and keys.
 
 use convergio_domain::run::RunPhase;
+use convergio_process::terminal::escape_line;
 use ratatui::crossterm::event::{self, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Modifier, Style};
@@ -9,7 +10,6 @@ use ratatui::widgets::{Block, List, ListItem, ListState, Paragraph, Wrap};
 use ratatui::{DefaultTerminal, Frame};
 
 use super::timeline::{DebugNode, DebugStep, DebugTimeline};
-use crate::terminal::escape_line;
 
 /// Help on the last line of the screen.
 const KEYS_HELP: &str = " ←/→ event · PgUp/PgDn 20 · Home/End · n/p same step · tab pane · \

@@ -5,18 +5,24 @@ use std::collections::BTreeMap;
 use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 
 /// A crate's place; an edge leads to a smaller number.
-const RANKS: [(&str, u32); 11] = [
+const RANKS: [(&str, u32); 17] = [
     ("convergio-domain", 0),
     ("convergio-kernel-c", 0),
+    ("convergio-process", 0),
     ("convergio-schemas", 0),
     ("convergio-evaluation", 1),
     ("convergio-eventstore", 1),
     ("convergio-executor", 2),
     ("convergio-projections", 2),
     ("convergio-gateway", 3),
+    ("convergio-local-models", 3),
     ("convergio-test-support", 3),
-    ("convergio", 4),
-    ("convergio-replay-tests", 4),
+    ("convergio-replay", 4),
+    ("convergio-crash-test", 5),
+    ("convergio-server", 5),
+    ("convergio-bench", 6),
+    ("convergio", 7),
+    ("convergio-replay-tests", 7),
 ];
 
 const FORBIDDEN: [(&str, &str); 1] = [("convergio-gateway", "convergio-executor")];
