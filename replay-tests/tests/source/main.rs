@@ -4,6 +4,7 @@ mod architecture;
 mod banned_names;
 mod checkout;
 mod declarations;
+mod environment;
 mod imports;
 mod module_graph;
 mod named_paths;
