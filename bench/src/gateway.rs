@@ -25,6 +25,7 @@ use reqwest::Client;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::memory::resident_memory_mib;
 use super::raw::{append_sync_us, elapsed_us, value_at_percentile};
 
 /// Pieces of a streamed answer of the mock server.
@@ -331,14 +332,6 @@ fn cpu_ticks() -> u64 {
     // brackets.
     let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
     fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
-}
-
-/// Resident memory in MiB; 0 where the system does not report it.
-fn resident_memory_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kib.unwrap_or(0) / 1024
 }
 
 /// Starts a model server that answers at once.

@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use super::log::{new_stream, step_commit};
+use super::memory::resident_memory_mib;
 use super::raw::{elapsed_us, value_at_percentile};
 
 /// Commits of each run.
@@ -134,12 +135,4 @@ async fn measure_loads(log: &Arc<dyn EventLog>, runs: &[StreamKey]) -> anyhow::R
     }
     times.sort_unstable();
     Ok(times)
-}
-
-/// Resident memory of this process in MiB; 0 where the system does not report it.
-fn resident_memory_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-    kib.unwrap_or(0) / 1024
 }

@@ -2,8 +2,9 @@
 //!
 //! - `steps`, `waiting`, `wide` and `resume` measure the executor on an embedded log or a cluster.
 //! - `log` and `growth` measure logs; `replay` measures replay, `gateway` the front door.
-//! - `raw` and `cluster` measure what device and cluster do without this program; `platform` is the
-//!   set-up that benches share.
+//! - `raw` and `cluster` measure what device and cluster do without this program, `memory` what
+//!   this process takes; `workload` and `platform` are graphs, runs and executors that benches
+//!   share.
 //!
 //! Rows are printed as text or JSON lines. Nothing depends on this crate but the command line.
 
@@ -13,6 +14,7 @@ mod cluster;
 mod gateway;
 mod growth;
 mod log;
+mod memory;
 mod platform;
 mod raw;
 mod replay;
@@ -20,6 +22,7 @@ mod resume;
 mod steps;
 mod waiting;
 mod wide;
+mod workload;
 
 use clap::Subcommand;
 use convergio_server::config::LogOptions;

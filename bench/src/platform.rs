@@ -5,24 +5,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use bytes::Bytes;
-use convergio_domain::billing::PriceBook;
-use convergio_domain::chat::Privacy;
-use convergio_domain::decider::DecisionContext;
 use convergio_domain::event::Event;
-use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
-use convergio_domain::id::{ExecutorId, GraphId, RunId, TenantId};
-use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
+use convergio_domain::payload::PayloadPurpose;
 use convergio_domain::run::event::RunEvent;
-use convergio_domain::run::{Budget, CreateRun, Provenance, Run, RunCommand, RunState};
+use convergio_domain::run::{Budget, Run, RunCommand, RunState};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
-use convergio_eventstore::{EventLog, LiveHub, Payload, Repository, SystemClock};
-use convergio_executor::catalog::ModelCatalog;
-use convergio_executor::{Executor, ExecutorConfig, tool};
+use convergio_eventstore::{EventLog, Repository, SystemClock};
+use convergio_executor::{Executor, ExecutorConfig};
 use futures_util::StreamExt;
 use serde_json::Value;
 use uuid::Uuid;
+
+use super::workload::{
+    BenchGraph, bench_context, json_payload, new_run_stream, parse_graph, register_graph,
+    start_executor,
+};
 
 /// A log in a folder that is removed at the end, and an executor that works on it.
 pub(super) struct BenchPlatform {
@@ -46,11 +44,7 @@ impl BenchPlatform {
             .with_context(|| format!("cannot create {}", folder.display()))?;
         let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(&folder))?);
         let repository = Repository::new(log, Arc::new(SystemClock));
-        let prices = Arc::new(PriceBook::parse_book("[]")?);
-        let models = Arc::new(ModelCatalog::new(Vec::new(), Arc::clone(&prices))?);
-        let mut config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
-        configure(&mut config);
-        let executor = Executor::start(config, repository.clone(), models, LiveHub::new(), prices);
+        let executor = start_executor(&repository, configure)?;
         Ok(Self { repository, executor, folder })
     }
 
@@ -62,44 +56,22 @@ impl BenchPlatform {
     }
 
     /// Registers the graph of a manifest.
-    pub(super) async fn register_graph(&self, manifest: &str) -> anyhow::Result<RegisterGraph> {
-        let parsed = graph::parse_manifest(manifest, &tool::builtin_catalog());
-        let graph = parsed.map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?.graph;
-        let register = RegisterGraph {
-            name: graph.name.clone(),
-            version: graph.compute_version(),
-            nodes: u32::try_from(graph.nodes.len())?,
-            manifest: PayloadSlot(0),
-            is_derived: false,
-        };
-        let stream =
-            StreamKey::for_graph(bench_tenant(), graph::graph_id(&bench_tenant(), &graph.name));
-        let manifest = vec![json_payload(graph.canonical_manifest(), PayloadPurpose::Manifest)];
-        let command = |_: &_, _| (register.clone(), manifest.clone());
-        self.repository.execute::<GraphNoun>(&stream, &self.command_context(), command).await?;
-        Ok(register)
+    pub(super) async fn register_graph(&self, manifest: &str) -> anyhow::Result<BenchGraph> {
+        register_graph(&self.repository, &parse_graph(manifest)?).await
     }
 
     /// Creates a run without limits on tokens and time.
     pub(super) async fn create_run(
         &self,
-        graph: &RegisterGraph,
+        graph: &BenchGraph,
         inputs: &Value,
     ) -> anyhow::Result<StreamKey> {
-        let GraphId(id) = graph::graph_id(&bench_tenant(), &graph.name);
-        let create = CreateRun {
-            graph: GraphId(id),
-            version: graph.version.clone(),
-            input: PayloadSlot(0),
-            budget: Budget { tokens: None, wall: None, ..Budget::default() },
-            privacy: Privacy::Any,
-            provenance: Provenance::default(),
-            request_hash: String::new(),
-        };
-        let stream = StreamKey::for_run(bench_tenant(), RunId(Uuid::now_v7()));
+        let budget = Budget { tokens: None, wall: None, ..Budget::default() };
+        let (create, stream) = (graph.create_command(budget), new_run_stream());
         let input = vec![json_payload(serde_json::to_vec(inputs)?, PayloadPurpose::Input)];
         let command = |_: &_, _| (RunCommand::Create(create.clone()), input.clone());
-        self.repository.execute::<Run>(&stream, &self.command_context(), command).await?;
+        let context = bench_context(&self.repository);
+        self.repository.execute::<Run>(&stream, &context, command).await?;
         Ok(stream)
     }
 
@@ -124,32 +96,4 @@ impl BenchPlatform {
         }
         anyhow::bail!("the log ended before the run did")
     }
-
-    /// Context of a command that the bench sends now.
-    pub(super) fn command_context(&self) -> DecisionContext {
-        let actor = "bench".parse().expect("`bench` is a valid name");
-        DecisionContext { now: self.repository.clock().now(), actor }
-    }
-}
-
-/// Tenant of all benches.
-pub(super) fn bench_tenant() -> TenantId {
-    "bench".parse().expect("`bench` is a valid name")
-}
-
-/// A payload of JSON without a subject.
-pub(super) fn json_payload(bytes: Vec<u8>, purpose: PayloadPurpose) -> Payload {
-    let media_type = "application/json".into();
-    Payload { bytes: Bytes::from(bytes), media_type, purpose, subject: None }
-}
-
-/// Peak memory of this process in MiB since the last call, and a reset of the peak; 0 where the
-/// system does not report it.
-pub(super) fn take_peak_memory_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    // Writing 5 sets the peak to what is in use now (proc(5)).
-    let _reset = std::fs::write("/proc/self/clear_refs", "5");
-    kib.unwrap_or(0) / 1024
 }

@@ -10,24 +10,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use clap::Args;
-use convergio_domain::billing::PriceBook;
-use convergio_domain::decider::{Decider, DecisionContext};
+use convergio_domain::decider::Decider;
 use convergio_domain::graph::manifest::Graph;
-use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
-use convergio_domain::id::{ExecutorId, RunId, TenantId};
-use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
-use convergio_domain::run::{Budget, CreateRun, Run, RunCommand, RunPhase, RunState};
+use convergio_domain::payload::PayloadPurpose;
+use convergio_domain::run::{Budget, Run, RunCommand, RunPhase, RunState};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
-use convergio_eventstore::{EventLog, LiveHub, Payload, Record, Repository, SystemClock};
-use convergio_executor::catalog::ModelCatalog;
+use convergio_eventstore::{EventLog, Record, Repository, SystemClock};
 use convergio_executor::replay::Replay;
-use convergio_executor::{Executor, ExecutorConfig, tool};
 use convergio_process::{out_line, terminal};
 use serde::Serialize;
 use uuid::Uuid;
+
+use super::workload::{
+    bench_context, json_payload, new_run_stream, parse_graph, register_graph, start_executor,
+};
 
 /// Items of each map.
 const ITEMS_PER_MAP: u64 = 5000;
@@ -99,8 +97,7 @@ async fn measure_replay(folder: &Path, events: u64) -> anyhow::Result<Vec<Replay
     let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(folder))?);
     let repository = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
     let maps = events.div_ceil(ITEMS_PER_MAP * EVENTS_PER_ITEM).max(1);
-    let graph = graph::parse_manifest(&maps_manifest(maps), &tool::builtin_catalog());
-    let graph = graph.map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?.graph;
+    let graph = parse_graph(&maps_manifest(maps))?;
     let run = complete_run(&repository, &graph).await?;
     let records = read_records(&log, &run).await?;
     let mut rows = vec![
@@ -140,39 +137,15 @@ fn maps_manifest(maps: u64) -> String {
 
 /// Registers the graph, creates a run of it, and lets an executor complete it.
 async fn complete_run(repository: &Repository, graph: &Graph) -> anyhow::Result<StreamKey> {
-    let tenant: TenantId = "bench".parse()?;
-    let context = DecisionContext { now: repository.clock().now(), actor: "bench".parse()? };
-    let id = graph::graph_id(&tenant, &graph.name);
-    let register = RegisterGraph {
-        name: graph.name.clone(),
-        version: graph.compute_version(),
-        nodes: u32::try_from(graph.nodes.len())?,
-        manifest: PayloadSlot(0),
-        is_derived: false,
-    };
-    let manifest = vec![json_payload(graph.canonical_manifest(), PayloadPurpose::Manifest)];
-    let command = |_: &_, _| (register.clone(), manifest.clone());
-    let stream = StreamKey::for_graph(tenant.clone(), id);
-    repository.execute::<GraphNoun>(&stream, &context, command).await?;
-    let create = CreateRun {
-        graph: id,
-        version: register.version.clone(),
-        input: PayloadSlot(0),
-        budget: Budget { wall: None, ..Budget::default() },
-        request_hash: String::new(),
-        privacy: convergio_domain::chat::Privacy::Any,
-        provenance: convergio_domain::run::Provenance::default(),
-    };
+    let registered = register_graph(repository, graph).await?;
+    let create = registered.create_command(Budget { wall: None, ..Budget::default() });
     let list: Vec<u64> = (0..ITEMS_PER_MAP).collect();
     let input = serde_json::to_vec(&serde_json::json!({ "list": list }))?;
     let input = vec![json_payload(input, PayloadPurpose::Input)];
     let command = |_: &_, _| (RunCommand::Create(create.clone()), input.clone());
-    let run = StreamKey::for_run(tenant, RunId(Uuid::now_v7()));
-    repository.execute::<Run>(&run, &context, command).await?;
-    let prices = Arc::new(PriceBook::parse_book("[]")?);
-    let models = Arc::new(ModelCatalog::new(Vec::new(), Arc::clone(&prices))?);
-    let config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
-    let executor = Executor::start(config, repository.clone(), models, LiveHub::new(), prices);
+    let run = new_run_stream();
+    repository.execute::<Run>(&run, &bench_context(repository), command).await?;
+    let executor = start_executor(repository, |_| {})?;
     let log = repository.event_log();
     // No stream is due any more when the run has ended and its last obligations are settled.
     while !log.due_streams(convergio_domain::time::Timestamp(i64::MAX), 1).await?.is_empty() {
@@ -252,9 +225,4 @@ fn build_row(what: &'static str, replay: &Replay, begun: Instant) -> ReplayBench
         seconds,
         events_per_s: (replay.events as f64 / seconds) as u64,
     }
-}
-
-fn json_payload(bytes: Vec<u8>, purpose: PayloadPurpose) -> Payload {
-    let media_type = "application/json".into();
-    Payload { bytes: Bytes::from(bytes), media_type, purpose, subject: None }
 }

@@ -9,27 +9,24 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use bytes::Bytes;
 use clap::Args;
-use convergio_domain::chat::Privacy;
-use convergio_domain::decider::DecisionContext;
-use convergio_domain::id::{ExecutorId, GraphId, GraphVersion, NodeId, RunId, StepId, TenantId};
-use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
+use convergio_domain::id::{ExecutorId, GraphId, GraphVersion, NodeId, RunId, StepId};
+use convergio_domain::payload::PayloadPurpose;
 use convergio_domain::run::{
-    AdvanceRun, Budget, CreateRun, ForkRun, Provenance, Run, RunCommand, StepIntent, StepOutcome,
-    StepResult, StepStart,
+    AdvanceRun, Budget, ForkRun, Run, RunCommand, StepIntent, StepOutcome, StepResult, StepStart,
 };
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
 use convergio_eventstore::{
-    CheckpointFolder, CheckpointStore, EventLog, LoadedStream, Payload, Repository, SystemClock,
+    CheckpointFolder, CheckpointStore, EventLog, LoadedStream, Repository, SystemClock,
 };
 use convergio_process::{out_line, terminal};
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::raw::{elapsed_us, value_at_percentile};
+use super::workload::{BenchGraph, bench_context, json_payload, new_run_stream};
 
 /// Maximum steps per commit.
 const STEPS_PER_COMMIT: u32 = 256;
@@ -169,20 +166,13 @@ async fn create_long_run(
     shape: RunShape,
     events: u64,
 ) -> anyhow::Result<StreamKey> {
-    let stream = StreamKey::for_run(bench_tenant(), RunId(Uuid::now_v7()));
+    let stream = new_run_stream();
     let mut run = LoadedStream::<Run>::new(stream.clone());
-    let create = CreateRun {
-        graph: GraphId(Uuid::nil()),
-        version: GraphVersion::from_manifest(b"bench"),
-        input: PayloadSlot(0),
-        budget: Budget::UNBOUND,
-        privacy: Privacy::Any,
-        provenance: Provenance::default(),
-        request_hash: String::new(),
-    };
-    let media_type = "application/json".into();
-    let bytes = Bytes::from_static(b"{}");
-    let input = Payload { bytes, media_type, purpose: PayloadPurpose::Input, subject: None };
+    // Nothing reads the graph: its id and version are made up.
+    let graph =
+        BenchGraph { id: GraphId(Uuid::nil()), version: GraphVersion::from_manifest(b"bench") };
+    let create = graph.create_command(Budget::UNBOUND);
+    let input = json_payload(b"{}".to_vec(), PayloadPurpose::Input);
     let context = bench_context(repository);
     repository.commit(&mut run, RunCommand::Create(create), vec![input], &context).await?;
     let mut round = 0;
@@ -269,7 +259,7 @@ async fn fork_run(repository: &Repository, parent: &StreamKey, at: Seq) -> anyho
         request_hash: String::new(),
         is_parent_imported: false,
     };
-    let fork = StreamKey::for_run(bench_tenant(), RunId(Uuid::now_v7()));
+    let fork = new_run_stream();
     let commands = |_: &_, _| (RunCommand::Fork(command.clone()), Vec::new());
     repository.execute_from(loaded, &fork, &bench_context(repository), commands).await?;
     Ok(())
@@ -277,13 +267,4 @@ async fn fork_run(repository: &Repository, parent: &StreamKey, at: Seq) -> anyho
 
 fn work_node() -> NodeId {
     "work".parse().expect("`work` is a valid name")
-}
-
-fn bench_tenant() -> TenantId {
-    "bench".parse().expect("`bench` is a valid name")
-}
-
-fn bench_context(repository: &Repository) -> DecisionContext {
-    let actor = "bench".parse().expect("`bench` is a valid name");
-    DecisionContext { now: repository.clock().now(), actor }
 }

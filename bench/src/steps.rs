@@ -10,22 +10,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use bytes::Bytes;
 use clap::Args;
-use convergio_domain::billing::PriceBook;
-use convergio_domain::chat::Privacy;
-use convergio_domain::decider::DecisionContext;
 use convergio_domain::event::Event;
-use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
-use convergio_domain::id::{ExecutorId, RunId, TenantId};
-use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
+use convergio_domain::payload::PayloadPurpose;
 use convergio_domain::run::event::RunEvent;
-use convergio_domain::run::{CreateRun, Run, RunCommand};
+use convergio_domain::run::{Budget, Run, RunCommand};
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
-use convergio_eventstore::{EventLog, LiveHub, Payload, Position, Repository, SystemClock};
-use convergio_executor::catalog::ModelCatalog;
-use convergio_executor::{Executor, ExecutorConfig, tool};
+use convergio_eventstore::{EventLog, Payload, Position, Repository, SystemClock};
+use convergio_executor::Executor;
 use convergio_process::{out_line, terminal};
 use convergio_server::ClusterLocation;
 use convergio_server::config::LogOptions;
@@ -36,6 +29,10 @@ use uuid::Uuid;
 
 use super::cluster::{BenchCluster, RawPublish};
 use super::raw::{append_sync_us, elapsed_us, value_at_percentile};
+use super::workload::{
+    BenchGraph, bench_context, json_payload, new_run_stream, parse_graph, register_graph,
+    start_executor,
+};
 
 /// Bytes of a raw publish, about those of a step's commit and payload, and the time of the
 /// measurement.
@@ -219,35 +216,19 @@ async fn measure_row(
 struct StepsBench {
     repository: Repository,
     executor: Executor,
-    graph: RegisterGraph,
-    stream: StreamKey,
+    graph: BenchGraph,
     input: Payload,
 }
 
 impl StepsBench {
     async fn start(log: Arc<dyn EventLog>, args: &StepsArgs) -> anyhow::Result<Self> {
         let repository = Repository::new(log, Arc::new(SystemClock));
-        let parsed = graph::parse_manifest(&chain_manifest(args.steps), &tool::builtin_catalog());
-        let graph = parsed.map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?.graph;
-        let register = RegisterGraph {
-            name: graph.name.clone(),
-            version: graph.compute_version(),
-            nodes: u32::try_from(graph.nodes.len())?,
-            manifest: PayloadSlot(0),
-            is_derived: false,
-        };
-        let stream =
-            StreamKey::for_graph(bench_tenant(), graph::graph_id(&bench_tenant(), &graph.name));
-        let manifest = vec![json_payload(graph.canonical_manifest(), PayloadPurpose::Manifest)];
-        let command = |_: &_, _| (register.clone(), manifest.clone());
-        repository.execute::<GraphNoun>(&stream, &bench_context(&repository), command).await?;
-        let prices = Arc::new(PriceBook::parse_book("[]")?);
-        let models = Arc::new(ModelCatalog::new(Vec::new(), Arc::clone(&prices))?);
-        let config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
-        let executor = Executor::start(config, repository.clone(), models, LiveHub::new(), prices);
+        let graph = parse_graph(&chain_manifest(args.steps))?;
+        let graph = register_graph(&repository, &graph).await?;
+        let executor = start_executor(&repository, |_| {})?;
         let text = serde_json::json!({ "text": random_text(args.payload)? });
         let input = json_payload(serde_json::to_vec(&text)?, PayloadPurpose::Input);
-        Ok(Self { repository, executor, graph: register, stream, input })
+        Ok(Self { repository, executor, graph, input })
     }
 
     /// One client's loop: creates a run, waits for its end, and starts again until `stop`.
@@ -257,19 +238,11 @@ impl StepsBench {
         stop: &Arc<AtomicBool>,
     ) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
         let (repository, input) = (self.repository.clone(), self.input.clone());
-        let create = CreateRun {
-            privacy: Privacy::Any,
-            graph: convergio_domain::id::GraphId(self.stream.id),
-            version: self.graph.version.clone(),
-            input: PayloadSlot(0),
-            budget: convergio_domain::run::Budget::default(),
-            request_hash: String::new(),
-            provenance: convergio_domain::run::Provenance::default(),
-        };
+        let create = self.graph.create_command(Budget::default());
         let (waiters, stop) = (watch.waiters.clone(), Arc::clone(stop));
         async move {
             while !stop.load(Ordering::Relaxed) {
-                let stream = StreamKey::for_run(bench_tenant(), RunId(Uuid::now_v7()));
+                let stream = new_run_stream();
                 let (ended, end) = oneshot::channel();
                 waiters.send((stream.clone(), ended))?;
                 let command = |_: &_, _| (RunCommand::Create(create.clone()), vec![input.clone()]);
@@ -348,18 +321,4 @@ fn random_text(bytes: usize) -> anyhow::Result<String> {
     let mut random = vec![0_u8; bytes];
     getrandom::fill(&mut random)?;
     Ok(random.iter().map(|byte| char::from(b'a' + byte % 26)).collect())
-}
-
-fn bench_tenant() -> TenantId {
-    "bench".parse().expect("`bench` is a valid name")
-}
-
-fn bench_context(repository: &Repository) -> DecisionContext {
-    let actor = "bench".parse().expect("`bench` is a valid name");
-    DecisionContext { now: repository.clock().now(), actor }
-}
-
-fn json_payload(bytes: Vec<u8>, purpose: PayloadPurpose) -> Payload {
-    let media_type = "application/json".into();
-    Payload { bytes: Bytes::from(bytes), media_type, purpose, subject: None }
 }

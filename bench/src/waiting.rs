@@ -6,27 +6,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use bytes::Bytes;
 use clap::Args;
-use convergio_domain::billing::PriceBook;
-use convergio_domain::chat::Privacy;
-use convergio_domain::decider::DecisionContext;
-use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
-use convergio_domain::id::{ApprovalId, ExecutorId, GraphId, RunId, TenantId};
+use convergio_domain::id::{ApprovalId, ExecutorId};
 use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
-use convergio_domain::run::{
-    AdvanceRun, Budget, CreateRun, Provenance, Run, RunCommand, StepIntent, StepStart,
-};
+use convergio_domain::run::{AdvanceRun, Budget, Run, RunCommand, StepIntent, StepStart};
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Span;
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
-use convergio_eventstore::{EventLog, LiveHub, LoadedStream, Payload, Repository, SystemClock};
-use convergio_executor::catalog::ModelCatalog;
-use convergio_executor::{Executor, ExecutorConfig, tool};
+use convergio_eventstore::{EventLog, LoadedStream, Repository, SystemClock};
 use convergio_process::{out_line, terminal};
 use serde::Serialize;
 use tokio::task::JoinSet;
 use uuid::Uuid;
+
+use super::memory::resident_memory_mib;
+use super::workload::{
+    BenchGraph, bench_context, json_payload, new_run_stream, parse_graph, register_graph,
+    start_executor,
+};
 
 /// Maximum runs created concurrently.
 const CREATIONS_LIMIT: usize = 256;
@@ -88,23 +85,20 @@ async fn measure_waiting(folder: &Path, runs: usize) -> anyhow::Result<WaitingBe
     // The log is closed after it was filled, so that opening it is a cold start.
     fill_log(folder, runs).await?;
     let create_s = begun.elapsed().as_secs_f64();
-    let rss_before_mib = rss_mib();
+    let rss_before_mib = resident_memory_mib();
     let begun = Instant::now();
     let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(folder))?);
     let open_ms = elapsed_ms(begun);
     let repository = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
     let begun = Instant::now();
-    let prices = Arc::new(PriceBook::parse_book("[]")?);
-    let models = Arc::new(ModelCatalog::new(Vec::new(), Arc::clone(&prices))?);
-    let config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
-    let executor = Executor::start(config, repository.clone(), models, LiveHub::new(), prices);
-    let graph = register_graph(&repository, WORK).await?;
+    let executor = start_executor(&repository, |_| {})?;
+    let graph = register_graph(&repository, &parse_graph(WORK)?).await?;
     let stream = create_run(&repository, &graph, None).await?;
     while !repository.load::<Run>(&stream).await?.state.phase.is_ended() {
         tokio::time::sleep(POLL_INTERVAL).await;
     }
     let first_run_ms = elapsed_ms(begun);
-    let rss_after_mib = rss_mib();
+    let rss_after_mib = resident_memory_mib();
     executor.shut_down().await?;
     log.close().await?;
     Ok(WaitingBenchRow {
@@ -122,19 +116,11 @@ fn elapsed_ms(started: Instant) -> u64 {
     u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Resident memory of this process in MiB; 0 where the system does not report it.
-fn rss_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kib.unwrap_or(0) / 1024
-}
-
 /// Fills a log with waiting runs.
 async fn fill_log(folder: &Path, runs: usize) -> anyhow::Result<()> {
     let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(folder))?);
     let repository = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
-    let graph = register_graph(&repository, MANIFEST).await?;
+    let graph = register_graph(&repository, &parse_graph(MANIFEST)?).await?;
     let mut creating = JoinSet::new();
     for number in 0..runs {
         // Bounded, so that memory measures waiting runs and not pending tasks.
@@ -167,44 +153,14 @@ fn waiting_intent(repository: &Repository, number: usize) -> StepIntent {
     }
 }
 
-async fn register_graph(
-    repository: &Repository,
-    text: &str,
-) -> anyhow::Result<(GraphId, RegisterGraph)> {
-    let parsed = graph::parse_manifest(text, &tool::builtin_catalog());
-    let graph = parsed.map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?.graph;
-    let register = RegisterGraph {
-        name: graph.name.clone(),
-        version: graph.compute_version(),
-        nodes: u32::try_from(graph.nodes.len())?,
-        manifest: PayloadSlot(0),
-        is_derived: false,
-    };
-    let id = graph::graph_id(&bench_tenant(), &graph.name);
-    let stream = StreamKey::for_graph(bench_tenant(), id);
-    let manifest = vec![json_payload(graph.canonical_manifest(), PayloadPurpose::Manifest)];
-    let command = |_: &_, _| (register.clone(), manifest.clone());
-    repository.execute::<GraphNoun>(&stream, &bench_context(repository), command).await?;
-    Ok((id, register))
-}
-
 /// Creates a run; with an intent, one that waits by it.
 async fn create_run(
     repository: &Repository,
-    (graph, register): &(GraphId, RegisterGraph),
+    graph: &BenchGraph,
     intent: Option<StepIntent>,
 ) -> anyhow::Result<StreamKey> {
-    let create = CreateRun {
-        graph: *graph,
-        version: register.version.clone(),
-        input: PayloadSlot(0),
-        budget: Budget { wall: None, ..Budget::default() },
-        privacy: Privacy::Any,
-        provenance: Provenance::default(),
-        request_hash: String::new(),
-    };
-    let mut run =
-        LoadedStream::<Run>::new(StreamKey::for_run(bench_tenant(), RunId(Uuid::now_v7())));
+    let create = graph.create_command(Budget { wall: None, ..Budget::default() });
+    let mut run = LoadedStream::<Run>::new(new_run_stream());
     let context = bench_context(repository);
     let input = vec![json_payload(b"{}".to_vec(), PayloadPurpose::Input)];
     repository.commit(&mut run, RunCommand::Create(create), input.clone(), &context).await?;
@@ -221,18 +177,4 @@ async fn create_run(
         repository.commit(&mut run, RunCommand::Advance(advance), input, &context).await?;
     }
     Ok(run.stream)
-}
-
-fn bench_tenant() -> TenantId {
-    "bench".parse().expect("`bench` is a valid name")
-}
-
-fn bench_context(repository: &Repository) -> DecisionContext {
-    let actor = "bench".parse().expect("`bench` is a valid name");
-    DecisionContext { now: repository.clock().now(), actor }
-}
-
-fn json_payload(bytes: Vec<u8>, purpose: PayloadPurpose) -> Payload {
-    let media_type = "application/json".into();
-    Payload { bytes: Bytes::from(bytes), media_type, purpose, subject: None }
 }

@@ -16,7 +16,9 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::platform::{BenchPlatform, bench_tenant, json_payload, take_peak_memory_mib};
+use super::memory::take_peak_memory_mib;
+use super::platform::BenchPlatform;
+use super::workload::{bench_context, bench_tenant, json_payload};
 
 /// Interval at which a state is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -198,7 +200,7 @@ async fn measure_signals(args: &WideArgs) -> anyhow::Result<WideBenchRow> {
     let mut sending = JoinSet::new();
     for _ in 0..args.signals {
         let (repository, stream) = (platform.repository.clone(), run.clone());
-        let (command, context) = (signal_command(), platform.command_context());
+        let (command, context) = (signal_command(), bench_context(&platform.repository));
         sending.spawn(async move {
             let payload = vec![json_payload(b"{}".to_vec(), PayloadPurpose::Signal)];
             let command = |_: &_, _| (command.clone(), payload.clone());
@@ -242,7 +244,8 @@ async fn measure_children(args: &WideArgs) -> anyhow::Result<WideBenchRow> {
     let begun = Instant::now();
     let mut sending = JoinSet::new();
     for child in children {
-        let (repository, context) = (platform.repository.clone(), platform.command_context());
+        let (repository, context) =
+            (platform.repository.clone(), bench_context(&platform.repository));
         sending.spawn(async move {
             let payload = vec![json_payload(b"{}".to_vec(), PayloadPurpose::Signal)];
             let command = |_: &_, _| (signal_command(), payload.clone());

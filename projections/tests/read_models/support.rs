@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use convergio_domain::agent::{AgentCommand, AgentNoun, AgentState, agent_id};
+use convergio_domain::billing::{Meter, PriceBook, PriceQuery, Usage};
 use convergio_domain::chat::Privacy;
 use convergio_domain::decider::DecisionContext;
 use convergio_domain::id::{ApprovalId, ExecutorId, GraphId, GraphVersion, RunId, TenantId};
-use convergio_domain::billing::{Meter, PriceBook, PriceQuery, Usage};
 use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::run::{
     AdvanceRun, Budget, CallReport, CreateRun, Provenance, Run, RunCommand, RunOutcome, StepIntent,

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use convergio_domain::billing::PriceBook;
 use convergio_domain::chat::Privacy;
 use convergio_domain::decider::DecisionContext;
 use convergio_domain::event::Event;
 use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
 use convergio_domain::id::{ExecutorId, GraphId, GraphVersion, RunId, TenantId};
-use convergio_domain::billing::PriceBook;
 use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{Budget, CreateRun, Provenance, Run, RunCommand, SendSignal};
