@@ -10,7 +10,7 @@ use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use async_nats::jetstream::context::PublishError;
 use async_nats::jetstream::{self, ErrorCode, stream};
 use convergio_eventstore::jetstream::{JetStreamLog, Layout, connect_client};
-use convergio_eventstore::{Durability, EventLog};
+use convergio_eventstore::{Durability, LogWriter};
 use convergio_server::ClusterLocation;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -40,7 +40,7 @@ pub(super) enum RawPublish {
 
 /// A log in the cluster, and a stream with the same settings for raw publishes.
 pub(super) struct BenchCluster {
-    pub(super) log: Arc<dyn EventLog>,
+    pub(super) log: Arc<dyn LogWriter>,
     context: jetstream::Context,
     name: String,
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use convergio_domain::stream::{Seq, StreamKey};
-use convergio_eventstore::EventLog;
+use convergio_eventstore::LogWriter;
 use convergio_process::{out_line, terminal};
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -43,7 +43,7 @@ struct GrowthBenchRow {
 /// The log fails.
 pub(super) async fn measure_growth(
     provider: &'static str,
-    log: &Arc<dyn EventLog>,
+    log: &Arc<dyn LogWriter>,
     sizes: &[usize],
     json: bool,
 ) -> anyhow::Result<()> {
@@ -85,7 +85,7 @@ pub(super) async fn measure_growth(
 }
 
 /// Adds runs; returns a sample of them.
-async fn add_runs(log: &Arc<dyn EventLog>, runs: usize) -> anyhow::Result<Vec<StreamKey>> {
+async fn add_runs(log: &Arc<dyn LogWriter>, runs: usize) -> anyhow::Result<Vec<StreamKey>> {
     let mut tasks = JoinSet::new();
     for writer in 0..WRITERS {
         let log = Arc::clone(log);
@@ -112,7 +112,7 @@ async fn add_runs(log: &Arc<dyn EventLog>, runs: usize) -> anyhow::Result<Vec<St
 }
 
 /// Sorted latencies in microseconds of appends by one writer, each to a new run.
-async fn measure_appends(log: &Arc<dyn EventLog>) -> anyhow::Result<Vec<u64>> {
+async fn measure_appends(log: &Arc<dyn LogWriter>) -> anyhow::Result<Vec<u64>> {
     let mut times = Vec::with_capacity(SAMPLES);
     for _ in 0..SAMPLES {
         let commit = step_commit(&new_stream(), None)?;
@@ -125,7 +125,7 @@ async fn measure_appends(log: &Arc<dyn EventLog>) -> anyhow::Result<Vec<u64>> {
 }
 
 /// Sorted latencies in microseconds of loads of whole runs, spread over the log's age.
-async fn measure_loads(log: &Arc<dyn EventLog>, runs: &[StreamKey]) -> anyhow::Result<Vec<u64>> {
+async fn measure_loads(log: &Arc<dyn LogWriter>, runs: &[StreamKey]) -> anyhow::Result<Vec<u64>> {
     let mut times = Vec::with_capacity(SAMPLES);
     for at in runs.iter().step_by(runs.len() / SAMPLES + 1) {
         let start = Instant::now();

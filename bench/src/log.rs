@@ -13,7 +13,9 @@ use convergio_domain::request::event::{RequestAccepted, RequestEvent};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::embedded::{self, EmbeddedLog};
-use convergio_eventstore::{Commit, EventLog, MemoryLog, Position, RawScan, StreamHead};
+use convergio_eventstore::{
+    Commit, LogWriter, MemoryLog, Position, RawScan, StreamHead, UndecidedCommit,
+};
 use convergio_process::{out_line, terminal};
 use convergio_server::ClusterLocation;
 use convergio_server::config::LogOptions;
@@ -136,10 +138,10 @@ pub(crate) async fn run(args: LogArgs, cluster: &LogOptions, json: bool) -> anyh
 /// Measures the log in memory: the cost of our own code, without a device.
 async fn measure_memory(args: &LogArgs, span: Duration, json: bool) -> anyhow::Result<()> {
     for writers in &args.writers {
-        let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
+        let log: Arc<dyn LogWriter> = Arc::new(MemoryLog::new());
         measure_appends("memory", &log, *writers, span, 0).await?.print_row(json)?;
     }
-    for row in measure_reads("memory", &(Arc::new(MemoryLog::new()) as Arc<dyn EventLog>)).await? {
+    for row in measure_reads("memory", &(Arc::new(MemoryLog::new()) as Arc<dyn LogWriter>)).await? {
         row.print_row(json)?;
     }
     Ok(())
@@ -149,7 +151,7 @@ async fn measure_embedded(args: &LogArgs, span: Duration, json: bool) -> anyhow:
     let folder = args.dir.join(format!("convergio-bench-{}", Uuid::now_v7()));
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot create {}", folder.display()))?;
-    let log: Arc<dyn EventLog> =
+    let log: Arc<dyn LogWriter> =
         Arc::new(EmbeddedLog::open(&embedded::EmbeddedConfig::new(folder.join("log")))?);
     if args.growth.is_empty() {
         for writers in &args.writers {
@@ -204,7 +206,7 @@ async fn raw_publish_rate(
 /// Measures appends of concurrent writers, each alone on streams of 20 commits.
 async fn measure_appends(
     provider: &'static str,
-    log: &Arc<dyn EventLog>,
+    log: &Arc<dyn LogWriter>,
     writers: usize,
     span: Duration,
     raw_ops_per_s: u64,
@@ -243,7 +245,7 @@ async fn measure_appends(
 /// Then the same for a log with commits as steps write them.
 async fn measure_reads(
     provider: &'static str,
-    log: &Arc<dyn EventLog>,
+    log: &Arc<dyn LogWriter>,
 ) -> anyhow::Result<Vec<LogBenchRow>> {
     let streams: Vec<StreamKey> = (0..RUNS).map(|_| new_stream()).collect();
     let mut heads: Vec<Option<StreamHead>> = vec![None; RUNS];
@@ -273,7 +275,7 @@ async fn measure_reads(
 
 /// Appends commits as steps write them, by writers each alone on its streams.
 async fn append_step_commits(
-    log: &Arc<dyn EventLog>,
+    log: &Arc<dyn LogWriter>,
     commits: usize,
     writers: usize,
 ) -> anyhow::Result<()> {
@@ -301,7 +303,7 @@ async fn append_step_commits(
 async fn measure_replay(
     provider: &'static str,
     operation: &'static str,
-    log: &Arc<dyn EventLog>,
+    log: &Arc<dyn LogWriter>,
     mut at: Position,
 ) -> anyhow::Result<LogBenchRow> {
     let (begun, mut events, mut times) = (Instant::now(), 0_usize, Vec::new());
@@ -322,7 +324,7 @@ async fn measure_replay(
 async fn measure_raw_replay(
     provider: &'static str,
     operation: &'static str,
-    log: &Arc<dyn EventLog>,
+    log: &Arc<dyn LogWriter>,
     mut at: Position,
     events_a_record: usize,
 ) -> anyhow::Result<LogBenchRow> {
@@ -397,17 +399,13 @@ fn build_commit(
     let event = |text| {
         Event::Request(RequestEvent::RequestAccepted(RequestAccepted { request_hash: text }))
     };
-    Ok(Commit {
+    Ok(Commit::from(UndecidedCommit {
         stream: stream.clone(),
-        id: Uuid::now_v7(),
         expected,
         time: Timestamp(1),
         actor: "bench".parse()?,
         events: texts.into_iter().map(event).collect(),
-        fingerprint: None,
         payloads: Vec::new(),
-        deltas: Vec::new(),
         wake: Wake::Done,
-        is_continued: false,
-    })
+    }))
 }

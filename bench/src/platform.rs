@@ -11,7 +11,7 @@ use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{Budget, Run, RunCommand, RunState};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
-use convergio_eventstore::{EventLog, Repository, SystemClock};
+use convergio_eventstore::{LogWriter, Repository, SystemClock};
 use convergio_executor::{Executor, ExecutorConfig};
 use futures_util::StreamExt;
 use serde_json::Value;
@@ -42,7 +42,7 @@ impl BenchPlatform {
         let folder = parent.join(format!("convergio-bench-{}", Uuid::now_v7()));
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;
-        let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(&folder))?);
+        let log: Arc<dyn LogWriter> = Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(&folder))?);
         let repository = Repository::new(log, Arc::new(SystemClock));
         let executor = start_executor(&repository, configure)?;
         Ok(Self { repository, executor, folder })

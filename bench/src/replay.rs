@@ -94,8 +94,9 @@ pub(crate) async fn run(args: BenchReplayArgs, json: bool) -> anyhow::Result<()>
 }
 
 async fn measure_replay(folder: &Path, events: u64) -> anyhow::Result<Vec<ReplayBenchRow>> {
-    let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(folder))?);
-    let repository = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
+    let log = Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(folder))?);
+    let repository = Repository::new(log, Arc::new(SystemClock));
+    let log = repository.event_log();
     let maps = events.div_ceil(ITEMS_PER_MAP * EVENTS_PER_ITEM).max(1);
     let graph = parse_graph(&maps_manifest(maps))?;
     let run = complete_run(&repository, &graph).await?;

@@ -19,7 +19,7 @@ use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
 use convergio_eventstore::{
-    CheckpointFolder, CheckpointStore, EventLog, LoadedStream, Repository, SystemClock,
+    CheckpointFolder, CheckpointStore, LoadedStream, LogWriter, Repository, SystemClock,
 };
 use convergio_process::{out_line, terminal};
 use serde::Serialize;
@@ -121,7 +121,7 @@ async fn measure_resume(
     shape: RunShape,
     events: u64,
 ) -> anyhow::Result<ResumeBenchRow> {
-    let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(folder))?);
+    let log: Arc<dyn LogWriter> = Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(folder))?);
     // One repository with checkpoints and one without, on the same log.
     let checkpoints = Arc::new(CheckpointFolder::new(&folder.join("checkpoints")));
     let plain = Repository::new(Arc::clone(&log), Arc::new(SystemClock));

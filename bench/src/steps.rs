@@ -17,7 +17,7 @@ use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{Budget, Run, RunCommand};
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
-use convergio_eventstore::{EventLog, Payload, Position, Repository, SystemClock};
+use convergio_eventstore::{EventLog, LogWriter, Payload, Position, Repository, SystemClock};
 use convergio_executor::Executor;
 use convergio_process::{out_line, terminal};
 use convergio_server::ClusterLocation;
@@ -89,9 +89,9 @@ enum MeasuredLog {
 }
 
 impl MeasuredLog {
-    fn event_log(&self) -> Arc<dyn EventLog> {
+    fn log_writer(&self) -> Arc<dyn LogWriter> {
         match self {
-            Self::Embedded(log) => Arc::clone(log) as Arc<dyn EventLog>,
+            Self::Embedded(log) => Arc::clone(log) as Arc<dyn LogWriter>,
             Self::Cluster(cluster) => Arc::clone(&cluster.log),
         }
     }
@@ -166,7 +166,7 @@ async fn measure_steps(
     let measured_log =
         MeasuredLog::Embedded(Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(&folder))?));
     let row = measure_row(&measured_log, args, concurrency, &raw).await;
-    measured_log.event_log().close().await?;
+    measured_log.log_writer().close().await?;
     std::fs::remove_dir_all(&folder)?;
     row
 }
@@ -177,7 +177,7 @@ async fn measure_row(
     concurrency: usize,
     raw_latencies_us: &[u64],
 ) -> anyhow::Result<StepsBenchRow> {
-    let bench = StepsBench::start(measured_log.event_log(), args).await?;
+    let bench = StepsBench::start(measured_log.log_writer(), args).await?;
     let before = measured_log.syncs_and_bytes().await?;
     let begun = Instant::now();
     let watch = StepWatcher::start_watcher(bench.repository.event_log());
@@ -221,7 +221,7 @@ struct StepsBench {
 }
 
 impl StepsBench {
-    async fn start(log: Arc<dyn EventLog>, args: &StepsArgs) -> anyhow::Result<Self> {
+    async fn start(log: Arc<dyn LogWriter>, args: &StepsArgs) -> anyhow::Result<Self> {
         let repository = Repository::new(log, Arc::new(SystemClock));
         let graph = parse_graph(&chain_manifest(args.steps))?;
         let graph = register_graph(&repository, &graph).await?;

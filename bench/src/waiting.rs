@@ -13,7 +13,7 @@ use convergio_domain::run::{AdvanceRun, Budget, Run, RunCommand, StepIntent, Ste
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Span;
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
-use convergio_eventstore::{EventLog, LoadedStream, Repository, SystemClock};
+use convergio_eventstore::{LoadedStream, LogWriter, Repository, SystemClock};
 use convergio_process::{out_line, terminal};
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -87,7 +87,7 @@ async fn measure_waiting(folder: &Path, runs: usize) -> anyhow::Result<WaitingBe
     let create_s = begun.elapsed().as_secs_f64();
     let rss_before_mib = resident_memory_mib();
     let begun = Instant::now();
-    let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(folder))?);
+    let log: Arc<dyn LogWriter> = Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(folder))?);
     let open_ms = elapsed_ms(begun);
     let repository = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
     let begun = Instant::now();
@@ -118,7 +118,7 @@ fn elapsed_ms(started: Instant) -> u64 {
 
 /// Fills a log with waiting runs.
 async fn fill_log(folder: &Path, runs: usize) -> anyhow::Result<()> {
-    let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(folder))?);
+    let log: Arc<dyn LogWriter> = Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(folder))?);
     let repository = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
     let graph = register_graph(&repository, &parse_graph(MANIFEST)?).await?;
     let mut creating = JoinSet::new();

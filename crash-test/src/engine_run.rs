@@ -19,7 +19,7 @@ use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
 use convergio_eventstore::{
-    EventLog, LiveHub, Payload, Position, Repository, SystemClock, WallClock,
+    LiveHub, LogWriter, Payload, Position, Repository, SystemClock, WallClock,
 };
 use convergio_executor::catalog::{DetectedServer, ModelCatalog, detect_servers};
 use convergio_executor::{Executor, ExecutorConfig};
@@ -31,7 +31,7 @@ use tokio::process::Command;
 use uuid::Uuid;
 
 use crate::crash_point::CrashPoint;
-use crate::faulty_log::FaultyLog;
+use crate::faulty_log::{CrashInterceptor, FaultyLog};
 use crate::model_proxy::ModelProxy;
 
 /// Maximum time without an event before a run counts as stuck.
@@ -50,7 +50,7 @@ pub(crate) struct GraphUnderTest {
 
 impl GraphUnderTest {
     /// Registers the graph in a log and creates a run of it.
-    pub(crate) async fn create_run(&self, log: &Arc<dyn EventLog>) -> anyhow::Result<StreamKey> {
+    pub(crate) async fn create_run(&self, log: &Arc<dyn LogWriter>) -> anyhow::Result<StreamKey> {
         let repository = Repository::new(Arc::clone(log), Arc::new(SystemClock));
         let (tenant, context) = ("default".parse()?, owner_context()?);
         let id = graph::graph_id(&tenant, &self.graph.name);
@@ -109,7 +109,7 @@ fn json_payload(bytes: Vec<u8>, purpose: PayloadPurpose) -> Payload {
 /// Runs an engine in this process, on a thread and a runtime of its own that are dropped with it.
 /// Returns whether it crashed, and how many commits it asked for.
 pub(crate) async fn run_engine(
-    log: &Arc<dyn EventLog>,
+    log: &Arc<dyn LogWriter>,
     graph_under_test: &Arc<GraphUnderTest>,
     run: &StreamKey,
     point: Option<CrashPoint>,
@@ -120,9 +120,10 @@ pub(crate) async fn run_engine(
         // Two threads: races between steps are part of what is tested.
         let mut threads = tokio::runtime::Builder::new_multi_thread();
         let runtime = threads.worker_threads(2).enable_all().build()?;
-        let faulty_log = Arc::new(FaultyLog::new(Arc::clone(&log), point));
+        let crash = Arc::new(CrashInterceptor::new(point));
+        let faulty_log = FaultyLog::new(Arc::clone(&log), Arc::clone(&crash));
         let result = runtime.block_on(async {
-            let engine = start_engine(Arc::clone(&faulty_log), &servers)?;
+            let engine = start_engine(faulty_log, &servers)?;
             let finish_run = async {
                 drive_to_end(&log, &run).await?;
                 engine.shut_down().await?;
@@ -131,28 +132,28 @@ pub(crate) async fn run_engine(
             // After a crash in its last commit a run looks complete to readers: it counts as a
             // crash.
             tokio::select! {
-                () = faulty_log.wait_for_crash() => Ok(true),
+                () = crash.wait_for_crash() => Ok(true),
                 ended = finish_run => ended,
             }
         });
         // Tasks under way are dropped wherever they are, as a crash would.
         runtime.shutdown_background();
-        result.map(|died| (died, faulty_log.append_count()))
+        result.map(|died| (died, crash.append_count()))
     });
     engine_thread.await?
 }
 
-fn start_engine(log: Arc<FaultyLog>, servers: &[DetectedServer]) -> anyhow::Result<Executor> {
+fn start_engine(log: FaultyLog, servers: &[DetectedServer]) -> anyhow::Result<Executor> {
     let prices = Arc::new(PriceBook::parse_book(convergio_schemas::PRICE_BOOK)?);
     let providers = servers.iter().map(DetectedServer::to_provider_config).collect();
     let models = Arc::new(ModelCatalog::new(providers, Arc::clone(&prices))?);
     let config = ExecutorConfig::new(ExecutorId(Uuid::now_v7()));
-    let repository = Repository::new(log, Arc::new(SystemClock));
+    let repository = Repository::new(Arc::new(log), Arc::new(SystemClock));
     Ok(Executor::start(config, repository, models, LiveHub::new(), prices))
 }
 
 /// Follows a run, grants its approvals, and returns when it has ended and nothing is left to do.
-async fn drive_to_end(log: &Arc<dyn EventLog>, run: &StreamKey) -> anyhow::Result<()> {
+async fn drive_to_end(log: &Arc<dyn LogWriter>, run: &StreamKey) -> anyhow::Result<()> {
     let repository = Repository::new(Arc::clone(log), Arc::new(SystemClock));
     let mut tail = log.tail_all(Position::START);
     loop {
@@ -226,22 +227,23 @@ pub async fn wait_at_crash_point(
     urls: &[String],
     point: CrashPoint,
 ) -> anyhow::Result<()> {
-    let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(folder))?);
+    let log: Arc<dyn LogWriter> = Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(folder))?);
     let run = log.due_streams(Timestamp(i64::MAX), 1).await?;
     let run = run.first().context("the folder has no run to be done")?;
     let servers = if urls.is_empty() { Vec::new() } else { detect_servers(urls).await };
-    let faulty_log = Arc::new(FaultyLog::new(Arc::clone(&log), Some(point)));
-    let _engine = start_engine(Arc::clone(&faulty_log), &servers)?;
+    let crash = Arc::new(CrashInterceptor::new(Some(point)));
+    let faulty_log = FaultyLog::new(Arc::clone(&log), Arc::clone(&crash));
+    let _engine = start_engine(faulty_log, &servers)?;
     tokio::select! {
-        () = faulty_log.wait_for_crash() => out_line!("{AT_CRASH_POINT}"),
+        () = crash.wait_for_crash() => out_line!("{AT_CRASH_POINT}"),
         ended = drive_to_end(&log, run) => {
             ended?;
             // The append of the crash point was the run's last one: the log reports the crash in a
             // moment.
-            if faulty_log.append_count() < point.commit {
+            if crash.append_count() < point.commit {
                 out_line!("{ENDED}");
             } else {
-                faulty_log.wait_for_crash().await;
+                crash.wait_for_crash().await;
                 out_line!("{AT_CRASH_POINT}");
             }
         }

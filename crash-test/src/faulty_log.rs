@@ -4,30 +4,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use convergio_domain::payload::PayloadRef;
-use convergio_domain::stream::{Seq, StreamKey};
-use convergio_domain::time::Timestamp;
 use convergio_eventstore::{
-    AppendError, ArchivedRecord, Commit, Durability, EventLog, LogError, Opening, Position,
-    RawRecord, RawScan, Record, RecordPage, StreamHead,
+    AppendError, Commit, InterceptedLog, LogError, LogInterceptor, LogRead, LogWriter, StreamHead,
 };
-use futures_util::stream::BoxStream;
 use tokio::sync::watch;
 
 use crate::crash_point::{CrashMoment, CrashPoint};
 
-/// The log of an engine that is to crash at `point`.
-pub(crate) struct FaultyLog {
-    log: Arc<dyn EventLog>,
+/// The log of an engine that is to crash.
+pub(crate) type FaultyLog = InterceptedLog<CrashInterceptor>;
+
+/// Counts the appends of an engine, and lets its log stop answering at `point`. An engine neither
+/// reads raw records nor erases or restores: these go through.
+pub(crate) struct CrashInterceptor {
     point: Option<CrashPoint>,
     appends: AtomicU64,
     has_crashed: watch::Sender<bool>,
 }
 
-impl FaultyLog {
-    pub(crate) fn new(log: Arc<dyn EventLog>, point: Option<CrashPoint>) -> Self {
+impl CrashInterceptor {
+    pub(crate) fn new(point: Option<CrashPoint>) -> Self {
         let (is_dead, _) = watch::channel(false);
-        Self { log, point, appends: AtomicU64::new(0), has_crashed: is_dead }
+        Self { point, appends: AtomicU64::new(0), has_crashed: is_dead }
     }
 
     /// Waits until the log has stopped answering.
@@ -56,19 +54,24 @@ impl FaultyLog {
 }
 
 #[async_trait]
-impl EventLog for FaultyLog {
-    fn durability(&self) -> Durability {
-        self.log.durability()
+impl LogInterceptor for CrashInterceptor {
+    async fn before_read(&self, _read: LogRead) -> Result<(), LogError> {
+        self.hang_after_crash().await;
+        Ok(())
     }
 
-    async fn append(&self, commit: Commit) -> Result<StreamHead, AppendError> {
+    async fn append(
+        &self,
+        log: &Arc<dyn LogWriter>,
+        commit: Commit,
+    ) -> Result<StreamHead, AppendError> {
         self.hang_after_crash().await;
         let number = self.appends.fetch_add(1, Ordering::SeqCst) + 1;
         match self.point.filter(|point| point.commit == number).map(|point| point.moment) {
-            None => self.log.append(commit).await,
+            None => log.append(commit).await,
             Some(CrashMoment::Before) => self.crash().await,
             Some(CrashMoment::During) => {
-                let log = Arc::clone(&self.log);
+                let log = Arc::clone(log);
                 // The append races with the kill, so that its outcome is unknown, as in a real
                 // crash.
                 tokio::spawn(async move { log.append(commit).await });
@@ -76,85 +79,9 @@ impl EventLog for FaultyLog {
             }
             Some(CrashMoment::After) => {
                 // The result is lost with the caller.
-                let _unheard = self.log.append(commit).await;
+                let _unheard = log.append(commit).await;
                 self.crash().await
             }
         }
-    }
-
-    async fn stream_head(&self, stream: &StreamKey) -> Result<Option<StreamHead>, LogError> {
-        self.hang_after_crash().await;
-        self.log.stream_head(stream).await
-    }
-
-    async fn read_stream(
-        &self,
-        stream: &StreamKey,
-        after: Seq,
-        limit: usize,
-    ) -> Result<Vec<Arc<Record>>, LogError> {
-        self.hang_after_crash().await;
-        self.log.read_stream(stream, after, limit).await
-    }
-
-    async fn read_all(&self, after: Position, limit: usize) -> Result<RecordPage, LogError> {
-        self.hang_after_crash().await;
-        self.log.read_all(after, limit).await
-    }
-
-    fn tail_all(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
-        self.log.tail_all(after)
-    }
-
-    fn tail_pending(&self) -> BoxStream<'static, Arc<Record>> {
-        self.log.tail_pending()
-    }
-
-    // An engine neither reads raw records nor erases or restores: these go through.
-    async fn read_raw(&self, scan: RawScan<'_>, limit: usize) -> Result<Vec<RawRecord>, LogError> {
-        self.log.read_raw(scan, limit).await
-    }
-
-    fn tail_stream(
-        &self,
-        stream: &StreamKey,
-        after: Seq,
-    ) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
-        self.log.tail_stream(stream, after)
-    }
-
-    async fn erase_payload(
-        &self,
-        stream: &StreamKey,
-        reference: PayloadRef,
-    ) -> Result<bool, AppendError> {
-        self.log.erase_payload(stream, reference).await
-    }
-
-    async fn open_payload(
-        &self,
-        stream: &StreamKey,
-        reference: PayloadRef,
-    ) -> Result<Option<Opening>, LogError> {
-        self.hang_after_crash().await;
-        self.log.open_payload(stream, reference).await
-    }
-
-    async fn due_streams(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError> {
-        self.hang_after_crash().await;
-        self.log.due_streams(now, limit).await
-    }
-
-    async fn next_due_time(&self, now: Timestamp) -> Result<Option<Timestamp>, LogError> {
-        self.hang_after_crash().await;
-        self.log.next_due_time(now).await
-    }
-
-    async fn restore_record(&self, archived: ArchivedRecord) -> Result<StreamHead, AppendError> {
-        self.log.restore_record(archived).await
-    }
-
-    async fn close(&self) -> Result<(), LogError> {
-        self.log.close().await
     }
 }

@@ -16,7 +16,7 @@ use convergio_domain::run::event::RunEvent::{
     TimerSet, ToolCallCompleted, ToolCallDenied, ToolCallFailed, ToolCallIntended, ToolCallQueued,
 };
 use convergio_domain::stream::{Seq, StreamKey};
-use convergio_eventstore::{EventLog, Record, Repository, SystemClock};
+use convergio_eventstore::{LogWriter, Record, Repository, SystemClock};
 use convergio_replay::{ReplaySource, replay_run};
 use serde::Serialize;
 
@@ -38,7 +38,7 @@ pub(crate) struct ReferenceResult {
 
 impl ReferenceResult {
     pub(crate) async fn from_log(
-        log: &Arc<dyn EventLog>,
+        log: &Arc<dyn LogWriter>,
         run: &StreamKey,
         commits: u64,
     ) -> anyhow::Result<Self> {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use convergio_domain::stream::StreamKey;
-use convergio_eventstore::EventLog;
+use convergio_eventstore::LogWriter;
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
 use uuid::Uuid;
 
@@ -14,7 +14,7 @@ use crate::engine_run::{GraphUnderTest, run_engine_process};
 /// A data folder with one run that has not started.
 pub(crate) struct CrashTestRun {
     folder: PathBuf,
-    pub(crate) log: Arc<dyn EventLog>,
+    pub(crate) log: Arc<dyn LogWriter>,
     pub(crate) run: StreamKey,
 }
 
@@ -51,6 +51,6 @@ impl CrashTestRun {
     }
 }
 
-fn open_log(folder: &Path) -> anyhow::Result<Arc<dyn EventLog>> {
+fn open_log(folder: &Path) -> anyhow::Result<Arc<dyn LogWriter>> {
     Ok(Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(folder))?))
 }

@@ -181,7 +181,7 @@ mod tests {
     use convergio_domain::time::{Span, Timestamp};
 
     use super::{LEAD_LIMIT, SteadyClock, SystemClock, TimeSource, WallClock};
-    use crate::log::EventLog;
+    use crate::log::LogWriter;
     use crate::providers::memory::MemoryLog;
     use crate::repository::Repository;
 
@@ -282,7 +282,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_log_is_gone_on_with_where_its_last_record_stands() {
-        let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
+        let log: Arc<dyn LogWriter> = Arc::new(MemoryLog::new());
         let begun = SteadyClock::from_log(&*log).await.unwrap().now();
         assert!(begun <= SystemClock.now(), "an empty log has no time");
         let ahead = SystemClock.now().add_span(Span::from_seconds(3600));

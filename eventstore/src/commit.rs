@@ -47,8 +47,10 @@ pub struct Payload {
     pub subject: Option<String>,
 }
 
-/// 1..n events of one stream, appended atomically.
+/// 1..n events of one stream, appended atomically. The repository makes it of a decision; nobody
+/// outside of this crate can, but by an [`UndecidedCommit`].
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Commit {
     /// Stream that the events are appended to.
     pub stream: StreamKey,
@@ -72,9 +74,49 @@ pub struct Commit {
     /// Time at which an executor must look at the stream again. Stored in an index, not in the hash
     /// chain.
     pub wake: Wake,
-    /// Hint that a subscriber of [`EventLog::tail_pending`](crate::EventLog::tail_pending) appends
+    /// Hint that a subscriber of [`LogReader::tail_pending`](crate::LogReader::tail_pending) appends
     /// to the stream at once: a log may make both commits durable with one sync.
     pub is_continued: bool,
+}
+
+/// Events that no decider decided, for a benchmark of a log or a test that plants a history.
+/// Programs that serve anybody have no use for it: a test of the source lists the files that do.
+#[derive(Debug, Clone)]
+pub struct UndecidedCommit {
+    /// Stream that the events are appended to.
+    pub stream: StreamKey,
+    /// Head that the events follow; `None` for a new stream.
+    pub expected: Option<StreamHead>,
+    /// Time at which the events occurred.
+    pub time: Timestamp,
+    /// Actor who caused the events.
+    pub actor: ActorId,
+    /// Events in order; never empty.
+    pub events: Vec<Event>,
+    /// Payloads that the events refer to by slot.
+    pub payloads: Vec<Payload>,
+    /// Time at which an executor must look at the stream again.
+    pub wake: Wake,
+}
+
+impl From<UndecidedCommit> for Commit {
+    /// Makes a commit with a new id, without a fingerprint and with whole payloads.
+    fn from(undecided: UndecidedCommit) -> Self {
+        let UndecidedCommit { stream, expected, time, actor, events, payloads, wake } = undecided;
+        Self {
+            stream,
+            id: Uuid::now_v7(),
+            expected,
+            time,
+            actor,
+            events,
+            fingerprint: None,
+            payloads,
+            deltas: Vec::new(),
+            wake,
+            is_continued: false,
+        }
+    }
 }
 
 impl Commit {

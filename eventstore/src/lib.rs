@@ -1,5 +1,5 @@
-//! The durable log of Convergio: one trait, [`EventLog`], three providers, and [`Repository`], the
-//! only component that appends.
+//! The durable log of Convergio: one contract, three providers, and [`Repository`], the only
+//! component that appends. Everybody else has an [`EventLog`], which cannot.
 //!
 //! A stream is the event history of one entity (a run, a graph, a memory subject, ...). A commit is
 //! 1..n events of one stream, appended atomically as one record. The records of a stream form a
@@ -11,7 +11,8 @@
 //! - `archive`, `run_file`: copies that leave the log, and their way back.
 //! - `repository`, `execute`, `write_queue`, `family`, `memory_commands`: load, decide, append,
 //!   evolve; most callers of other crates start here. `checkpoint` is the cache of folded states.
-//! - `log`: the contract. `providers` implement it (`embedded`, `jetstream`, `memory`), and
+//! - `log`: the contract, and who may do what. `interceptor` is the base of logs that fail on
+//!   purpose, for tests. `providers` implement it (`embedded`, `jetstream`, `memory`), and
 //!   `conformance` holds every provider against it. `verify` walks a whole log.
 //! - `prepare`: encodes, chains and seals a commit before a provider writes it. `seal` encrypts,
 //!   `dedup` stores shared text once, `canonical` is RFC 8785 JSON, `signature` signs run files.
@@ -35,6 +36,7 @@ mod execute;
 mod family;
 mod heads;
 mod health;
+mod interceptor;
 mod live;
 mod log;
 mod memory_commands;
@@ -56,12 +58,16 @@ pub use checkpoint::{Checkpoint, CheckpointFolder, CheckpointStore};
 pub use clock::{
     LEAD_LIMIT, SLEW_DIVISOR, SteadyClock, SystemClock, SystemTimeSource, TimeSource, WallClock,
 };
-pub use commit::{Commit, LogLimits, Payload};
+pub use commit::{Commit, LogLimits, Payload, UndecidedCommit};
 pub use dedup::{DeltaBase, DeltaCopy, PayloadDelta};
 pub use error::{AppendError, LogError};
 pub use health::{ComponentFailure, ComponentHealth, HealthRegistry};
+pub use interceptor::{InterceptedLog, LogInterceptor, LogRead};
 pub use live::{LiveHub, LiveKind, LiveListener, LiveNote, NoteFilter, StreamNote};
-pub use log::{ArchivedRecord, Durability, EventLog, RawScan, RecordPage};
+pub use log::{
+    ArchivedRecord, Durability, EventLog, LogReader, LogWriter, PayloadReader, RawScan, RecordPage,
+    WakeIndex,
+};
 pub use memory_commands::MemoryWrite;
 pub use providers::embedded;
 pub use providers::jetstream;

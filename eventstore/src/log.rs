@@ -1,5 +1,6 @@
-//! [`EventLog`], the contract of a log. Every provider passes the same conformance suite (module
-//! `conformance`).
+//! The contract of a log, in parts: [`LogReader`], [`PayloadReader`] and [`WakeIndex`] are what
+//! everybody may have, together an [`EventLog`]; [`LogWriter`] is what the repository has beside.
+//! Every provider passes the same conformance suite (module `conformance`).
 
 use std::sync::Arc;
 
@@ -52,7 +53,7 @@ pub struct RecordPage {
     pub tail: Position,
 }
 
-/// Selects the records that [`EventLog::read_raw`] returns.
+/// Selects the records that [`LogReader::read_raw`] returns.
 #[derive(Debug, Clone, Copy)]
 pub enum RawScan<'a> {
     /// Records of all streams after a position.
@@ -88,31 +89,13 @@ impl ArchivedRecord {
     }
 }
 
-/// A durable, append-only log of streams. Guarantees:
+/// The records of a log, for reading and following. Guarantees:
 ///
-/// - `Ok` of an append means durable as [`EventLog::durability`] says; a commit is all or nothing.
 /// - Positions only grow, and no record ever appears below a position that was returned.
-/// - Of n rivals with the same `expected` head exactly one wins.
-/// - The same commit id again returns the first head, for ever.
-/// - A read that begins after `Ok` sees the commit.
+/// - A read that begins after `Ok` of an append sees the commit.
 /// - A gap, a hash mismatch or an unreadable record is `Corrupt`.
-/// - An error of `append` means that the commit was not appended: outcomes that are open are
-///   resolved before it returns.
 #[async_trait]
-pub trait EventLog: Send + Sync + 'static {
-    /// Returns the failures that an acknowledged commit survives, as proven when the log was
-    /// opened.
-    fn durability(&self) -> Durability;
-
-    /// Appends a commit and returns the stream's new head.
-    async fn append(&self, commit: Commit) -> Result<StreamHead, AppendError>;
-
-    /// Checks whether the log accepts commits now. A log whose last write failed tries one that
-    /// changes nothing.
-    async fn check_writable(&self) -> Result<(), AppendError> {
-        Ok(())
-    }
-
+pub trait LogReader: Send + Sync + 'static {
     /// Reads a stream's head, linearizable with appends; `None` if the stream has no record.
     async fn stream_head(&self, stream: &StreamKey) -> Result<Option<StreamHead>, LogError>;
 
@@ -150,7 +133,11 @@ pub trait EventLog: Send + Sync + 'static {
     fn tail_pending(&self) -> BoxStream<'static, Arc<Record>> {
         stream::pending().boxed()
     }
+}
 
+/// The payloads beside the chain, which are sealed at rest.
+#[async_trait]
+pub trait PayloadReader: Send + Sync + 'static {
     /// Opens a payload: its plaintext with the salt of its commitment, both checked; `None` if it
     /// was erased. A payload that is absent and was not erased is `Corrupt`.
     async fn open_payload(
@@ -167,6 +154,54 @@ pub trait EventLog: Send + Sync + 'static {
     ) -> Result<Option<Bytes>, LogError> {
         Ok(self.open_payload(stream, reference).await?.map(|opening| opening.bytes))
     }
+}
+
+/// The index beside the log of streams that have work, now or at a time.
+#[async_trait]
+pub trait WakeIndex: Send + Sync + 'static {
+    /// Lists at most `limit` streams whose wake time is not after `now`.
+    async fn due_streams(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError>;
+
+    /// Returns the earliest wake time after `now`.
+    async fn next_due_time(&self, now: Timestamp) -> Result<Option<Timestamp>, LogError>;
+}
+
+/// An open log as everybody but the repository has it: nothing can be appended or erased by it.
+#[async_trait]
+pub trait EventLog: LogReader + PayloadReader + WakeIndex {
+    /// Returns the failures that an acknowledged commit survives, as proven when the log was
+    /// opened.
+    fn durability(&self) -> Durability;
+
+    /// Returns the signer of files that are exported from this log, if it has a key for that.
+    fn export_signer(&self) -> Option<ExportSigner> {
+        None
+    }
+
+    /// Shuts down in order: what was acknowledged is durable, files and connections are released.
+    async fn close(&self) -> Result<(), LogError>;
+}
+
+/// An open log that takes commits. Whoever opens a log has it, to make the one
+/// [`Repository`](crate::Repository) of it; the repository hands out [`EventLog`] only. A [`Commit`]
+/// and an [`ArchivedRecord`] are made nowhere but in this crate, so that a holder has nothing to
+/// append. Guarantees:
+///
+/// - `Ok` of an append means durable as [`EventLog::durability`] says; a commit is all or nothing.
+/// - Of n rivals with the same `expected` head exactly one wins.
+/// - The same commit id again returns the first head, for ever.
+/// - An error of `append` means that the commit was not appended: outcomes that are open are
+///   resolved before it returns.
+#[async_trait]
+pub trait LogWriter: EventLog {
+    /// Appends a commit and returns the stream's new head.
+    async fn append(&self, commit: Commit) -> Result<StreamHead, AppendError>;
+
+    /// Checks whether the log accepts commits now. A log whose last write failed tries one that
+    /// changes nothing.
+    async fn check_writable(&self) -> Result<(), AppendError> {
+        Ok(())
+    }
 
     /// Erases a payload from the log's files, for ever; true if it existed. The hash chain still
     /// holds. After an error a part may be gone, and the call may be repeated.
@@ -175,12 +210,6 @@ pub trait EventLog: Send + Sync + 'static {
         stream: &StreamKey,
         reference: PayloadRef,
     ) -> Result<bool, AppendError>;
-
-    /// Lists at most `limit` streams whose wake time is not after `now` (the wake index).
-    async fn due_streams(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError>;
-
-    /// Returns the earliest wake time after `now`.
-    async fn next_due_time(&self, now: Timestamp) -> Result<Option<Timestamp>, LogError>;
 
     /// Appends an archived record with its original hash, and without payloads that were erased.
     async fn restore_record(&self, archived: ArchivedRecord) -> Result<StreamHead, AppendError>;
@@ -197,12 +226,4 @@ pub trait EventLog: Send + Sync + 'static {
         }
         Ok(())
     }
-
-    /// Returns the signer of files that are exported from this log, if it has a key for that.
-    fn export_signer(&self) -> Option<ExportSigner> {
-        None
-    }
-
-    /// Shuts down in order: what was acknowledged is durable, files and connections are released.
-    async fn close(&self) -> Result<(), LogError>;
 }

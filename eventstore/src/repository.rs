@@ -1,4 +1,5 @@
-//! The repository: load, decide, append, evolve. No other component appends commands' events.
+//! The repository: load, decide, append, evolve. It alone has a [`LogWriter`] at hand and makes
+//! commits for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::clock::WallClock;
 use crate::commit::{Commit, Payload};
 use crate::dedup::DeltaSourceCache;
 use crate::error::{AppendError, LogError};
-use crate::log::EventLog;
+use crate::log::{EventLog, LogWriter};
 use crate::record::{Record, StreamHead};
 use crate::write_queue::{WriteQueues, WriteTurn};
 
@@ -121,7 +122,7 @@ pub enum CommitError<R: std::error::Error + 'static> {
 /// to clone; all clones share caches and queues.
 #[derive(Clone)]
 pub struct Repository {
-    log: Arc<dyn EventLog>,
+    log: Arc<dyn LogWriter>,
     clock: Arc<dyn WallClock>,
     delta_sources: Arc<DeltaSourceCache>,
     pub(crate) write_queues: Arc<WriteQueues>,
@@ -133,7 +134,7 @@ pub struct Repository {
 
 impl Repository {
     /// Creates a repository over a log.
-    pub fn new(log: Arc<dyn EventLog>, clock: Arc<dyn WallClock>) -> Self {
+    pub fn new(log: Arc<dyn LogWriter>, clock: Arc<dyn WallClock>) -> Self {
         Self {
             log,
             clock,
@@ -156,9 +157,22 @@ impl Repository {
         Self { write_timeout: write_patience, ..self }
     }
 
-    /// Returns the log for reading. Only the repository may append to it.
+    /// Returns the log for reading. Only the repository can append to it.
     pub fn event_log(&self) -> Arc<dyn EventLog> {
-        Arc::clone(&self.log)
+        Arc::clone(&self.log) as _
+    }
+
+    /// Returns the log for an import, whose records exist already and are not decided again.
+    pub(crate) fn log_writer(&self) -> &dyn LogWriter {
+        &*self.log
+    }
+
+    /// Checks whether the log accepts commits now.
+    ///
+    /// # Errors
+    /// The reason why it does not.
+    pub async fn check_writable(&self) -> Result<(), AppendError> {
+        self.log.check_writable().await
     }
 
     /// Returns the clock that events are timed by.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use convergio_eventstore::embedded::{self, EmbeddedLog};
 use convergio_eventstore::jetstream::{ClusterAddress, JetStreamConfig, JetStreamLog, Login};
-use convergio_eventstore::{EventLog, LogError};
+use convergio_eventstore::{LogError, LogWriter};
 use convergio_process::exit;
 
 use crate::config::{LogOptions, RequiredDurability};
@@ -136,8 +136,8 @@ pub enum OpenLog {
 }
 
 impl OpenLog {
-    /// The log behind the trait that both kinds share.
-    pub fn as_event_log(&self) -> Arc<dyn EventLog> {
+    /// The log behind the trait that both kinds share, to make a repository of it.
+    pub fn as_log_writer(&self) -> Arc<dyn LogWriter> {
         match self {
             Self::Embedded(log) => Arc::clone(log) as _,
             Self::Cluster(log) => Arc::clone(log) as _,

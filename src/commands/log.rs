@@ -46,7 +46,7 @@ pub(super) async fn run(global: &GlobalOptions, command: LogCommand) -> anyhow::
 
 async fn verify_log(global: &GlobalOptions, payloads: bool) -> anyhow::Result<ExitCode> {
     let data = DataDir::find_folder(global.data.as_deref())?;
-    let log = LogLocation::from_options(&global.log)?.open(&data).await?.as_event_log();
+    let log = LogLocation::from_options(&global.log)?.open(&data).await?.as_log_writer();
     let verified = convergio_eventstore::verify_log(&*log, payloads).await;
     log.close().await?;
     match verified {
@@ -78,7 +78,7 @@ async fn verify_log(global: &GlobalOptions, payloads: bool) -> anyhow::Result<Ex
 /// Prints every record, decoded, as a line of JSON.
 async fn print_records(global: &GlobalOptions, payloads: bool) -> anyhow::Result<ExitCode> {
     let data = DataDir::find_folder(global.data.as_deref())?;
-    let log = LogLocation::from_options(&global.log)?.open(&data).await?.as_event_log();
+    let log = LogLocation::from_options(&global.log)?.open(&data).await?.as_log_writer();
     let mut at = Position::START;
     loop {
         let page = log.read_all(at, PAGE_RECORDS).await?;
@@ -145,7 +145,7 @@ async fn export_archive(
     stream: Option<&StreamKey>,
 ) -> anyhow::Result<ExitCode> {
     let data = DataDir::find_folder(global.data.as_deref())?;
-    let log = LogLocation::from_options(&global.log)?.open(&data).await?.as_event_log();
+    let log = LogLocation::from_options(&global.log)?.open(&data).await?.as_log_writer();
     let key = data.payload_key()?;
     let added = archive::export_archive(&*log, &key, folder, stream).await;
     log.close().await?;
@@ -161,7 +161,7 @@ async fn import_archive(
 ) -> anyhow::Result<ExitCode> {
     let data = DataDir::find_folder(global.data.as_deref())?;
     data.create_folder()?;
-    let log = LogLocation::from_options(&global.log)?.open(&data).await?.as_event_log();
+    let log = LogLocation::from_options(&global.log)?.open(&data).await?.as_log_writer();
     let key = data.payload_key()?;
     let imported = archive::import_archive(&*log, &key, folder, mode).await;
     log.close().await?;

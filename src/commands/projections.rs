@@ -17,7 +17,7 @@ pub(super) async fn run(
     command: ProjectionsCommand,
 ) -> anyhow::Result<ExitCode> {
     let data = DataDir::find_folder(global.data.as_deref())?;
-    let log = LogLocation::from_options(&global.log)?.open(&data).await?.as_event_log();
+    let log = LogLocation::from_options(&global.log)?.open(&data).await?.as_log_writer();
     let done = match command {
         ProjectionsCommand::Rebuild => rebuild_models(global, &data, &*log).await,
         ProjectionsCommand::Check => check_models(global, &data, &*log).await,

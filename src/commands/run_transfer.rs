@@ -101,7 +101,7 @@ pub(super) async fn import_run(
         let reason = format!("the run is of tenant `{tenant}`, a data folder's is `{OWN_TENANT}`");
         return Err(bad_file(&format!("line 1: {reason}; `convergio replay --file` reads it")));
     }
-    let log = LogLocation::Folder.open(&data).await?.as_event_log();
+    let log = LogLocation::Folder.open(&data).await?.as_log_writer();
     let clock = Arc::new(SteadyClock::from_log(&*log).await?);
     let context = DecisionContext { now: clock.now(), actor: "owner".parse()? };
     let repository = Repository::new(Arc::clone(&log), clock);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use convergio_domain::event::Event;
 use convergio_domain::run::event::RunEvent;
 use convergio_eventstore::jetstream::JetStreamConfig;
-use convergio_eventstore::{EventLog, Position};
+use convergio_eventstore::{LogReader, Position};
 use convergio_test_support::nats::{Cluster, SyncMode, open_log};
 use futures_util::StreamExt;
 use serde_json::json;

@@ -10,7 +10,7 @@ use convergio_domain::stream::{Seq, StreamKey, StreamKind};
 use super::segment::{self, ArchiveKey, Authorship, Segment, SegmentEntry, corrupt_archive};
 use super::{ArchiveInspection, Inventory, inspect_archive, segment_files, stream_name};
 use crate::error::AppendError;
-use crate::log::{ArchivedRecord, EventLog};
+use crate::log::{ArchivedRecord, LogWriter};
 use crate::prepare::PreparedCommit;
 use crate::record::{RecordBody, StreamHead};
 
@@ -41,7 +41,7 @@ pub struct ArchiveImportReport {
 /// The archive is corrupt or was not written by a holder of the key, a stream of the log differs,
 /// or the log does not accept a record.
 pub async fn import_archive(
-    log: &dyn EventLog,
+    log: &dyn LogWriter,
     key: &[u8; 32],
     folder: &Path,
     mode: ImportMode,
@@ -78,7 +78,7 @@ pub async fn import_archive(
 }
 
 struct ArchiveImporter<'a> {
-    log: &'a dyn EventLog,
+    log: &'a dyn LogWriter,
     heads: HashMap<StreamKey, StreamHead>,
     /// Unfinished runs, folded: their wake times are not in the hash chain and must be computed.
     unfinished_runs: HashMap<StreamKey, RunState>,

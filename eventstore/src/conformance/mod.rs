@@ -21,10 +21,10 @@ use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Timestamp;
 use uuid::Uuid;
 
-use crate::{Commit, EventLog, Payload, StreamHead};
+use crate::{Commit, LogWriter, Payload, StreamHead};
 
 /// The log under test.
-pub type Log = Arc<dyn EventLog>;
+pub type Log = Arc<dyn LogWriter>;
 
 /// Maximum time to wait for something that must happen.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(120);

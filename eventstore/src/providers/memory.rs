@@ -18,7 +18,10 @@ use crate::clock::{SystemClock, WallClock};
 use crate::commit::Commit;
 use crate::dedup::PayloadAssembly;
 use crate::error::{AppendError, LogError};
-use crate::log::{ArchivedRecord, Durability, EventLog, RawScan, RecordPage};
+use crate::log::{
+    ArchivedRecord, Durability, EventLog, LogReader, LogWriter, PayloadReader, RawScan, RecordPage,
+    WakeIndex,
+};
 use crate::prepare::{PreparedCommit, prepare_commit};
 use crate::record::{PayloadMeta, Position, RawRecord, Record, StreamHead};
 use crate::seal::{MasterKey, Opening, PayloadKeys, open_part};
@@ -182,23 +185,7 @@ impl MemoryLogState {
 }
 
 #[async_trait]
-impl EventLog for MemoryLog {
-    fn durability(&self) -> Durability {
-        Durability::Process
-    }
-
-    async fn append(&self, commit: Commit) -> Result<StreamHead, AppendError> {
-        self.shared.append_commit(prepare_commit(commit, &self.shared.keys)?)
-    }
-
-    async fn restore_record(&self, archived: ArchivedRecord) -> Result<StreamHead, AppendError> {
-        self.shared.append_commit(archived.into_prepared())
-    }
-
-    fn export_signer(&self) -> Option<ExportSigner> {
-        Some(ExportSigner::from_master_key(&self.shared.keys))
-    }
-
+impl LogReader for MemoryLog {
     async fn stream_head(&self, stream: &StreamKey) -> Result<Option<StreamHead>, LogError> {
         Ok(self.shared.lock_state().stream_head(stream))
     }
@@ -224,6 +211,15 @@ impl EventLog for MemoryLog {
         records.iter().map(|record| to_raw_record(record)).collect()
     }
 
+    fn tail_all(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
+        let (live, shared) = (self.shared.live.subscribe(), Arc::clone(&self.shared));
+        let read = Arc::new(move |after, limit| {
+            let page = shared.read_page(after, limit);
+            Box::pin(async move { Ok(page) }) as _
+        });
+        tail::follow_log(read, live, after)
+    }
+
     fn tail_stream(
         &self,
         stream: &StreamKey,
@@ -239,16 +235,10 @@ impl EventLog for MemoryLog {
         });
         follow_stream(read, feed, after)
     }
+}
 
-    fn tail_all(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
-        let (live, shared) = (self.shared.live.subscribe(), Arc::clone(&self.shared));
-        let read = Arc::new(move |after, limit| {
-            let page = shared.read_page(after, limit);
-            Box::pin(async move { Ok(page) }) as _
-        });
-        tail::follow_log(read, live, after)
-    }
-
+#[async_trait]
+impl PayloadReader for MemoryLog {
     async fn open_payload(
         &self,
         stream: &StreamKey,
@@ -266,17 +256,10 @@ impl EventLog for MemoryLog {
         }
         assembly.into_opening(&key, stream).map(Some)
     }
+}
 
-    async fn erase_payload(
-        &self,
-        stream: &StreamKey,
-        reference: PayloadRef,
-    ) -> Result<bool, AppendError> {
-        let mut state = self.shared.lock_state();
-        let sealed = state.sealed.get_mut(&(stream.clone(), reference));
-        Ok(sealed.is_some_and(|sealed| !std::mem::take(sealed).is_empty()))
-    }
-
+#[async_trait]
+impl WakeIndex for MemoryLog {
     async fn due_streams(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError> {
         let state = self.shared.lock_state();
         let is_due = |wake: &Wake| match wake {
@@ -296,8 +279,40 @@ impl EventLog for MemoryLog {
         });
         Ok(times.min())
     }
+}
+
+#[async_trait]
+impl EventLog for MemoryLog {
+    fn durability(&self) -> Durability {
+        Durability::Process
+    }
+
+    fn export_signer(&self) -> Option<ExportSigner> {
+        Some(ExportSigner::from_master_key(&self.shared.keys))
+    }
 
     async fn close(&self) -> Result<(), LogError> {
         Ok(())
+    }
+}
+
+#[async_trait]
+impl LogWriter for MemoryLog {
+    async fn append(&self, commit: Commit) -> Result<StreamHead, AppendError> {
+        self.shared.append_commit(prepare_commit(commit, &self.shared.keys)?)
+    }
+
+    async fn erase_payload(
+        &self,
+        stream: &StreamKey,
+        reference: PayloadRef,
+    ) -> Result<bool, AppendError> {
+        let mut state = self.shared.lock_state();
+        let sealed = state.sealed.get_mut(&(stream.clone(), reference));
+        Ok(sealed.is_some_and(|sealed| !std::mem::take(sealed).is_empty()))
+    }
+
+    async fn restore_record(&self, archived: ArchivedRecord) -> Result<StreamHead, AppendError> {
+        self.shared.append_commit(archived.into_prepared())
     }
 }

@@ -1,4 +1,4 @@
-//! Providers: the implementations of [`EventLog`](crate::EventLog).
+//! Providers: the implementations of [`LogWriter`](crate::LogWriter).
 //!
 //! - `embedded`: SQLite in a folder, one process, durable on this machine.
 //! - `jetstream`: NATS JetStream, many processes, durable on a quorum.

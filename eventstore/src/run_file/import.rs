@@ -115,11 +115,11 @@ pub async fn import_run(
         file_hash: contents.hash.clone(),
         signer: contents.signer.clone(),
     }));
-    let (log, mut archived, mut added) = (repository.event_log(), Vec::new(), 0);
+    let (log, mut archived, mut added) = (repository.log_writer(), Vec::new(), 0);
     let mut state = RunState::default();
     for part in contents.parts {
         // Each part continues the state of the one before it: a fork inherits its parent's.
-        let is_known = is_in_log(&*log, &part).await?;
+        let is_known = is_in_log(log, &part).await?;
         part.records.iter().for_each(|read| fold_record(&mut state, read));
         if is_known {
             continue;

@@ -15,7 +15,7 @@ use convergio_domain::time::Timestamp;
 use convergio_eventstore::archive::{self, ImportMode, Inventory};
 use convergio_eventstore::conformance::workload::Writers;
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
-use convergio_eventstore::{Commit, EventLog, LogError, Position};
+use convergio_eventstore::{Commit, LogError, LogWriter, Position};
 use convergio_test_support::nats::{Cluster, KEY, SyncMode};
 use uuid::Uuid;
 
@@ -63,8 +63,9 @@ async fn providers_export_the_same_bytes_and_are_made_from_each_others() {
     let near = embedded(place.path());
     let streams: Vec<_> = (0..5).map(|_| new_stream()).collect();
     for commit in fill(&near, &streams, 0, 40).await {
-        let expected = far.stream_head(&commit.stream).await.expect("readable");
-        far.append(Commit { expected, ..commit }).await.expect("next");
+        let mut commit = commit;
+        commit.expected = far.stream_head(&commit.stream).await.expect("readable");
+        far.append(commit).await.expect("next");
     }
     let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     for (log, to) in [(&near, &a), (&far, &b)] {
@@ -176,8 +177,9 @@ async fn waking_run(log: &Log) -> StreamKey {
         origin: None,
     };
     let events = vec![Event::Run(RunEvent::RunCreated(created))];
-    let first = new_commit(&stream, None, "a secret");
-    log.append(Commit { events, wake: Wake::Now, ..first }).await.expect("done");
+    let mut first = new_commit(&stream, None, "a secret");
+    (first.events, first.wake) = (events, Wake::Now);
+    log.append(first).await.expect("done");
     stream
 }
 

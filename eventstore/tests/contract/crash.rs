@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
-use convergio_eventstore::{Durability, EventLog, LogError, StreamHead, jetstream};
+use convergio_eventstore::{
+    Durability, EventLog, LogError, LogReader, LogWriter, PayloadReader, StreamHead, jetstream,
+};
 use uuid::Uuid;
 
 use crate::support::{Log, new_commit};

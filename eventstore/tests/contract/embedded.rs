@@ -7,7 +7,9 @@ use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::Seq;
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
-use convergio_eventstore::{AppendError, Commit, EventLog, LogError, Position};
+use convergio_eventstore::{
+    AppendError, EventLog, LogError, LogReader, LogWriter, PayloadReader, Position, WakeIndex,
+};
 use futures_util::StreamExt;
 
 use crate::support::{new_commit, new_event, new_stream};
@@ -28,7 +30,7 @@ async fn what_was_acknowledged_is_there_after_opening_again() {
     assert!(matches!(EmbeddedLog::open(&config), Err(LogError::InUse(Some(_)))));
     log.close().await.unwrap();
 
-    let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&config).unwrap());
+    let log: Arc<dyn LogWriter> = Arc::new(EmbeddedLog::open(&config).unwrap());
     assert_eq!(log.stream_head(&stream).await.unwrap(), head);
     let records = log.read_stream(&stream, Seq(4), 3).await.unwrap();
     assert_eq!(records.iter().map(|r| r.first_seq().0).collect::<Vec<_>>(), [5, 6, 7]);
@@ -128,7 +130,8 @@ async fn a_log_of_the_version_before_is_brought_up() {
     let (now, later) = (new_stream(), new_stream());
     let first = new_commit(&now, None, "first");
     let head = log.append(first.clone()).await.unwrap();
-    let sleeping = Commit { wake: Wake::At(Timestamp(70)), ..new_commit(&later, None, "asleep") };
+    let mut sleeping = new_commit(&later, None, "asleep");
+    sleeping.wake = Wake::At(Timestamp(70));
     log.append(sleeping).await.unwrap();
     log.close().await.unwrap();
     let database = rusqlite::Connection::open(folder.path().join("log.db")).unwrap();
@@ -141,10 +144,12 @@ async fn a_log_of_the_version_before_is_brought_up() {
     assert_eq!(log.due_streams(Timestamp(5), 10).await.unwrap(), std::slice::from_ref(&now));
     assert_eq!(log.due_streams(Timestamp(70), 10).await.unwrap(), [now.clone(), later.clone()]);
     assert_eq!(log.next_due_time(Timestamp(5)).await.unwrap(), Some(Timestamp(70)));
-    let ended = Commit { wake: Wake::Done, ..new_commit(&now, Some(head), "second") };
+    let mut ended = new_commit(&now, Some(head), "second");
+    ended.wake = Wake::Done;
     log.append(ended).await.unwrap();
     let other = log.stream_head(&later).await.unwrap();
-    let woken = Commit { wake: Wake::Now, ..new_commit(&later, other, "awake") };
+    let mut woken = new_commit(&later, other, "awake");
+    woken.wake = Wake::Now;
     log.append(woken).await.unwrap();
     assert_eq!(log.due_streams(Timestamp(70), 10).await.unwrap(), [later]);
     assert_eq!(log.next_due_time(Timestamp(5)).await.unwrap(), None);
@@ -176,7 +181,8 @@ async fn a_commit_that_goes_on_from_one_that_is_not_durable_yet_makes_both_durab
     let log = EmbeddedLog::open(&EmbeddedConfig::new(folder.path())).unwrap();
     let mut early = log.tail_pending();
     let stream = new_stream();
-    let first = Commit { is_continued: true, ..new_commit(&stream, None, "first") };
+    let mut first = new_commit(&stream, None, "first");
+    first.is_continued = true;
     let goes_on = async {
         let record = early.next().await.unwrap();
         log.append(new_commit(&stream, Some(record.stream_head()), "second")).await.unwrap()
@@ -186,7 +192,8 @@ async fn a_commit_that_goes_on_from_one_that_is_not_durable_yet_makes_both_durab
     assert_eq!(log.stream_head(&stream).await.unwrap(), Some(head));
     // Whoever goes on never comes: it is durable all the same.
     let alone = crate::support::new_stream();
-    let first = Commit { is_continued: true, ..new_commit(&alone, None, "alone") };
+    let mut first = new_commit(&alone, None, "alone");
+    first.is_continued = true;
     log.append(first).await.unwrap();
     assert!(log.stream_head(&alone).await.unwrap().is_some());
     log.close().await.unwrap();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use convergio_eventstore::conformance::workload::Writers;
 use convergio_eventstore::jetstream::JetStreamConfig;
-use convergio_eventstore::{EventLog, Position};
+use convergio_eventstore::{LogWriter, Position};
 use convergio_test_support::nats::{Cluster, READY, SyncMode, eventually, open_log};
 use futures_util::StreamExt;
 

@@ -9,7 +9,10 @@ use convergio_domain::stream::Seq;
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::conformance::laws;
 use convergio_eventstore::jetstream::JetStreamLog;
-use convergio_eventstore::{AppendError, EventLog, LogError, LogLimits, Position, RawScan};
+use convergio_eventstore::{
+    AppendError, EventLog, LogError, LogLimits, LogReader, LogWriter, PayloadReader, Position,
+    RawScan, WakeIndex,
+};
 use convergio_test_support::nats::{Cluster, SyncMode, eventually, open_log};
 use futures_util::StreamExt;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use convergio_domain::stream::Seq;
-use convergio_eventstore::EventLog;
+use convergio_eventstore::LogWriter;
 use convergio_eventstore::conformance::model::{
     ExpectedHead, LogOperation, STREAMS, assert_logs_agree,
 };
@@ -66,7 +66,7 @@ fn the_log_in_a_cluster_is_as_the_one_in_memory() {
         let mut runner = TestRunner::new(ProptestConfig::with_cases(12));
         let ran = runner.run(&prop::collection::vec(op(), 1..25), |ops| {
             runtime.block_on(async {
-                assert_logs_agree(&ops, KEY, open().await, async |log: Arc<dyn EventLog>| {
+                assert_logs_agree(&ops, KEY, open().await, async |log: Arc<dyn LogWriter>| {
                     log.close().await.expect("ends");
                     open().await
                 })

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use convergio_eventstore::conformance::workload::Writers;
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
-use convergio_eventstore::{Durability, EventLog, Position, jetstream, verify_log};
+use convergio_eventstore::{Durability, EventLog, LogReader, Position, jetstream, verify_log};
 use convergio_test_support::nats::{Cluster, SyncMode, open_log};
 
 use crate::crash::{check, round, rounds};

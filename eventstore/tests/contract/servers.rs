@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_nats::jetstream::stream::Info;
 use convergio_eventstore::conformance::workload::Writers;
 use convergio_eventstore::jetstream::{JetStreamConfig, JetStreamLog};
-use convergio_eventstore::{AppendError, EventLog, verify_log};
+use convergio_eventstore::{AppendError, EventLog, LogReader, LogWriter, verify_log};
 use convergio_test_support::nats::{Cluster, READY, SyncMode, eventually, open_log};
 use serde_json::json;
 

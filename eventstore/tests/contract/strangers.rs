@@ -12,7 +12,9 @@ use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::Seq;
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::jetstream::{JetStreamConfig, JetStreamLog, connect_client};
-use convergio_eventstore::{ComponentHealth, EventLog, Position};
+use convergio_eventstore::{
+    ComponentHealth, LogReader, LogWriter, PayloadReader, Position, WakeIndex,
+};
 use convergio_test_support::nats::{Cluster, Server, SyncMode, eventually, free_ports, open_log};
 use convergio_test_support::shut_cluster::{Certificates, ShutCluster};
 use futures_util::StreamExt;

@@ -10,7 +10,9 @@ use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::archive::{self, ImportMode};
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
-use convergio_eventstore::{EventLog, LoadedStream, MemoryLog, Payload, Repository, SystemClock};
+use convergio_eventstore::{
+    EventLog, LoadedStream, MemoryLog, Payload, PayloadReader, Repository, SystemClock,
+};
 use convergio_test_support::nats::{Cluster, KEY, SyncMode};
 use proptest::prelude::{ProptestConfig, any, prop, prop_assert_eq, proptest};
 

@@ -20,7 +20,7 @@ use convergio_domain::run::{
 };
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::{
-    ComponentHealth, EventLog, LiveHub, LoadedStream, MemoryLog, Payload, Position, Record,
+    ComponentHealth, LiveHub, LoadedStream, LogWriter, MemoryLog, Payload, Position, Record,
     Repository, SystemClock,
 };
 use convergio_executor::catalog::{ModelCatalog, PrivacyPolicy};
@@ -68,7 +68,7 @@ impl Platform {
     }
 
     /// The same, on a log.
-    pub(crate) fn on(log: Arc<dyn EventLog>, providers: Vec<ProviderConfig>) -> Self {
+    pub(crate) fn on(log: Arc<dyn LogWriter>, providers: Vec<ProviderConfig>) -> Self {
         Self {
             repository: Repository::new(log, Arc::new(SystemClock)),
             models: models(providers),

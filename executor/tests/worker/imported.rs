@@ -1,12 +1,16 @@
 //! Runs that came as files: no executor takes them up, and none takes them for a run of its own.
 
+use std::sync::Arc;
+
 use convergio_domain::decider::Wake;
 use convergio_domain::id::{GraphId, GraphVersion, RunId, StepId};
 use convergio_domain::payload::{PayloadRef, PayloadSlot};
 use convergio_domain::run::event::{RunCompleted, RunCreated, RunEvent, RunImported};
 use convergio_domain::run::{Budget, RunCommand, RunPhase, RunRejection, child_run_id};
 use convergio_domain::stream::{Seq, StreamKey};
-use convergio_eventstore::{Commit, CommitError};
+use convergio_eventstore::{
+    CommitError, LogWriter, MemoryLog, SystemClock, UndecidedCommit, WallClock,
+};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -17,7 +21,7 @@ const OUTER: &str = "name: outer\nnodes:\n  - id: sub\n    graph: {name: inner, 
 
 /// Puts a run that was begun elsewhere into the log, with the mark of an import behind it.
 async fn plant(
-    platform: &Platform,
+    log: &MemoryLog,
     stream: &StreamKey,
     graph: GraphId,
     version: GraphVersion,
@@ -44,35 +48,32 @@ async fn plant(
         subject: None,
     };
     assert_eq!(PayloadSlot(0).to_payload_ref(Seq(1)), PayloadRef { seq: Seq(1), index: 0 });
-    let commit = Commit {
+    let commit = UndecidedCommit {
         stream: stream.clone(),
-        id: Uuid::now_v7(),
         expected: None,
-        time: platform.context().now,
+        time: SystemClock.now(),
         actor: "stranger".parse().expect("a name"),
         events: [created].into_iter().chain(more).chain([mark]).map(Into::into).collect(),
-        fingerprint: None,
         payloads: vec![input],
-        deltas: Vec::new(),
         // Even if the index of a log says that it has work.
         wake: Wake::Now,
-        is_continued: false,
     };
-    platform.repository.event_log().append(commit).await.expect("it is new");
+    log.append(commit.into()).await.expect("it is new");
 }
 
 #[tokio::test]
 async fn an_imported_run_under_way_is_left_alone() {
-    let mut platform = Platform::new();
+    let log = MemoryLog::new();
+    let mut platform = Platform::on(Arc::new(log.clone()), Vec::new());
     let (graph, parsed) = platform.register(INNER).await;
     let planted = StreamKey::for_run(tenant(), RunId(Uuid::now_v7()));
-    plant(&platform, &planted, graph, parsed.compute_version(), Vec::new()).await;
+    plant(&log, &planted, graph, parsed.compute_version(), Vec::new()).await;
     // Those that an executor finds at its start, and one that begins meanwhile.
     platform.start();
     let own = platform.create(INNER, &json!({})).await;
     assert_eq!(platform.ended(&own).await.phase, RunPhase::Completed);
     let another = StreamKey::for_run(tenant(), RunId(Uuid::now_v7()));
-    plant(&platform, &another, graph, parsed.compute_version(), Vec::new()).await;
+    plant(&log, &another, graph, parsed.compute_version(), Vec::new()).await;
     let own = platform.create(INNER, &json!({})).await;
     assert_eq!(platform.ended(&own).await.phase, RunPhase::Completed);
     platform.stop().await;
@@ -83,13 +84,14 @@ async fn an_imported_run_under_way_is_left_alone() {
 
 #[tokio::test]
 async fn an_imported_run_under_the_id_of_a_run_within_is_not_taken_for_it() {
-    let mut platform = Platform::new();
+    let log = MemoryLog::new();
+    let mut platform = Platform::on(Arc::new(log.clone()), Vec::new());
     let (graph, parsed) = platform.register(INNER).await;
     let outer = platform.create(OUTER, &json!({})).await;
     let step: StepId = "sub".parse().expect("a step");
     let child = StreamKey::for_run(tenant(), child_run_id(RunId(outer.id), &step, 1, None));
     let ended = RunEvent::RunCompleted(RunCompleted { output: None });
-    plant(&platform, &child, graph, parsed.compute_version(), vec![ended]).await;
+    plant(&log, &child, graph, parsed.compute_version(), vec![ended]).await;
     platform.start();
     let state = platform.ended(&outer).await;
     assert_eq!(state.phase, RunPhase::Failed);
@@ -99,11 +101,12 @@ async fn an_imported_run_under_the_id_of_a_run_within_is_not_taken_for_it() {
 
 #[tokio::test]
 async fn what_an_imported_run_says_that_it_has_within_is_not_steered() {
-    let platform = Platform::new();
+    let log = MemoryLog::new();
+    let platform = Platform::on(Arc::new(log.clone()), Vec::new());
     let (graph, parsed) = platform.register(INNER).await;
     let victim = platform.create(INNER, &json!({})).await;
     let planted = StreamKey::for_run(tenant(), RunId(Uuid::now_v7()));
-    plant(&platform, &planted, graph, parsed.compute_version(), Vec::new()).await;
+    plant(&log, &planted, graph, parsed.compute_version(), Vec::new()).await;
     let context = platform.context();
     for command in [RunCommand::Cancel { reason: None }, RunCommand::Pause { reason: None }] {
         let told = platform.repository.steer_family(&planted, &context, command).await;

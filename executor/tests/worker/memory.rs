@@ -13,7 +13,7 @@ use convergio_domain::memory::{self, RecalledMemory, Subject};
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
-use convergio_eventstore::EventLog;
+use convergio_eventstore::LogWriter;
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
 use convergio_executor::memory::{MemoryPort, MemorySearch};
 use convergio_projections::MemoryIndexes;
@@ -62,16 +62,16 @@ impl MemorySearch for Index {
 struct Life {
     ended: Ended,
     script: Arc<Script>,
-    log: Arc<dyn EventLog>,
+    log: Arc<dyn LogWriter>,
 }
 
 async fn life(folder: &Path, tenant: &TenantId, pupil: &str, lines: Vec<Line>) -> Life {
-    let log: Arc<dyn EventLog> =
+    let log: Arc<dyn LogWriter> =
         Arc::new(EmbeddedLog::open(&EmbeddedConfig::new(folder)).expect("the folder is free"));
     let (script, provider) = Script::serve(lines).await;
     let mut platform = Platform::on(Arc::clone(&log), vec![provider]);
     platform.tenant = tenant.clone();
-    platform.memory = MemoryPort(Some(Arc::new(Index(MemoryIndexes::new(Arc::clone(&log))))));
+    platform.memory = MemoryPort(Some(Arc::new(Index(MemoryIndexes::new(log.clone())))));
     let ended = platform.execute(TUTOR, &json!({ "pupil": pupil })).await.completed();
     Life { ended, script, log }
 }
@@ -100,7 +100,7 @@ fn stream(tenant: &TenantId) -> StreamKey {
 }
 
 /// What was stored of Anna: the ids, and where the texts lie.
-async fn stored(log: &dyn EventLog, tenant: &TenantId) -> Vec<(String, PayloadRef)> {
+async fn stored(log: &dyn LogWriter, tenant: &TenantId) -> Vec<(String, PayloadRef)> {
     let records = log.read_stream(&stream(tenant), Seq(0), 100).await.expect("readable");
     let events = records.iter().flat_map(|record| &record.body.events);
     let stored = events.filter_map(|event| match event {

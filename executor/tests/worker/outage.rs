@@ -5,13 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use convergio_domain::payload::PayloadRef;
 use convergio_domain::run::RunPhase;
-use convergio_domain::stream::{Seq, StreamKey};
-use convergio_domain::time::Timestamp;
 use convergio_eventstore::{
-    AppendError, ArchivedRecord, Commit, Durability, EventLog, HealthRegistry, LogError, MemoryLog,
-    Opening, Position, RawRecord, RawScan, Record, RecordPage, StreamHead,
+    HealthRegistry, InterceptedLog, LogError, LogInterceptor, LogRead, MemoryLog, Record,
 };
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
@@ -24,9 +20,9 @@ name: tiny
 nodes: [{id: a, tool: text.trim, with: {text: " x "}}]
 "#;
 
-/// Appends as ever, and can neither be followed nor asked for its wake index while it is away.
-struct Interrupted {
-    log: MemoryLog,
+/// A log that appends as ever, and can neither be followed nor asked for its wake index while it is
+/// away.
+struct Interruption {
     is_away: Arc<AtomicBool>,
     /// When the wake index was asked for in vain.
     refused: Arc<Mutex<Vec<Instant>>>,
@@ -37,85 +33,22 @@ fn away() -> LogError {
 }
 
 #[async_trait]
-impl EventLog for Interrupted {
-    fn durability(&self) -> Durability {
-        self.log.durability()
-    }
-
-    async fn append(&self, commit: Commit) -> Result<StreamHead, AppendError> {
-        self.log.append(commit).await
-    }
-
-    async fn stream_head(&self, stream: &StreamKey) -> Result<Option<StreamHead>, LogError> {
-        self.log.stream_head(stream).await
-    }
-
-    async fn read_stream(
-        &self,
-        stream: &StreamKey,
-        after: Seq,
-        limit: usize,
-    ) -> Result<Vec<Arc<Record>>, LogError> {
-        self.log.read_stream(stream, after, limit).await
-    }
-
-    async fn read_all(&self, after: Position, limit: usize) -> Result<RecordPage, LogError> {
-        self.log.read_all(after, limit).await
-    }
-
-    async fn read_raw(&self, scan: RawScan<'_>, limit: usize) -> Result<Vec<RawRecord>, LogError> {
-        self.log.read_raw(scan, limit).await
-    }
-
-    fn tail_all(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
-        let is_away = Arc::clone(&self.is_away);
-        let tail = self.log.tail_all(after);
-        tail.map(move |record| if is_away.load(Ordering::SeqCst) { Err(away()) } else { record })
-            .boxed()
-    }
-
-    fn tail_stream(
-        &self,
-        stream: &StreamKey,
-        after: Seq,
-    ) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
-        self.log.tail_stream(stream, after)
-    }
-
-    async fn open_payload(
-        &self,
-        stream: &StreamKey,
-        reference: PayloadRef,
-    ) -> Result<Option<Opening>, LogError> {
-        self.log.open_payload(stream, reference).await
-    }
-
-    async fn erase_payload(
-        &self,
-        stream: &StreamKey,
-        reference: PayloadRef,
-    ) -> Result<bool, AppendError> {
-        self.log.erase_payload(stream, reference).await
-    }
-
-    async fn due_streams(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError> {
-        if self.is_away.load(Ordering::SeqCst) {
+impl LogInterceptor for Interruption {
+    async fn before_read(&self, read: LogRead) -> Result<(), LogError> {
+        if read == LogRead::DueStreams && self.is_away.load(Ordering::SeqCst) {
             self.refused.lock().expect("no panic").push(Instant::now());
             return Err(away());
         }
-        self.log.due_streams(now, limit).await
+        Ok(())
     }
 
-    async fn next_due_time(&self, now: Timestamp) -> Result<Option<Timestamp>, LogError> {
-        self.log.next_due_time(now).await
-    }
-
-    async fn restore_record(&self, archived: ArchivedRecord) -> Result<StreamHead, AppendError> {
-        self.log.restore_record(archived).await
-    }
-
-    async fn close(&self) -> Result<(), LogError> {
-        self.log.close().await
+    fn tail_all(
+        &self,
+        tail: BoxStream<'static, Result<Arc<Record>, LogError>>,
+    ) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
+        let is_away = Arc::clone(&self.is_away);
+        tail.map(move |record| if is_away.load(Ordering::SeqCst) { Err(away()) } else { record })
+            .boxed()
     }
 }
 
@@ -130,11 +63,9 @@ async fn eventually(what: &str, holds: impl Fn() -> bool) {
 #[tokio::test]
 async fn a_dispatcher_that_cannot_read_the_log_for_a_while_says_so_and_goes_on() {
     let (is_away, refused) = (Arc::new(AtomicBool::new(false)), Arc::default());
-    let log = Interrupted {
-        log: MemoryLog::new(),
-        is_away: Arc::clone(&is_away),
-        refused: Arc::clone(&refused),
-    };
+    let interruption =
+        Interruption { is_away: Arc::clone(&is_away), refused: Arc::clone(&refused) };
+    let log = InterceptedLog::new(Arc::new(MemoryLog::new()), Arc::new(interruption));
     let registry = HealthRegistry::default();
     let mut platform = Platform::on(Arc::new(log), Vec::new());
     platform.health = registry.component_health("executor");

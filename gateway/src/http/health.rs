@@ -78,7 +78,7 @@ async fn check_readiness(State(gateway): App) -> Result<Json<Health>, ApiError> 
 
 /// Fails unless the log accepts commits.
 async fn check_log(gateway: &Gateway) -> Result<(), ApiError> {
-    match timeout(READY_TIMEOUT, gateway.repository.event_log().check_writable()).await {
+    match timeout(READY_TIMEOUT, gateway.repository.check_writable()).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(not_ready(error.to_string())),
         Err(_) => Err(not_ready("the log's writer does not answer".to_owned())),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use convergio_domain::event::Event;
 use convergio_domain::run::event::RunEvent;
-use convergio_eventstore::{EventLog, LiveKind, LiveNote, Position};
+use convergio_eventstore::{LiveKind, LiveNote, Position};
 use futures_util::StreamExt;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ fn answer_calls(api: &Arc<Api>, text: &'static str) {
 pub(crate) fn answer_calls_with(api: &Arc<Api>, reply: Value) {
     let api = Arc::clone(api);
     tokio::spawn(async move {
-        let log: Arc<dyn EventLog> = api.repository.event_log();
+        let log = api.repository.event_log();
         let mut records = log.tail_all(Position::default());
         while let Some(Ok(record)) = records.next().await {
             let is_new = |event: &Event| matches!(event, Event::Run(RunEvent::RunCreated(_)));

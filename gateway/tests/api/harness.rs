@@ -20,7 +20,7 @@ use convergio_domain::token::{self, TokenHash};
 use convergio_evaluation::Evaluator;
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
 use convergio_eventstore::{
-    EventLog, HealthRegistry, LiveHub, MemoryLog, Payload, Repository, SystemClock,
+    HealthRegistry, LiveHub, LogWriter, MemoryLog, Payload, Repository, SystemClock,
 };
 use convergio_gateway::{
     CompatSettings, ConnectionLimits, Gateway, ServeOptions, TokenRegistration, TokenRegistry,
@@ -107,7 +107,7 @@ impl Api {
     }
 
     pub(crate) async fn on(
-        log: Arc<dyn EventLog>,
+        log: Arc<dyn LogWriter>,
         folder: tempfile::TempDir,
         limits: ConnectionLimits,
     ) -> Self {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use convergio_domain::id::TenantId;
 use convergio_domain::token::TokenHash;
-use convergio_eventstore::{EventLog, HealthRegistry, MemoryLog};
+use convergio_eventstore::{HealthRegistry, LogWriter, MemoryLog};
 use convergio_gateway::{ConnectionLimits, follow_tokens};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use crate::harness::{Api, TOKEN, parts};
 
 /// Two gateways on one log whose owner has `TOKEN`, following its tokens.
 async fn two() -> (Api, Api, watch::Sender<bool>) {
-    let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
+    let log: Arc<dyn LogWriter> = Arc::new(MemoryLog::new());
     let (stop, stopping) = watch::channel(false);
     let mut all = Vec::new();
     for _ in 0..2 {

@@ -16,7 +16,7 @@ use convergio_domain::run::{
 };
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Timestamp;
-use convergio_eventstore::{EventLog, MemoryLog, Payload, Repository, SystemClock, WallClock};
+use convergio_eventstore::{LogWriter, MemoryLog, Payload, Repository, SystemClock, WallClock};
 use convergio_projections::{
     Projections, RunFamily, RunFilter, RunRow, StepRow, rebuild_read_models,
 };
@@ -26,7 +26,7 @@ const TENANT: &str = "one";
 
 /// A log, and read models that are folded after every commit.
 struct Stage {
-    log: Arc<dyn EventLog>,
+    log: Arc<dyn LogWriter>,
     repository: Repository,
     models: Projections,
     folder: tempfile::TempDir,
@@ -34,7 +34,7 @@ struct Stage {
 
 impl Stage {
     async fn open() -> Self {
-        let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
+        let log: Arc<dyn LogWriter> = Arc::new(MemoryLog::new());
         let repository = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
         let folder = tempfile::tempdir().expect("a folder");
         let models = Projections::open(&folder.path().join("read.db")).await.expect("opens");

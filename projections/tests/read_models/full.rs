@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use convergio_eventstore::{EventLog, HealthRegistry, Position};
+use convergio_eventstore::{EventLog, HealthRegistry, LogWriter, Position};
 use convergio_projections::{Projections, Queries, rebuild_read_models};
 use tokio::sync::oneshot;
 
@@ -60,7 +60,7 @@ async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 /// The disk is full until the projector has failed; then readers see everything again.
 async fn survive_rounds(
     disk: &Small,
-    log: &Arc<dyn EventLog>,
+    log: &Arc<dyn LogWriter>,
     queries: &Queries,
     registry: &HealthRegistry,
 ) {
@@ -96,7 +96,7 @@ async fn read_models_without_room_wait_for_it() {
     disk.fill();
     let (queries, (_stop, stopped)) = (live.query_handle(), oneshot::channel());
     tokio::select! {
-        ended = live.run(Arc::clone(&log), stopped) => panic!("it ended: {ended:?}"),
+        ended = live.run(log.clone(), stopped) => panic!("it ended: {ended:?}"),
         () = survive_rounds(&disk, &log, &queries, &registry) => {}
     }
     let folder = tempfile::tempdir().expect("a folder");

@@ -6,37 +6,32 @@ use convergio_domain::decider::Wake;
 use convergio_domain::event::Event;
 use convergio_domain::run::event::{RunEvent, RunImported};
 use convergio_domain::stream::{StreamKey, StreamKind};
-use convergio_eventstore::{Commit, EventLog, Position, SystemClock, WallClock};
+use convergio_eventstore::{LogWriter, Position, SystemClock, UndecidedCommit, WallClock};
 use convergio_projections::{Projections, Queries, rebuild_read_models};
-use uuid::Uuid;
 
 use crate::support::filled;
 
 /// Adds what an import writes behind the records of a run.
-async fn mark(log: &Arc<dyn EventLog>, stream: &StreamKey) {
+async fn mark(log: &Arc<dyn LogWriter>, stream: &StreamKey) {
     let event = Event::Run(RunEvent::RunImported(RunImported {
         by: "ann".parse().expect("a name"),
         file_hash: "abcd".into(),
         signer: Some("5e88".into()),
     }));
-    let commit = Commit {
+    let commit = UndecidedCommit {
         stream: stream.clone(),
-        id: Uuid::now_v7(),
         expected: log.stream_head(stream).await.expect("readable"),
         time: SystemClock.now(),
         actor: "ann".parse().expect("a name"),
         events: vec![event],
-        fingerprint: None,
         payloads: Vec::new(),
-        deltas: Vec::new(),
         wake: Wake::Done,
-        is_continued: false,
     };
-    log.append(commit).await.expect("it is next");
+    log.append(commit.into()).await.expect("it is next");
 }
 
 /// The runs of a tenant, the oldest first.
-async fn runs(log: &Arc<dyn EventLog>, tenant: &str) -> Vec<StreamKey> {
+async fn runs(log: &Arc<dyn LogWriter>, tenant: &str) -> Vec<StreamKey> {
     let page = log.read_all(Position::START, 10_000).await.expect("readable");
     let is_first =
         |stream: &StreamKey| stream.kind == StreamKind::Run && stream.tenant.as_str() == tenant;

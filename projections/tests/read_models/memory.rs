@@ -6,14 +6,14 @@ use convergio_domain::decider::DecisionContext;
 use convergio_domain::id::TenantId;
 use convergio_domain::memory::{self, MemoryId, MemoryNoun, Subject};
 use convergio_domain::time::Timestamp;
-use convergio_eventstore::{EventLog, MemoryLog, MemoryWrite, Repository, SystemClock};
+use convergio_eventstore::{LogWriter, MemoryLog, MemoryWrite, Repository, SystemClock};
 use convergio_projections::MemoryIndexes;
 
 const DAY_MS: i64 = 24 * 3600 * 1000;
 const NOW: Timestamp = Timestamp(100 * DAY_MS);
 
 struct Mind {
-    log: Arc<dyn EventLog>,
+    log: Arc<dyn LogWriter>,
     repository: Repository,
     memories: MemoryIndexes,
 }
@@ -32,7 +32,7 @@ fn context(day: i64) -> DecisionContext {
 
 impl Mind {
     fn new() -> Self {
-        let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
+        let log: Arc<dyn LogWriter> = Arc::new(MemoryLog::new());
         let repository = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
         let memories = MemoryIndexes::new(Arc::clone(&log));
         Self { log, repository, memories }

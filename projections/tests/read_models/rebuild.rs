@@ -1,7 +1,5 @@
 //! Rebuilt equals live, byte for byte; nothing is counted twice; tenants see their own.
 
-use std::sync::Arc;
-
 use convergio_projections::{ProjectionError, Projections, RunFilter, rebuild_read_models};
 use tokio::sync::oneshot;
 
@@ -16,7 +14,7 @@ async fn a_rebuild_equals_the_live_read_models_byte_for_byte() {
     let (queries, tail) = (live.query_handle(), log.read_all(convergio_eventstore::Position(0), 1));
     let tail = tail.await.expect("readable").tail;
     let (stop, stopped) = oneshot::channel();
-    let running = live.run(Arc::clone(&log), stopped);
+    let running = live.run(log.clone(), stopped);
     let (ran, _) = tokio::join!(running, async {
         assert!(queries.wait_for_position(tail, std::time::Duration::from_secs(30)).await);
         stop.send(()).expect("it runs");

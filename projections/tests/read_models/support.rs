@@ -15,7 +15,7 @@ use convergio_domain::run::{
 };
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Timestamp;
-use convergio_eventstore::{EventLog, MemoryLog, Payload, Repository, SystemClock, WallClock};
+use convergio_eventstore::{LogWriter, MemoryLog, Payload, Repository, SystemClock, WallClock};
 use uuid::Uuid;
 
 const PRICES: &str = r#"[{"provider": "local", "model": "*", "from_ms": 0, "currency": "USD",
@@ -26,8 +26,8 @@ fn tenant(name: &str) -> TenantId {
 }
 
 /// A log with runs of several shapes and tenants.
-pub(crate) async fn filled() -> Arc<dyn EventLog> {
-    let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
+pub(crate) async fn filled() -> Arc<dyn LogWriter> {
+    let log: Arc<dyn LogWriter> = Arc::new(MemoryLog::new());
     let repository = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
     for number in 0..60_u32 {
         let tenant = tenant(if number.is_multiple_of(3) { "one" } else { "two" });
@@ -79,7 +79,7 @@ async fn agent(repository: &Repository, name: &str) {
 }
 
 /// Adds a few more runs.
-pub(crate) async fn more(log: &Arc<dyn EventLog>) {
+pub(crate) async fn more(log: &Arc<dyn LogWriter>) {
     let repository = Repository::new(Arc::clone(log), Arc::new(SystemClock));
     for number in 60..70 {
         run(&repository, &tenant("one"), number).await;

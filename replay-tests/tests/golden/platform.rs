@@ -27,7 +27,7 @@ use convergio_domain::run::{
 };
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
-use convergio_eventstore::{EventLog, LiveHub, MemoryLog, Payload, Repository, SystemClock};
+use convergio_eventstore::{LiveHub, MemoryLog, Payload, Repository, SystemClock};
 use convergio_executor::catalog::ModelCatalog;
 use convergio_executor::memory::{MemoryPort, MemorySearch};
 use convergio_executor::provider::ProviderConfig;
@@ -137,8 +137,7 @@ fn payload(bytes: Vec<u8>, purpose: PayloadPurpose) -> Payload {
 impl Platform {
     /// A log with one run that nobody works on.
     pub(crate) async fn new(manifest: &str, inputs: &Value) -> Self {
-        let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
-        let repository = Repository::new(log, Arc::new(SystemClock));
+        let repository = Repository::new(Arc::new(MemoryLog::new()), Arc::new(SystemClock));
         let run = StreamKey::for_run(tenant(), RunId(Uuid::now_v7()));
         let platform = Self { repository, run };
         let version = platform.register(manifest).await;

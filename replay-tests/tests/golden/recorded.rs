@@ -14,7 +14,7 @@ use convergio_domain::stream::Seq;
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
 use convergio_eventstore::run_file::{RunFile, RunImportOptions, import_run};
-use convergio_eventstore::{EventLog, MemoryLog, Record, Repository, SystemClock};
+use convergio_eventstore::{LogWriter, MemoryLog, Record, Repository, SystemClock};
 use convergio_executor::replay::Replay;
 use serde_json::Value;
 
@@ -106,7 +106,7 @@ async fn a_run_has_the_same_hashes_in_each_log_that_takes_it() {
     let scratch = tempfile::tempdir().expect("a folder");
     let near = EmbeddedLog::open(&EmbeddedConfig::new(scratch.path())).expect("opens");
     let key = std::fs::read(scratch.path().join("payload.key")).expect("a key");
-    let logs: [(Arc<dyn EventLog>, [u8; 32]); 2] = [
+    let logs: [(Arc<dyn LogWriter>, [u8; 32]); 2] = [
         (Arc::new(MemoryLog::new()), [7; 32]),
         (Arc::new(near), key.try_into().expect("32 bytes")),
     ];

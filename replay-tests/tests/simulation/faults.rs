@@ -6,12 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use convergio_domain::payload::PayloadRef;
-use convergio_domain::stream::{Seq, StreamKey, StreamKind};
+use convergio_domain::stream::{Seq, StreamKind};
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::{
-    AppendError, ArchivedRecord, Commit, Durability, EventLog, LogError, MemoryLog, Opening,
-    Position, RawRecord, RawScan, Record, RecordPage, StreamHead, WallClock,
+    AppendError, Commit, InterceptedLog, LogError, LogInterceptor, LogRead, LogReader, LogWriter,
+    MemoryLog, Position, Record, StreamHead, WallClock,
 };
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
@@ -66,8 +65,8 @@ impl WallClock for Fake {
     }
 }
 
-/// A log that is slow, and refuses now and then; what it says is true all the same.
-pub(crate) struct Faulty {
+/// Makes a log slow, and lets it refuse now and then; what it says is true all the same.
+pub(crate) struct Faults {
     pub(crate) log: MemoryLog,
     random: Arc<Random>,
     /// Of so many calls one is refused; 0 is none.
@@ -77,12 +76,17 @@ pub(crate) struct Faulty {
     early: broadcast::Sender<Arc<Record>>,
 }
 
-impl Faulty {
+impl Faults {
     pub(crate) fn new(random: &Arc<Random>) -> Self {
         let (log, one_in) = (MemoryLog::new(), AtomicU64::new(0));
         let early = broadcast::channel(64).0;
         let events_limit = AtomicUsize::new(usize::MAX);
         Self { log, random: Arc::clone(random), one_in, events_limit, early }
+    }
+
+    /// The log with its faults.
+    pub(crate) fn faulty_log(self: &Arc<Self>) -> Arc<dyn LogWriter> {
+        Arc::new(InterceptedLog::new(Arc::new(self.log.clone()), Arc::clone(self)))
     }
 
     /// Takes no more events of a run at once from now on.
@@ -101,9 +105,7 @@ impl Faulty {
             _ => Ok(()),
         }
     }
-}
 
-impl Faulty {
     /// Tells of a commit as it will stand in the log, if it comes to stand there, and nobody is
     /// faster.
     async fn tell_early(&self, commit: Commit) -> Result<(), LogError> {
@@ -121,12 +123,19 @@ impl Faulty {
 }
 
 #[async_trait]
-impl EventLog for Faulty {
-    fn durability(&self) -> Durability {
-        self.log.durability()
+impl LogInterceptor for Faults {
+    async fn before_read(&self, read: LogRead) -> Result<(), LogError> {
+        match read {
+            LogRead::All | LogRead::NextDueTime => Ok(()),
+            _ => self.hesitate().await,
+        }
     }
 
-    async fn append(&self, commit: Commit) -> Result<StreamHead, AppendError> {
+    async fn append(
+        &self,
+        log: &Arc<dyn LogWriter>,
+        commit: Commit,
+    ) -> Result<StreamHead, AppendError> {
         if commit.expected.is_none() {
             self.tell_early(commit.clone()).await?;
         }
@@ -135,7 +144,7 @@ impl EventLog for Faulty {
         if commit.stream.kind == StreamKind::Run && commit.events.len() > limit {
             return Err(AppendError::TooLarge { what: "a commit of the simulation", limit });
         }
-        let appended = self.log.append(commit).await;
+        let appended = log.append(commit).await;
         // Who dies here has appended and does not know it.
         if self.one_in.load(Ordering::Relaxed) != 0 {
             tokio::time::sleep(Duration::from_millis(self.random.below(20))).await;
@@ -143,77 +152,11 @@ impl EventLog for Faulty {
         appended
     }
 
-    async fn stream_head(&self, stream: &StreamKey) -> Result<Option<StreamHead>, LogError> {
-        self.hesitate().await?;
-        self.log.stream_head(stream).await
-    }
-
-    async fn read_stream(
+    fn tail_pending(
         &self,
-        stream: &StreamKey,
-        after: Seq,
-        limit: usize,
-    ) -> Result<Vec<Arc<Record>>, LogError> {
-        self.hesitate().await?;
-        self.log.read_stream(stream, after, limit).await
-    }
-
-    async fn read_all(&self, after: Position, limit: usize) -> Result<RecordPage, LogError> {
-        self.log.read_all(after, limit).await
-    }
-
-    fn tail_all(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
-        self.log.tail_all(after)
-    }
-
-    fn tail_pending(&self) -> BoxStream<'static, Arc<Record>> {
+        _tail: BoxStream<'static, Arc<Record>>,
+    ) -> BoxStream<'static, Arc<Record>> {
         let early = BroadcastStream::new(self.early.subscribe());
         early.filter_map(async |record| record.ok()).boxed()
-    }
-
-    async fn read_raw(&self, scan: RawScan<'_>, limit: usize) -> Result<Vec<RawRecord>, LogError> {
-        self.log.read_raw(scan, limit).await
-    }
-
-    fn tail_stream(
-        &self,
-        stream: &StreamKey,
-        after: Seq,
-    ) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
-        self.log.tail_stream(stream, after)
-    }
-
-    async fn open_payload(
-        &self,
-        stream: &StreamKey,
-        reference: PayloadRef,
-    ) -> Result<Option<Opening>, LogError> {
-        self.hesitate().await?;
-        self.log.open_payload(stream, reference).await
-    }
-
-    async fn erase_payload(
-        &self,
-        stream: &StreamKey,
-        reference: PayloadRef,
-    ) -> Result<bool, AppendError> {
-        self.log.erase_payload(stream, reference).await
-    }
-
-    async fn due_streams(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError> {
-        self.hesitate().await?;
-        self.log.due_streams(now, limit).await
-    }
-
-    async fn next_due_time(&self, now: Timestamp) -> Result<Option<Timestamp>, LogError> {
-        self.log.next_due_time(now).await
-    }
-
-    async fn restore_record(&self, archived: ArchivedRecord) -> Result<StreamHead, AppendError> {
-        self.log.restore_record(archived).await
-    }
-
-    async fn close(&self) -> Result<(), LogError> {
-        self.log.close().await
     }
 }

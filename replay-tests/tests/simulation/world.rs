@@ -17,7 +17,7 @@ use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{Budget, CreateRun, Provenance, Run, RunCommand, SendSignal};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::{
-    CommitError, EventLog, LiveHub, Payload, Repository, SLOT_COUNT, SlotSet,
+    CommitError, LiveHub, LogReader, Payload, Repository, SLOT_COUNT, SlotSet,
 };
 use convergio_executor::catalog::ModelCatalog;
 use convergio_executor::replay::Replay;
@@ -26,7 +26,7 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::faults::{Fake, Faulty, Random};
+use crate::faults::{Fake, Faults, Random};
 use crate::shapes::{INNER_GRAPHS, SIGNALS, Shape};
 
 /// Executors at once.
@@ -39,7 +39,7 @@ const RUNS: u128 = 4;
 const LONGEST_SILENCE_MS: u64 = 4_000;
 
 pub(crate) struct World {
-    pub(crate) log: Arc<Faulty>,
+    pub(crate) log: Arc<Faults>,
     clock: Fake,
     pub(crate) random: Arc<Random>,
     runs: Vec<(StreamKey, Shape)>,
@@ -54,7 +54,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let random = Arc::new(Random(AtomicU64::new(seed)));
-        let log = Arc::new(Faulty::new(&random));
+        let log = Arc::new(Faults::new(&random));
         let runs = (1..=RUNS).map(|run| {
             // The end of the id is what slots and orders are made of.
             let id = RunId(Uuid::from_u128(run << 64 | u128::from(random.next())));
@@ -77,7 +77,7 @@ impl World {
     }
 
     fn repository(&self) -> Repository {
-        Repository::new(Arc::clone(&self.log) as _, Arc::new(self.clock.clone()))
+        Repository::new(self.log.faulty_log(), Arc::new(self.clock.clone()))
     }
 
     /// A life: what happens in it, until its end or its death after a span of virtual time.

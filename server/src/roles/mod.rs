@@ -13,7 +13,7 @@ use std::sync::Arc;
 use convergio_evaluation::Evaluator;
 use convergio_evaluation::pool::WorkerPool;
 use convergio_eventstore::{
-    CheckpointFolder, EventLog, HealthRegistry, LiveHub, Repository, SteadyClock,
+    CheckpointFolder, EventLog, HealthRegistry, LiveHub, LogWriter, Repository, SteadyClock,
 };
 use convergio_executor::tool;
 use convergio_process::exit;
@@ -41,8 +41,8 @@ impl SharedParts {
     pub(crate) async fn open(config: &ServerConfig) -> anyhow::Result<Self> {
         let location = &config.log_location;
         let opened_log = location.open_with_patience(&config.data, config.folder_patience).await?;
-        let log = opened_log.as_event_log();
-        let (repository, clock) = open_repository(&config.data, &log).await?;
+        let (repository, clock) = open_repository(&config.data, opened_log.as_log_writer()).await?;
+        let log = repository.event_log();
         Ok(Self {
             opened_log,
             repository,
@@ -59,11 +59,11 @@ impl SharedParts {
 /// Opens the repository, with checkpoints of long runs in the data folder, and its clock.
 async fn open_repository(
     data: &DataDir,
-    log: &Arc<dyn EventLog>,
+    log: Arc<dyn LogWriter>,
 ) -> anyhow::Result<(Repository, Arc<SteadyClock>)> {
     let checkpoints = Arc::new(CheckpointFolder::new(&data.checkpoints_folder()));
-    let clock = Arc::new(SteadyClock::from_log(&**log).await?);
-    let repository = Repository::new(Arc::clone(log), Arc::<SteadyClock>::clone(&clock));
+    let clock = Arc::new(SteadyClock::from_log(&*log).await?);
+    let repository = Repository::new(log, Arc::<SteadyClock>::clone(&clock));
     Ok((repository.with_checkpoints(checkpoints), clock))
 }
 

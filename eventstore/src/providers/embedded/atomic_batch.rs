@@ -68,7 +68,7 @@ mod tests {
 
     use crate::conformance::{new_commit, new_stream};
     use crate::embedded::{EmbeddedConfig, EmbeddedLog};
-    use crate::log::{ArchivedRecord, EventLog};
+    use crate::log::{ArchivedRecord, LogReader, LogWriter};
     use crate::prepare::prepare_commit;
     use crate::record::{Position, StreamHead};
     use crate::seal::MasterKey;

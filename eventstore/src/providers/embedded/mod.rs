@@ -40,7 +40,10 @@ use tokio_stream::wrappers::BroadcastStream;
 
 use crate::commit::Commit;
 use crate::error::{AppendError, LogError};
-use crate::log::{ArchivedRecord, Durability, EventLog, RawScan, RecordPage};
+use crate::log::{
+    ArchivedRecord, Durability, EventLog, LogReader, LogWriter, PayloadReader, RawScan, RecordPage,
+    WakeIndex,
+};
 use crate::prepare::{PreparedCommit, prepare_commit};
 use crate::record::{Position, RawRecord, Record, StreamHead};
 use crate::seal::{MasterKey, Opening};
@@ -180,37 +183,7 @@ impl EmbeddedLog {
 }
 
 #[async_trait]
-impl EventLog for EmbeddedLog {
-    fn durability(&self) -> Durability {
-        Durability::Fsync
-    }
-
-    async fn check_writable(&self) -> Result<(), AppendError> {
-        self.send_job(|reply| WriteJob::CheckWritable { reply }).await
-    }
-
-    async fn append(&self, commit: Commit) -> Result<StreamHead, AppendError> {
-        self.write_commit(prepare_commit(commit, &self.keys)?).await
-    }
-
-    async fn restore_record(&self, archived: ArchivedRecord) -> Result<StreamHead, AppendError> {
-        self.write_commit(archived.into_prepared()).await
-    }
-
-    async fn restore_records(&self, archived: Vec<ArchivedRecord>) -> Result<(), AppendError> {
-        let packed = archived.into_iter().map(|archived| {
-            let prepared = archived.into_prepared();
-            let body = codec::pack_body(&prepared.canonical, &prepared.row_columns());
-            (prepared, body)
-        });
-        let commits = packed.collect();
-        self.send_job(|reply| WriteJob::AppendAll { commits, reply }).await
-    }
-
-    fn export_signer(&self) -> Option<ExportSigner> {
-        Some(ExportSigner::from_master_key(&self.keys))
-    }
-
+impl LogReader for EmbeddedLog {
     async fn stream_head(&self, stream: &StreamKey) -> Result<Option<StreamHead>, LogError> {
         let stream = stream.clone();
         self.readers.clone().run_blocking(move |reader| reader.read_head(&stream)).await
@@ -248,6 +221,17 @@ impl EventLog for EmbeddedLog {
         }
     }
 
+    fn tail_all(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
+        let (live, readers) = (self.subscribers.live.subscribe(), Arc::clone(&self.readers));
+        let read = Arc::new(move |after, limit| {
+            let readers = Arc::clone(&readers);
+            Box::pin(async move {
+                readers.run_blocking(move |reader| reader.read_all(after, limit)).await
+            }) as _
+        });
+        tail::follow_log(read, live, after)
+    }
+
     fn tail_stream(
         &self,
         stream: &StreamKey,
@@ -265,23 +249,15 @@ impl EventLog for EmbeddedLog {
         follow_stream(read, feed, after)
     }
 
-    fn tail_all(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
-        let (live, readers) = (self.subscribers.live.subscribe(), Arc::clone(&self.readers));
-        let read = Arc::new(move |after, limit| {
-            let readers = Arc::clone(&readers);
-            Box::pin(async move {
-                readers.run_blocking(move |reader| reader.read_all(after, limit)).await
-            }) as _
-        });
-        tail::follow_log(read, live, after)
-    }
-
     fn tail_pending(&self) -> BoxStream<'static, Arc<Record>> {
         // A subscriber that lags misses records; it finds them in the log.
         let early = BroadcastStream::new(self.subscribers.pending.subscribe());
         early.filter_map(|record| std::future::ready(record.ok())).boxed()
     }
+}
 
+#[async_trait]
+impl PayloadReader for EmbeddedLog {
     async fn open_payload(
         &self,
         stream: &StreamKey,
@@ -295,6 +271,53 @@ impl EventLog for EmbeddedLog {
             .clone()
             .run_blocking(move |reader| reader.open_payload(&stream, reference))
             .await
+    }
+}
+
+#[async_trait]
+impl WakeIndex for EmbeddedLog {
+    async fn due_streams(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError> {
+        self.readers.clone().run_blocking(move |reader| reader.due_streams(now, limit)).await
+    }
+
+    async fn next_due_time(&self, now: Timestamp) -> Result<Option<Timestamp>, LogError> {
+        self.readers.clone().run_blocking(move |reader| reader.next_due_time(now)).await
+    }
+}
+
+#[async_trait]
+impl EventLog for EmbeddedLog {
+    fn durability(&self) -> Durability {
+        Durability::Fsync
+    }
+
+    fn export_signer(&self) -> Option<ExportSigner> {
+        Some(ExportSigner::from_master_key(&self.keys))
+    }
+
+    async fn close(&self) -> Result<(), LogError> {
+        drop(self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
+        // Dropping the last sender ends the writer thread, which finishes its queue first.
+        let ended = self.writer_thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = ended {
+            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+            if !matches!(joined, Ok(Ok(()))) {
+                return Err(LogError::Unavailable("the log's writer did not end well".into()));
+            }
+        }
+        self.folder.unlock_folder();
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl LogWriter for EmbeddedLog {
+    async fn append(&self, commit: Commit) -> Result<StreamHead, AppendError> {
+        self.write_commit(prepare_commit(commit, &self.keys)?).await
+    }
+
+    async fn check_writable(&self) -> Result<(), AppendError> {
+        self.send_job(|reply| WriteJob::CheckWritable { reply }).await
     }
 
     async fn erase_payload(
@@ -315,25 +338,17 @@ impl EventLog for EmbeddedLog {
         self.send_job(|reply| WriteJob::Erase { id, stream: stream.clone(), reply }).await
     }
 
-    async fn due_streams(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError> {
-        self.readers.clone().run_blocking(move |reader| reader.due_streams(now, limit)).await
+    async fn restore_record(&self, archived: ArchivedRecord) -> Result<StreamHead, AppendError> {
+        self.write_commit(archived.into_prepared()).await
     }
 
-    async fn next_due_time(&self, now: Timestamp) -> Result<Option<Timestamp>, LogError> {
-        self.readers.clone().run_blocking(move |reader| reader.next_due_time(now)).await
-    }
-
-    async fn close(&self) -> Result<(), LogError> {
-        drop(self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
-        // Dropping the last sender ends the writer thread, which finishes its queue first.
-        let ended = self.writer_thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = ended {
-            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
-            if !matches!(joined, Ok(Ok(()))) {
-                return Err(LogError::Unavailable("the log's writer did not end well".into()));
-            }
-        }
-        self.folder.unlock_folder();
-        Ok(())
+    async fn restore_records(&self, archived: Vec<ArchivedRecord>) -> Result<(), AppendError> {
+        let packed = archived.into_iter().map(|archived| {
+            let prepared = archived.into_prepared();
+            let body = codec::pack_body(&prepared.canonical, &prepared.row_columns());
+            (prepared, body)
+        });
+        let commits = packed.collect();
+        self.send_job(|reply| WriteJob::AppendAll { commits, reply }).await
     }
 }

@@ -47,7 +47,10 @@ use crate::commit::Commit;
 use crate::error::{AppendError, LogError};
 use crate::heads::HeadCache;
 use crate::health::ComponentHealth;
-use crate::log::{ArchivedRecord, Durability, EventLog, RawScan, RecordPage};
+use crate::log::{
+    ArchivedRecord, Durability, EventLog, LogReader, LogWriter, PayloadReader, RawScan, RecordPage,
+    WakeIndex,
+};
 use crate::prepare::prepare_commit;
 use crate::record::{Position, RawRecord, Record, StreamHead};
 use crate::seal::{MasterKey, Opening};
@@ -209,31 +212,7 @@ async fn renew_proof(inner: &LogCore, config: &JetStreamConfig) {
 }
 
 #[async_trait]
-impl EventLog for JetStreamLog {
-    fn durability(&self) -> Durability {
-        self.durability.min(self.inner.proof.borrow().durability)
-    }
-
-    async fn check_writable(&self) -> Result<(), AppendError> {
-        self.inner.check_open()?;
-        self.inner.check_durability(self.required_durability)?;
-        let failure = self.follower.get().and_then(|follower| follower.failure());
-        failure.map_or(Ok(()), |failure| Err(failure.into()))
-    }
-
-    async fn append(&self, commit: Commit) -> Result<StreamHead, AppendError> {
-        let prepared = prepare_commit(commit, &self.inner.keys)?;
-        self.inner.append_commit(prepared, self.required_durability).await
-    }
-
-    async fn restore_record(&self, archived: ArchivedRecord) -> Result<StreamHead, AppendError> {
-        self.inner.append_commit(archived.into_prepared(), self.required_durability).await
-    }
-
-    fn export_signer(&self) -> Option<ExportSigner> {
-        Some(ExportSigner::from_master_key(&self.inner.keys))
-    }
-
+impl LogReader for JetStreamLog {
     async fn stream_head(&self, stream: &StreamKey) -> Result<Option<StreamHead>, LogError> {
         self.inner.read_head(stream).await
     }
@@ -260,6 +239,19 @@ impl EventLog for JetStreamLog {
         }
     }
 
+    fn tail_all(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
+        let follower = Arc::clone(self.follower());
+        let failure = failure_stream(Arc::clone(&follower));
+        let Some(live) = follower.subscribe() else { return failure };
+        let inner = Arc::clone(&self.inner);
+        let read = Arc::new(move |after, limit| {
+            let (inner, follower) = (Arc::clone(&inner), Arc::clone(&follower));
+            let page = async move { read_page_retrying(&inner, &follower, after, limit).await };
+            Box::pin(page) as BoxFuture<'static, _>
+        });
+        tail::follow_log(read, live, after).chain(failure).boxed()
+    }
+
     fn tail_stream(
         &self,
         stream: &StreamKey,
@@ -275,20 +267,10 @@ impl EventLog for JetStreamLog {
         });
         follow_stream(read, live, after).chain(failure_stream(follower)).boxed()
     }
+}
 
-    fn tail_all(&self, after: Position) -> BoxStream<'static, Result<Arc<Record>, LogError>> {
-        let follower = Arc::clone(self.follower());
-        let failure = failure_stream(Arc::clone(&follower));
-        let Some(live) = follower.subscribe() else { return failure };
-        let inner = Arc::clone(&self.inner);
-        let read = Arc::new(move |after, limit| {
-            let (inner, follower) = (Arc::clone(&inner), Arc::clone(&follower));
-            let page = async move { read_page_retrying(&inner, &follower, after, limit).await };
-            Box::pin(page) as BoxFuture<'static, _>
-        });
-        tail::follow_log(read, live, after).chain(failure).boxed()
-    }
-
+#[async_trait]
+impl PayloadReader for JetStreamLog {
     async fn open_payload(
         &self,
         stream: &StreamKey,
@@ -296,21 +278,27 @@ impl EventLog for JetStreamLog {
     ) -> Result<Option<Opening>, LogError> {
         self.inner.open_payload(stream, reference).await
     }
+}
 
-    async fn erase_payload(
-        &self,
-        stream: &StreamKey,
-        reference: PayloadRef,
-    ) -> Result<bool, AppendError> {
-        self.inner.erase_payload(stream, reference).await
-    }
-
+#[async_trait]
+impl WakeIndex for JetStreamLog {
     async fn due_streams(&self, now: Timestamp, limit: usize) -> Result<Vec<StreamKey>, LogError> {
         Ok(self.current_wake_index().await?.due_streams(now, limit))
     }
 
     async fn next_due_time(&self, now: Timestamp) -> Result<Option<Timestamp>, LogError> {
         Ok(self.current_wake_index().await?.next_due_time(now))
+    }
+}
+
+#[async_trait]
+impl EventLog for JetStreamLog {
+    fn durability(&self) -> Durability {
+        self.durability.min(self.inner.proof.borrow().durability)
+    }
+
+    fn export_signer(&self) -> Option<ExportSigner> {
+        Some(ExportSigner::from_master_key(&self.inner.keys))
     }
 
     async fn close(&self) -> Result<(), LogError> {
@@ -323,6 +311,33 @@ impl EventLog for JetStreamLog {
         // The client closes its connection when its last clone is dropped.
         let _flushed = self.inner.api.client.flush().await;
         Ok(())
+    }
+}
+
+#[async_trait]
+impl LogWriter for JetStreamLog {
+    async fn append(&self, commit: Commit) -> Result<StreamHead, AppendError> {
+        let prepared = prepare_commit(commit, &self.inner.keys)?;
+        self.inner.append_commit(prepared, self.required_durability).await
+    }
+
+    async fn check_writable(&self) -> Result<(), AppendError> {
+        self.inner.check_open()?;
+        self.inner.check_durability(self.required_durability)?;
+        let failure = self.follower.get().and_then(|follower| follower.failure());
+        failure.map_or(Ok(()), |failure| Err(failure.into()))
+    }
+
+    async fn erase_payload(
+        &self,
+        stream: &StreamKey,
+        reference: PayloadRef,
+    ) -> Result<bool, AppendError> {
+        self.inner.erase_payload(stream, reference).await
+    }
+
+    async fn restore_record(&self, archived: ArchivedRecord) -> Result<StreamHead, AppendError> {
+        self.inner.append_commit(archived.into_prepared(), self.required_durability).await
     }
 }
 
