@@ -7,20 +7,25 @@ use std::time::Duration;
 use convergio_eventstore::{Position, Record};
 use sqlx::{AnyConnection, AnyPool, Connection};
 
-use crate::apply::{ApplyBatch, RowCache, apply_record, to_column};
 use crate::error::ProjectionError;
+use crate::read_model::to_column;
+use crate::registry::ReadModelSet;
 use crate::store::StoreCopy;
 
+/// Table with the position, one row for all read models.
+pub(crate) const POSITION_TABLE: &str = "read_position";
+/// All read models share a position, and move in one transaction. Programs of before know this name
+/// only: a position for each model would let them apply records twice.
 const POSITION_NAME: &str = "all";
 const SELECT_POSITION: &str = "SELECT pos FROM read_position WHERE name = $1";
 
 /// Maximum time to close a connection after an error before it is dropped instead.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A writing connection with its cache of rows and the position it has reached.
+/// A writing connection with the read models that write by it, and the position it has reached.
 pub(crate) struct BatchWriter {
     connection: AnyConnection,
-    row_cache: RowCache,
+    read_models: ReadModelSet,
     position: Position,
 }
 
@@ -29,7 +34,7 @@ impl BatchWriter {
         let mut connection = place.connect_writer().await?;
         // The position is read on the connection that will write, so that both see one state.
         let position = ensure_position(&mut connection).await?;
-        Ok(Self { connection, row_cache: RowCache::default(), position })
+        Ok(Self { connection, read_models: ReadModelSet::default(), position })
     }
 
     /// Position of the last record that was committed.
@@ -66,13 +71,11 @@ impl BatchWriter {
         if moved.rows_affected() != 1 {
             return Err(ProjectionError::ConcurrentProjector);
         }
-        let mut batch =
-            ApplyBatch { transaction: &mut transaction, row_cache: &mut self.row_cache };
         for record in records {
-            apply_record(&mut batch, record).await?;
+            self.read_models.apply_record(&mut transaction, record).await?;
         }
         // Rows change many times within a batch but are written once, at its end.
-        self.row_cache.flush_rows(&mut transaction).await?;
+        self.read_models.flush_rows(&mut transaction).await?;
         transaction.commit().await?;
         self.position = last.position;
         Ok(())

@@ -2,6 +2,9 @@
 
 use convergio_eventstore::LogError;
 
+/// Result of an operation on the read models.
+pub(crate) type Result<T> = std::result::Result<T, ProjectionError>;
+
 /// Error of reading or writing the read models.
 #[derive(Debug, thiserror::Error)]
 pub enum ProjectionError {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::Record;
 
+use crate::dump::TableRow;
 use crate::error::ProjectionError;
 use crate::projector::Projections;
-use crate::query::TableRow;
 use crate::store::remove_database_files;
 
 /// Maximum records folded in one transaction.

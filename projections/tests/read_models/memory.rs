@@ -34,7 +34,7 @@ impl Mind {
     fn new() -> Self {
         let log: Arc<dyn LogWriter> = Arc::new(MemoryLog::new());
         let repository = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
-        let memories = MemoryIndexes::new(Arc::clone(&log));
+        let memories = MemoryIndexes::new(log.clone());
         Self { log, repository, memories }
     }
 
@@ -62,7 +62,7 @@ impl Mind {
     /// Everything that can be asked, of the index as it is and of one made anew.
     async fn same_anew(&self, of: &str, about: &str) -> usize {
         let (tenant, subject) = (tenant(of), subject(about));
-        let anew = MemoryIndexes::new(Arc::clone(&self.log));
+        let anew = MemoryIndexes::new(self.log.clone());
         for question in ["maps", "", "fraction homework", "\"quoted\" AND (odd"] {
             let ask = async |memories: &MemoryIndexes| {
                 let found =

@@ -52,6 +52,23 @@ async fn both_databases_hold_the_same_rows() {
 }
 
 #[tokio::test]
+async fn a_dump_has_every_table_of_the_schema() {
+    let Some(store) = database().await else { return };
+    let ReadModelStore::Server(url) = &store else { panic!("it is a server") };
+    let models = Projections::open(store.clone()).await.expect("opens");
+    let dump = models.query_handle().dump_tables().await.expect("rows");
+    let mut dumped: Vec<_> = dump.lines().filter_map(|line| line.strip_prefix("-- ")).collect();
+    let mut connection = AnyConnection::connect(url).await.expect("connects");
+    let sql = "SELECT CAST(table_name AS TEXT) FROM information_schema.tables \
+        WHERE table_schema = 'convergio' AND table_name NOT LIKE '\\_%'";
+    let tables: Vec<String> =
+        sqlx::query_scalar(sql).fetch_all(&mut connection).await.expect("rows");
+    let mut tables: Vec<_> = tables.iter().map(String::as_str).collect();
+    (dumped.sort_unstable(), tables.sort_unstable());
+    assert_eq!(dumped, tables);
+}
+
+#[tokio::test]
 async fn every_query_answers_alike() {
     let Some(store) = database().await else { return };
     let (log, folder) = (filled().await, tempfile::tempdir().expect("a folder"));

@@ -3,8 +3,8 @@
 use convergio_domain::id::{ActorId, TenantId};
 use sqlx::AnyConnection;
 
-use super::bulk_insert::BulkInsert;
-use super::{AppliedEvent, RowCache, to_column};
+use crate::bulk_insert::BulkInsert;
+use crate::read_model::{AppliedEvent, to_column};
 
 /// A row of the audit trail that waits to be written.
 pub(super) struct AuditRowInsert {
@@ -21,9 +21,10 @@ pub(super) struct AuditRowInsert {
     hash: String,
 }
 
-pub(super) fn apply(row_cache: &mut RowCache, applied: &AppliedEvent<'_>) {
+/// Adds the row of an event to those that wait, unless it is bookkeeping.
+pub(super) fn add_audit_row(rows: &mut Vec<AuditRowInsert>, applied: &AppliedEvent<'_>) {
     let Some(summary_json) = applied.event.audit_summary() else { return };
-    row_cache.audit.push(AuditRowInsert {
+    rows.push(AuditRowInsert {
         tenant: applied.record.stream.tenant.clone(),
         pos: applied.log_position(),
         index: to_column(applied.index as u64),
@@ -44,7 +45,7 @@ static AUDIT_INSERT: BulkInsert = BulkInsert::new(
     "",
 );
 
-pub(super) async fn write(
+pub(super) async fn write_rows(
     connection: &mut AnyConnection,
     lines: &[AuditRowInsert],
 ) -> sqlx::Result<()> {
@@ -64,6 +65,21 @@ pub(super) async fn write(
                 .bind(&line.hash)
         })
         .await
+}
+
+/// Deletes the run's rows of the audit trail up to the mark: those acts happened elsewhere, and
+/// only the import itself is audited here.
+pub(super) async fn delete_imported_rows(
+    connection: &mut AnyConnection,
+    applied: &AppliedEvent<'_>,
+) -> sqlx::Result<()> {
+    let sql = "DELETE FROM audit WHERE tenant = $1 AND stream = $2 AND pos < $3";
+    let query = sqlx::query(sql)
+        .bind(applied.tenant_id())
+        .bind(applied.record.stream.stream_name())
+        .bind(applied.log_position());
+    query.execute(connection).await?;
+    Ok(())
 }
 
 fn hex_digits(hash: &[u8]) -> String {

@@ -8,7 +8,7 @@ use convergio_domain::stream::StreamKey;
 use sqlx::AnyConnection;
 
 use super::row_cache::{CachedRun, CachedStep};
-use crate::rows::{RunRow, StepRow};
+use super::rows::{RunRow, StepRow};
 
 /// The status of a step that had not ended when its run did.
 const ABANDONED: &str = "abandoned";

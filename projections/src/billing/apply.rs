@@ -1,61 +1,19 @@
-//! Usage lines and the ledger. A usage id counts once, for ever.
+//! What events change in usage lines and the ledger. A usage id counts once, for ever.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use convergio_domain::billing::{LedgerPosting, Meter, post_usage, usage_id};
-use convergio_domain::id::{RunId, TenantId};
-use convergio_domain::money::Money;
+use convergio_domain::id::RunId;
 use convergio_domain::run::event::UsageRecorded;
 use sqlx::AnyConnection;
 
-use super::bulk_insert::BulkInsert;
-use super::{AppliedEvent, ApplyBatch, replace_nul, to_column};
+use super::row_cache::{
+    AccountKey, BillingBatch, CachedBalance, LedgerEntryInsert, UsageLineInsert,
+};
+use crate::read_model::{AppliedEvent, replace_nul, to_column};
 
-/// A usage line that waits to be written: a quantity of one meter and its price.
-pub(super) struct UsageLineInsert {
-    id: String,
-    tenant: TenantId,
-    run: String,
-    step: String,
-    attempt: i64,
-    meter: Meter,
-    quantity: i64,
-    provider: String,
-    model: String,
-    confirmed: i64,
-    price: Option<String>,
-    currency: Option<&'static str>,
-    amount: Option<Money>,
-    at_ms: i64,
-    event: String,
-    pos: i64,
-}
-
-/// A ledger entry that waits to be written. Double entry: a cost account is debited, the provider's
-/// payable account credited.
-pub(super) struct LedgerEntryInsert {
-    usage_id: String,
-    tenant: TenantId,
-    run: String,
-    debit: String,
-    credit: String,
-    currency: &'static str,
-    amount: Money,
-    at_ms: i64,
-    pos: i64,
-}
-
-/// Name of an account and its currency.
-pub(super) type AccountKey = (String, String);
-
-/// Balance of an account in units of 1e-15, and whether the table lags behind it.
-pub(super) struct CachedBalance {
-    amount: i128,
-    is_changed: bool,
-}
-
-pub(super) async fn apply(
-    batch: &mut ApplyBatch<'_>,
+pub(super) async fn record_usage(
+    batch: &mut BillingBatch<'_>,
     applied: &AppliedEvent<'_>,
     usage: &UsageRecorded,
 ) -> sqlx::Result<()> {
@@ -80,12 +38,12 @@ pub(super) async fn apply(
 
 /// Quantity of a usage line that was recorded before, if any.
 async fn find_usage_quantity(
-    batch: &mut ApplyBatch<'_>,
+    batch: &mut BillingBatch<'_>,
     applied: &AppliedEvent<'_>,
     id: &str,
 ) -> sqlx::Result<Option<i64>> {
-    let run = batch.row_cache.load_run(batch.transaction, &applied.record.stream).await?;
-    let quantity = run.usage_quantities.get(id).copied();
+    let run = batch.row_cache.run_usage(&applied.record.stream);
+    let quantity = run.quantities.get(id).copied();
     // A run that is cached since its start has all its usage here: no look-up is needed.
     if quantity.is_some() || run.is_complete {
         return Ok(quantity);
@@ -95,15 +53,15 @@ async fn find_usage_quantity(
 }
 
 async fn add_usage_line(
-    batch: &mut ApplyBatch<'_>,
+    batch: &mut BillingBatch<'_>,
     applied: &AppliedEvent<'_>,
     usage: &UsageRecorded,
     (id, meter, quantity): (String, Meter, i64),
 ) -> sqlx::Result<()> {
     let charge = usage.charge.as_ref();
     let posting = post_usage(usage, meter);
-    let run = batch.row_cache.load_run(batch.transaction, &applied.record.stream).await?;
-    run.usage_quantities.insert(id.clone(), quantity);
+    let run = batch.row_cache.run_usage(&applied.record.stream);
+    run.quantities.insert(id.clone(), quantity);
     batch.row_cache.usage.push(UsageLineInsert {
         id: id.clone(),
         tenant: applied.record.stream.tenant.clone(),
@@ -144,7 +102,7 @@ async fn insert_usage_conflict(
 
 /// Posts a priced usage line: both balances move, and the entry is queued.
 async fn post_ledger_entry(
-    batch: &mut ApplyBatch<'_>,
+    batch: &mut BillingBatch<'_>,
     applied: &AppliedEvent<'_>,
     usage_id: String,
     posting: LedgerPosting,
@@ -168,7 +126,7 @@ async fn post_ledger_entry(
 }
 
 async fn move_balance(
-    batch: &mut ApplyBatch<'_>,
+    batch: &mut BillingBatch<'_>,
     applied: &AppliedEvent<'_>,
     account: AccountKey,
     change: i128,
@@ -192,11 +150,13 @@ async fn move_balance(
 }
 
 /// Takes back what was booked of a run: its usage lines, its entries, and their effect on balances.
-/// The caller has flushed the row cache, so everything is in the tables.
+/// Costs of an imported run were paid to providers elsewhere, and must not enter this ledger.
 pub(super) async fn reverse_billing(
-    batch: &mut ApplyBatch<'_>,
+    batch: &mut BillingBatch<'_>,
     applied: &AppliedEvent<'_>,
 ) -> sqlx::Result<()> {
+    // The statements below work on tables, so cached rows are written first.
+    batch.row_cache.write_rows(&mut *batch.transaction).await?;
     let sql = "SELECT debit, credit, currency, amount FROM ledger_entry \
         WHERE tenant = $1 AND run = $2";
     let entries = sqlx::query_as(sql).bind(applied.tenant_id()).bind(applied.stream_id());
@@ -230,7 +190,7 @@ pub(super) async fn reverse_billing(
 
 /// Removes an account without entries, so that the tables equal those of a log without the run.
 async fn close_account(
-    batch: &mut ApplyBatch<'_>,
+    batch: &mut BillingBatch<'_>,
     applied: &AppliedEvent<'_>,
     account: AccountKey,
 ) -> sqlx::Result<()> {
@@ -247,87 +207,4 @@ async fn close_account(
     query.execute(&mut *batch.transaction).await?;
     batch.row_cache.balances.remove(&(applied.record.stream.tenant.clone(), account));
     Ok(())
-}
-
-static USAGE_INSERT: BulkInsert = BulkInsert::new(
-    "INSERT INTO usage_line (usage_id, tenant, run, step, attempt, meter, quantity, provider, \
-     model, confirmed, price, currency, amount, at_ms, event, pos)",
-    16,
-    "",
-);
-
-pub(super) async fn write_usage(
-    connection: &mut AnyConnection,
-    lines: &[UsageLineInsert],
-) -> sqlx::Result<()> {
-    USAGE_INSERT
-        .write(connection, lines, |query, line| {
-            query
-                .bind(&line.id)
-                .bind(line.tenant.as_str())
-                .bind(&line.run)
-                .bind(&line.step)
-                .bind(line.attempt)
-                .bind(line.meter.as_str())
-                .bind(line.quantity)
-                .bind(&line.provider)
-                .bind(&line.model)
-                .bind(line.confirmed)
-                .bind(line.price.as_deref())
-                .bind(line.currency)
-                // Amounts are text: `i128` in units of 1e-15 exceeds every integer column.
-                .bind(line.amount.map(|amount| amount.as_scaled().to_string()))
-                .bind(line.at_ms)
-                .bind(&line.event)
-                .bind(line.pos)
-        })
-        .await
-}
-
-static ENTRY_INSERT: BulkInsert = BulkInsert::new(
-    "INSERT INTO ledger_entry (entry, tenant, run, debit, credit, currency, amount, at_ms, pos)",
-    9,
-    "",
-);
-
-pub(super) async fn write_entries(
-    connection: &mut AnyConnection,
-    entries: &[LedgerEntryInsert],
-) -> sqlx::Result<()> {
-    ENTRY_INSERT
-        .write(connection, entries, |query, entry| {
-            query
-                .bind(&entry.usage_id)
-                .bind(entry.tenant.as_str())
-                .bind(&entry.run)
-                .bind(&entry.debit)
-                .bind(&entry.credit)
-                .bind(entry.currency)
-                .bind(entry.amount.as_scaled().to_string())
-                .bind(entry.at_ms)
-                .bind(entry.pos)
-        })
-        .await
-}
-
-static BALANCE_UPSERT: BulkInsert = BulkInsert::new(
-    "INSERT INTO ledger_balance (tenant, account, currency, amount)",
-    4,
-    "ON CONFLICT (tenant, account, currency) DO UPDATE SET amount = excluded.amount",
-);
-
-/// Writes the balances that changed since the last batch.
-pub(super) async fn write_balances(
-    connection: &mut AnyConnection,
-    balances: &mut HashMap<(TenantId, AccountKey), CachedBalance>,
-) -> sqlx::Result<()> {
-    let changed = balances.iter_mut().filter_map(|(key, balance)| {
-        std::mem::take(&mut balance.is_changed).then_some((key, balance.amount))
-    });
-    let changed: Vec<_> = changed.collect();
-    BALANCE_UPSERT
-        .write(connection, &changed, |query, ((tenant, (account, currency)), amount)| {
-            query.bind(tenant.as_str()).bind(account).bind(currency).bind(amount.to_string())
-        })
-        .await
 }

@@ -1,4 +1,4 @@
-//! Steps of runs: status, kind, attempts, usage and errors.
+//! What events change in the rows of steps: status, kind, attempts, usage and errors.
 
 use convergio_domain::failure::Failure;
 use convergio_domain::id::{NodeId, StepId};
@@ -10,12 +10,12 @@ use convergio_domain::run::event::RunEvent::{
 };
 use convergio_domain::run::event::{ModelCallIntended, UsageRecorded};
 
-use super::run::add_cost;
-use super::{AppliedEvent, ApplyBatch, replace_nul, to_column};
-use crate::rows::StepRow;
+use super::row_cache::{RunBatch, add_cost};
+use super::rows::StepRow;
+use crate::read_model::{AppliedEvent, replace_nul, to_column};
 
-pub(super) async fn apply(
-    batch: &mut ApplyBatch<'_>,
+pub(super) async fn apply_to_steps(
+    batch: &mut RunBatch<'_>,
     applied: &AppliedEvent<'_>,
     event: &RunEvent,
 ) -> sqlx::Result<()> {
@@ -80,7 +80,7 @@ pub(super) async fn apply(
 }
 
 async fn begin_model_call(
-    batch: &mut ApplyBatch<'_>,
+    batch: &mut RunBatch<'_>,
     applied: &AppliedEvent<'_>,
     call: &ModelCallIntended,
 ) -> sqlx::Result<()> {
@@ -92,7 +92,7 @@ async fn begin_model_call(
     .await
 }
 
-async fn abandon_steps(batch: &mut ApplyBatch<'_>, applied: &AppliedEvent<'_>) -> sqlx::Result<()> {
+async fn abandon_steps(batch: &mut RunBatch<'_>, applied: &AppliedEvent<'_>) -> sqlx::Result<()> {
     let stream = &applied.record.stream;
     let run = batch.row_cache.load_run(batch.transaction, stream).await?;
     run.abandon_steps(batch.transaction, stream).await
@@ -100,7 +100,7 @@ async fn abandon_steps(batch: &mut ApplyBatch<'_>, applied: &AppliedEvent<'_>) -
 
 /// Sets kind and status of a step that waits from now on.
 async fn begin_wait(
-    batch: &mut ApplyBatch<'_>,
+    batch: &mut RunBatch<'_>,
     applied: &AppliedEvent<'_>,
     step: &StepId,
     (kind, status): (&'static str, &'static str),
@@ -112,7 +112,7 @@ async fn begin_wait(
 /// Reopens a run's steps: abandoned ones return to where they were, and `steps` get another series
 /// of attempts.
 async fn reopen_steps(
-    batch: &mut ApplyBatch<'_>,
+    batch: &mut RunBatch<'_>,
     applied: &AppliedEvent<'_>,
     steps: &[StepId],
 ) -> sqlx::Result<()> {
@@ -136,7 +136,7 @@ async fn reopen_steps(
 
 /// Changes a step's row, if it has one.
 async fn change_step(
-    batch: &mut ApplyBatch<'_>,
+    batch: &mut RunBatch<'_>,
     applied: &AppliedEvent<'_>,
     step: &StepId,
     change: impl FnOnce(&mut StepRow),
@@ -148,7 +148,7 @@ async fn change_step(
 
 /// Sets the status of a step; its first event inserts its row.
 async fn set_step_status(
-    batch: &mut ApplyBatch<'_>,
+    batch: &mut RunBatch<'_>,
     applied: &AppliedEvent<'_>,
     step: &StepId,
     status: &str,
@@ -159,7 +159,7 @@ async fn set_step_status(
 }
 
 async fn set_step_kind(
-    batch: &mut ApplyBatch<'_>,
+    batch: &mut RunBatch<'_>,
     applied: &AppliedEvent<'_>,
     step: &StepId,
     kind: &str,
@@ -168,7 +168,7 @@ async fn set_step_kind(
 }
 
 async fn start_attempt(
-    batch: &mut ApplyBatch<'_>,
+    batch: &mut RunBatch<'_>,
     applied: &AppliedEvent<'_>,
     step: &StepId,
     attempt: u32,
@@ -191,7 +191,7 @@ struct StepEndUpdate<'a> {
 }
 
 async fn end_attempt(
-    batch: &mut ApplyBatch<'_>,
+    batch: &mut RunBatch<'_>,
     applied: &AppliedEvent<'_>,
     step: &StepId,
     end: StepEndUpdate<'_>,
@@ -209,7 +209,7 @@ async fn end_attempt(
 }
 
 async fn skip_nodes(
-    batch: &mut ApplyBatch<'_>,
+    batch: &mut RunBatch<'_>,
     applied: &AppliedEvent<'_>,
     nodes: &[NodeId],
 ) -> sqlx::Result<()> {
@@ -220,7 +220,7 @@ async fn skip_nodes(
 }
 
 async fn add_step_usage(
-    batch: &mut ApplyBatch<'_>,
+    batch: &mut RunBatch<'_>,
     applied: &AppliedEvent<'_>,
     usage: &UsageRecorded,
 ) -> sqlx::Result<()> {

@@ -1,12 +1,12 @@
-//! The directory of agents.
+//! What events change in the directory of agents.
 
 use convergio_domain::agent::event::{AgentDefined, AgentEvent};
 use convergio_domain::run::event::AgentSpawned;
 use sqlx::AnyConnection;
 
-use super::{AppliedEvent, replace_nul};
+use crate::read_model::{AppliedEvent, replace_nul};
 
-pub(super) async fn apply(
+pub(super) async fn apply_definition(
     connection: &mut AnyConnection,
     applied: &AppliedEvent<'_>,
     event: &AgentEvent,

@@ -1,6 +1,5 @@
-//! Graph versions, runs and approvals.
+//! What events change in the row of a run.
 
-use convergio_domain::graph::event::GraphEvent;
 use convergio_domain::id::{GraphId, GraphVersion, RunId, StepId};
 use convergio_domain::money::Money;
 use convergio_domain::payload::PayloadRef;
@@ -13,44 +12,16 @@ use convergio_domain::run::event::RunEvent::{
     ToolCallCompleted, ToolCallDenied, ToolCallFailed, ToolCallIntended, ToolCallQueued,
 };
 use convergio_domain::run::event::{
-    ApprovalAnswered, ApprovalRequested, RunCompleted, RunCreated, RunFailed, RunForked,
-    UsageRecorded,
+    RunCompleted, RunCreated, RunFailed, RunForked, RunImported, UsageRecorded,
 };
 use convergio_domain::stream::Seq;
-use convergio_domain::time::Span;
-use convergio_eventstore::Record;
-use sqlx::AnyConnection;
 
-use super::{AppliedEvent, ApplyBatch, imported, replace_nul, to_column};
-use crate::rows::RunRow;
+use super::row_cache::{RunBatch, add_cost};
+use super::rows::RunRow;
+use crate::read_model::{AppliedEvent, replace_nul, to_column};
 
-pub(super) async fn insert_graph_version(
-    connection: &mut AnyConnection,
-    applied: &AppliedEvent<'_>,
-    GraphEvent::GraphRegistered(graph): &GraphEvent,
-) -> sqlx::Result<()> {
-    // The same version may be registered again; only its position moves, and with it the order of
-    // lists.
-    let sql = "INSERT INTO graph_version (tenant, graph, version, name, nodes, manifest, \
-        registered_ms, pos, derived) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
-        ON CONFLICT (tenant, graph, version) DO UPDATE SET pos = excluded.pos";
-    sqlx::query(sql)
-        .bind(applied.tenant_id())
-        .bind(applied.stream_id())
-        .bind(graph.version.as_str())
-        .bind(&graph.name)
-        .bind(i64::from(graph.nodes))
-        .bind(graph.manifest.to_string())
-        .bind(applied.recorded_at().0)
-        .bind(applied.log_position())
-        .bind(i64::from(graph.is_derived))
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-pub(super) async fn apply(
-    batch: &mut ApplyBatch<'_>,
+pub(super) async fn apply_to_run(
+    batch: &mut RunBatch<'_>,
     applied: &AppliedEvent<'_>,
     event: &RunEvent,
 ) -> sqlx::Result<()> {
@@ -62,16 +33,10 @@ pub(super) async fn apply(
         RunEvent::RunPaused(_) => set_run_status(batch, applied, "paused").await?,
         // Resumed while something else still pauses it: nothing changes for readers.
         RunEvent::RunResumed(resumed) if resumed.stays_paused => {}
-        RunEvent::RunResumed(resumed) => {
-            set_run_status(batch, applied, "running").await?;
-            extend_approval_deadlines(batch, applied, resumed.stood).await?;
-        }
-        RunEvent::RunReopened(reopened) => {
-            reopen_run(batch, applied).await?;
-            extend_approval_deadlines(batch, applied, reopened.stood).await?;
-        }
+        RunEvent::RunResumed(_) => set_run_status(batch, applied, "running").await?,
+        RunEvent::RunReopened(_) => reopen_run(batch, applied).await?,
         RunEvent::UsageRecorded(usage) => add_run_usage(batch, applied, usage).await?,
-        RunEvent::RunImported(mark) => imported::apply(batch, applied, mark).await?,
+        RunEvent::RunImported(mark) => mark_imported(batch, applied, mark).await?,
         RunEvent::RunMigrated(migrated) => {
             change_run(batch, applied, |row| row.version = migrated.to.to_string()).await?;
         }
@@ -84,16 +49,10 @@ pub(super) async fn apply(
         RunEvent::RunCancelled(_) => {
             end_run(batch, applied, RunEndUpdate::from_status("cancelled")).await?;
         }
-        RunEvent::ApprovalRequested(asked) => {
-            insert_approval(batch, applied, asked).await?;
-        }
-        RunEvent::ApprovalGranted(answer) => {
-            update_approval(batch.transaction, applied, answer, "granted").await?;
-        }
-        RunEvent::ApprovalDenied(answer) => {
-            update_approval(batch.transaction, applied, answer, "denied").await?;
-        }
-        RunEvent::ModelCallCompleted(_) => {}
+        RunEvent::ApprovalRequested(_)
+        | RunEvent::ApprovalGranted(_)
+        | RunEvent::ApprovalDenied(_)
+        | RunEvent::ModelCallCompleted(_) => {}
         StepScheduled(_) | StepStarted(_) | MapExpanded(_) | StepCompleted(_) | StepFailed(_)
         | StepUnknown(_) | StepRetried(_) | BranchDecided(_) | TimerSet(_) | TimerFired(_)
         | ModelCallIntended(_) | ModelCallFailed(_) | ToolCallIntended(_) | ToolCallQueued(_)
@@ -107,15 +66,14 @@ pub(super) async fn apply(
 
 /// Sets the run's last sequence number and time of change. Called once a record, not once an event.
 pub(super) async fn update_last_event(
-    batch: &mut ApplyBatch<'_>,
-    record: &Record,
+    batch: &mut RunBatch<'_>,
+    applied: &AppliedEvent<'_>,
 ) -> sqlx::Result<()> {
-    let run = batch.row_cache.load_run(batch.transaction, &record.stream).await?;
-    run.change_row(|row| {
-        row.seq = to_column(record.last_seq().0);
-        row.updated_ms = record.body.time.0;
-    });
-    Ok(())
+    change_run(batch, applied, |row| {
+        row.seq = to_column(applied.seq.0);
+        row.updated_ms = applied.recorded_at().0;
+    })
+    .await
 }
 
 /// The start of a run, whether it was created or forked.
@@ -141,9 +99,24 @@ impl<'a> NewRunRow<'a> {
     }
 }
 
+/// Marks an imported run. Its history is shown as it is.
+async fn mark_imported(
+    batch: &mut RunBatch<'_>,
+    applied: &AppliedEvent<'_>,
+    import: &RunImported,
+) -> sqlx::Result<()> {
+    change_run(batch, applied, |row| {
+        row.imported_by = Some(import.by.to_string());
+        row.imported_ms = Some(applied.recorded_at().0);
+        row.imported_file = Some(import.file_hash.clone());
+        row.imported_signer.clone_from(&import.signer);
+    })
+    .await
+}
+
 /// Changes the run's row in the cache.
-pub(super) async fn change_run(
-    batch: &mut ApplyBatch<'_>,
+async fn change_run(
+    batch: &mut RunBatch<'_>,
     applied: &AppliedEvent<'_>,
     change: impl FnOnce(&mut RunRow),
 ) -> sqlx::Result<()> {
@@ -152,7 +125,7 @@ pub(super) async fn change_run(
 }
 
 async fn set_run_status(
-    batch: &mut ApplyBatch<'_>,
+    batch: &mut RunBatch<'_>,
     applied: &AppliedEvent<'_>,
     status: &str,
 ) -> sqlx::Result<()> {
@@ -160,47 +133,16 @@ async fn set_run_status(
 }
 
 /// Reopens a failed run: its error is cleared and its void approvals are open again.
-async fn reopen_run(batch: &mut ApplyBatch<'_>, applied: &AppliedEvent<'_>) -> sqlx::Result<()> {
+async fn reopen_run(batch: &mut RunBatch<'_>, applied: &AppliedEvent<'_>) -> sqlx::Result<()> {
     change_run(batch, applied, |row| {
         "running".clone_into(&mut row.status);
         (row.ended_ms, row.error_code) = (None, None);
         (row.error_message, row.error_detail, row.error_step) = (None, None, None);
     })
-    .await?;
-    // `void` approvals were open when the run failed.
-    let sql = "UPDATE approval SET state = 'open' WHERE tenant = $1 AND run = $2 \
-        AND state = 'void'";
-    sqlx::query(sql)
-        .bind(applied.tenant_id())
-        .bind(applied.stream_id())
-        .execute(&mut *batch.transaction)
-        .await?;
-    Ok(())
+    .await
 }
 
-/// Extends the deadlines of open approvals by the time that the run was paused.
-async fn extend_approval_deadlines(
-    batch: &mut ApplyBatch<'_>,
-    applied: &AppliedEvent<'_>,
-    paused_for: Option<Span>,
-) -> sqlx::Result<()> {
-    // A run that never asked anything costs no statement.
-    let run = batch.row_cache.load_run(batch.transaction, &applied.record.stream).await?;
-    let may_have_approvals = !run.is_complete || run.has_approvals;
-    let Some(paused_for) = paused_for.filter(|stood| stood.0 > 0 && may_have_approvals) else {
-        return Ok(());
-    };
-    let sql = "UPDATE approval SET expires_ms = expires_ms + $1 WHERE tenant = $2 AND run = $3 \
-        AND state = 'open' AND expires_ms IS NOT NULL";
-    let query = sqlx::query(sql)
-        .bind(to_column(paused_for.0))
-        .bind(applied.tenant_id())
-        .bind(applied.stream_id());
-    query.execute(&mut *batch.transaction).await?;
-    Ok(())
-}
-
-fn insert_run(batch: &mut ApplyBatch<'_>, applied: &AppliedEvent<'_>, new: NewRunRow<'_>) {
+fn insert_run(batch: &mut RunBatch<'_>, applied: &AppliedEvent<'_>, new: NewRunRow<'_>) {
     let row = RunRow {
         run: applied.stream_id(),
         graph: new.graph.to_string(),
@@ -239,7 +181,7 @@ fn insert_run(batch: &mut ApplyBatch<'_>, applied: &AppliedEvent<'_>, new: NewRu
 }
 
 async fn add_run_usage(
-    batch: &mut ApplyBatch<'_>,
+    batch: &mut RunBatch<'_>,
     applied: &AppliedEvent<'_>,
     usage: &UsageRecorded,
 ) -> sqlx::Result<()> {
@@ -250,13 +192,6 @@ async fn add_run_usage(
         row.unpriced += i64::from(usage.charge.is_none());
     })
     .await
-}
-
-/// Adds the charge of a usage record to a cost column, in units of 1e-15 as text.
-pub(super) fn add_cost(before: &str, usage: &UsageRecorded) -> String {
-    let before: i128 = before.parse().unwrap_or(0);
-    let amount = usage.charge.as_ref().map_or(Money::ZERO, |charge| charge.amount);
-    (before + amount.as_scaled()).to_string()
 }
 
 /// The end of a run as its row shows it.
@@ -281,7 +216,7 @@ impl<'a> RunEndUpdate<'a> {
 }
 
 async fn end_run(
-    batch: &mut ApplyBatch<'_>,
+    batch: &mut RunBatch<'_>,
     applied: &AppliedEvent<'_>,
     end: RunEndUpdate<'_>,
 ) -> sqlx::Result<()> {
@@ -295,66 +230,5 @@ async fn end_run(
         row.error_detail = end.failure.and_then(|failed| Some(failed.error.detail?.to_string()));
         row.error_step = end.failure.and_then(|failed| failed.step.as_ref()).map(StepId::to_string);
     });
-    // A run that is cached since its start is known to have requested approvals or not: without
-    // any, the statement would match nothing.
-    if run.is_complete && !run.has_approvals {
-        return Ok(());
-    }
-    let sql = "UPDATE approval SET state = 'void' WHERE tenant = $1 AND run = $2 \
-        AND state = 'open'";
-    sqlx::query(sql)
-        .bind(applied.tenant_id())
-        .bind(applied.stream_id())
-        .execute(&mut *batch.transaction)
-        .await?;
-    Ok(())
-}
-
-/// Inserts an approval. An imported file may hold anything, also the same approval twice.
-async fn insert_approval(
-    batch: &mut ApplyBatch<'_>,
-    applied: &AppliedEvent<'_>,
-    requested: &ApprovalRequested,
-) -> sqlx::Result<()> {
-    let run = batch.row_cache.load_run(batch.transaction, &applied.record.stream).await?;
-    run.has_approvals = true;
-    let sql = "INSERT INTO approval (tenant, approval, run, step, role, content, content_hash, \
-        state, asked_ms, expires_ms, pos) VALUES ($1, $2, $3, $4, $5, $6, $7, 'open', $8, $9, $10) \
-        ON CONFLICT (tenant, approval, run) DO NOTHING";
-    sqlx::query(sql)
-        .bind(applied.tenant_id())
-        .bind(requested.approval.to_string())
-        .bind(applied.stream_id())
-        .bind(requested.step.to_string())
-        .bind(&requested.role)
-        .bind(requested.content.to_string())
-        .bind(&requested.content_hash)
-        .bind(applied.recorded_at().0)
-        .bind(requested.expires.map(|expires| expires.0))
-        .bind(applied.log_position())
-        .execute(&mut *batch.transaction)
-        .await?;
-    Ok(())
-}
-
-async fn update_approval(
-    connection: &mut AnyConnection,
-    applied: &AppliedEvent<'_>,
-    answer: &ApprovalAnswered,
-    state: &str,
-) -> sqlx::Result<()> {
-    let sql = "UPDATE approval SET state = $1, answered_by = $2, answered_ms = $3, reason = $4, \
-        reason_at = $5 WHERE tenant = $6 AND approval = $7 AND run = $8";
-    sqlx::query(sql)
-        .bind(state)
-        .bind(answer.by.as_str())
-        .bind(applied.recorded_at().0)
-        .bind(answer.reason.as_deref().map(replace_nul))
-        .bind(answer.reason_at.map(|reference| reference.to_string()))
-        .bind(applied.tenant_id())
-        .bind(answer.approval.to_string())
-        .bind(applied.stream_id())
-        .execute(connection)
-        .await?;
     Ok(())
 }

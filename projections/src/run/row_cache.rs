@@ -1,30 +1,24 @@
-//! Cache of rows of runs under way: changed in memory as often as events say, written once a batch.
+//! Rows of runs under way: changed in memory as often as events say, written once a batch.
 
 use std::collections::{BTreeMap, HashMap};
 
-use convergio_domain::id::{StepId, TenantId};
+use convergio_domain::id::StepId;
+use convergio_domain::money::Money;
+use convergio_domain::run::event::UsageRecorded;
 use convergio_domain::stream::StreamKey;
 use sqlx::AnyConnection;
 
-use super::audit::AuditRowInsert;
-use super::billing::{AccountKey, CachedBalance, LedgerEntryInsert, UsageLineInsert};
-use super::bulk_insert::{BoundQuery, BulkInsert};
-use super::{audit, billing};
-use crate::rows::{RunRow, StepRow};
+use super::rows::{RunRow, StepRow};
+use crate::bulk_insert::{BoundQuery, BulkInsert};
+use crate::read_model::{ApplyBatch, CACHED_ROWS_LIMIT};
 
-/// Maximum cached rows of runs and steps, and of balances, between batches.
-const CACHED_ROWS_LIMIT: usize = 4096;
+/// A batch as the rows of runs and steps see it.
+pub(super) type RunBatch<'a> = ApplyBatch<'a, RunRowCache>;
 
-/// Rows known to equal the database's, plus changes that are still to be written. It is valid as
-/// long as no other process writes to the tables, which the compare-and-set of the position proves
-/// at each batch.
+/// Rows known to equal the database's, plus changes that are still to be written.
 #[derive(Default)]
-pub(crate) struct RowCache {
+pub(super) struct RunRowCache {
     cached_runs: HashMap<StreamKey, CachedRun>,
-    pub(super) balances: HashMap<(TenantId, AccountKey), CachedBalance>,
-    pub(super) audit: Vec<AuditRowInsert>,
-    pub(super) usage: Vec<UsageLineInsert>,
-    pub(super) entries: Vec<LedgerEntryInsert>,
 }
 
 /// A run's row and the rows of those of its steps that events touched.
@@ -36,10 +30,6 @@ pub(super) struct CachedRun {
     /// True if the run was created while it was cached: the database has no row of it that is not
     /// here, so that no look-up is needed.
     pub(super) is_complete: bool,
-    /// True if the run is known to have requested an approval.
-    pub(super) has_approvals: bool,
-    /// Quantities by usage id.
-    pub(super) usage_quantities: BTreeMap<String, i64>,
 }
 
 /// A step's row; `None` until an event gives it a status.
@@ -51,7 +41,7 @@ pub(super) struct CachedStep {
     pub(super) is_changed: bool,
 }
 
-impl RowCache {
+impl RunRowCache {
     /// The cached run; loaded from the database on first use.
     pub(super) async fn load_run(
         &mut self,
@@ -80,14 +70,10 @@ impl RowCache {
     }
 
     /// Writes every pending change, then evicts rows that are no longer needed.
-    pub(crate) async fn flush_rows(&mut self, connection: &mut AnyConnection) -> sqlx::Result<()> {
-        // Many rows in a statement; no table refers to another, so that the order is free.
+    pub(super) async fn write_rows(&mut self, connection: &mut AnyConnection) -> sqlx::Result<()> {
+        // Many rows in a statement.
         self.write_runs(connection).await?;
         self.write_steps(connection).await?;
-        audit::write(connection, &std::mem::take(&mut self.audit)).await?;
-        billing::write_usage(connection, &std::mem::take(&mut self.usage)).await?;
-        billing::write_entries(connection, &std::mem::take(&mut self.entries)).await?;
-        billing::write_balances(connection, &mut self.balances).await?;
         self.evict_rows();
         Ok(())
     }
@@ -127,9 +113,6 @@ impl RowCache {
             > CACHED_ROWS_LIMIT
         {
             self.cached_runs.clear();
-        }
-        if self.balances.len() > CACHED_ROWS_LIMIT {
-            self.balances.clear();
         }
     }
 }
@@ -203,6 +186,13 @@ impl CachedRun {
         let new_step = || CachedStep { row: None, first_seq: 0, is_changed: false };
         Ok(self.steps.entry(name).or_insert_with(new_step))
     }
+}
+
+/// Adds the charge of a usage record to a cost column, in units of 1e-15 as text.
+pub(super) fn add_cost(before: &str, usage: &UsageRecorded) -> String {
+    let before: i128 = before.parse().unwrap_or(0);
+    let amount = usage.charge.as_ref().map_or(Money::ZERO, |charge| charge.amount);
+    (before + amount.as_scaled()).to_string()
 }
 
 static RUN_UPSERT: BulkInsert = BulkInsert::new(
