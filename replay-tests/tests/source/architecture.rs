@@ -1,8 +1,10 @@
-//! The order of the crates: dependencies go strictly down.
+//! The order of the crates: dependencies go strictly down, and nothing appends past the repository.
 
 use std::collections::BTreeMap;
 
 use cargo_metadata::{DependencyKind, MetadataCommand, Package};
+
+use crate::checkout::{SourceFile, production_files};
 
 /// A crate's place; an edge leads to a smaller number.
 const RANKS: [(&str, u32); 17] = [
@@ -26,6 +28,34 @@ const RANKS: [(&str, u32); 17] = [
 ];
 
 const FORBIDDEN: [(&str, &str); 1] = [("convergio-gateway", "convergio-executor")];
+
+/// Types by which something could be appended past the repository, each with the places outside of
+/// the event store that may name it.
+const WRITING_TYPES: [(&str, &[&str]); 4] = [
+    // Whoever opens a log makes the repository of it, or restores an archive into it.
+    ("LogWriter", &["server/", "bench/", "crash-test/"]),
+    ("UndecidedCommit", &["bench/"]),
+    ("LogInterceptor", &["crash-test/"]),
+    ("InterceptedLog", &["crash-test/"]),
+];
+
+/// Files that name a writing type and are not declared to.
+fn undeclared_writers(files: &[SourceFile]) -> Vec<String> {
+    let ours = files.iter().filter(|file| !file.path.starts_with("eventstore"));
+    let mut found = Vec::new();
+    for file in ours {
+        let is_word_end = |letter: char| !letter.is_alphanumeric() && letter != '_';
+        for word in file.production_text().split(is_word_end) {
+            let places = WRITING_TYPES.iter().find(|(name, _)| *name == word);
+            let path = file.path.display().to_string();
+            let is_declared = |place: &&str| path.starts_with(*place);
+            if places.is_some_and(|(_, places)| !places.iter().any(is_declared)) {
+                found.push(format!("{path} names {word}"));
+            }
+        }
+    }
+    found
+}
 
 /// What is wrong with a set of edges.
 fn violations(edges: &[(String, String)]) -> Vec<String> {
@@ -72,6 +102,19 @@ fn a_wrong_edge_is_found() {
     assert_eq!(violations(&edge("convergio-gateway", "convergio-executor")).len(), 1);
     assert_eq!(violations(&edge("convergio-new", "convergio-domain")).len(), 1);
     assert!(violations(&edge("convergio-gateway", "convergio-eventstore")).is_empty());
+}
+
+#[test]
+fn nothing_appends_past_the_repository() {
+    assert_eq!(undeclared_writers(&production_files()), Vec::<String>::new());
+}
+
+#[test]
+fn an_undeclared_writer_is_found() {
+    let text = "use convergio_eventstore::{LogWriter, LogWriters};\n#[cfg(test)]\nLogInterceptor";
+    let found = |path: &str| undeclared_writers(&[SourceFile::new(path, "", text)]);
+    assert_eq!(found("gateway/src/http/runs.rs"), ["gateway/src/http/runs.rs names LogWriter"]);
+    assert!(found("server/src/log_location.rs").is_empty());
 }
 
 #[test]
