@@ -26,7 +26,7 @@ mod sql_values;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -54,7 +54,8 @@ use crate::verify::verify_log;
 use folder::LogFolder;
 use job_queue::{AppendJob, JobQueue, WriteJob};
 use reader::ReaderPool;
-use writer::{EmbeddedWriter, LogSubscribers, payload_row_id};
+use sql_values::payload_row_id;
+use writer::{EmbeddedWriter, LogSubscribers, WriterCounters};
 
 /// Capacity of the writer's queue. When it is full, callers wait for a place (back-pressure).
 const QUEUED_COMMITS: usize = 1024;
@@ -80,12 +81,6 @@ pub struct WriterStats {
     pub commits: u64,
     /// Number of transactions, each with one fsync.
     pub syncs: u64,
-}
-
-#[derive(Default)]
-pub(crate) struct WriterCounters {
-    pub(crate) commits: AtomicU64,
-    pub(crate) syncs: AtomicU64,
 }
 
 /// A log in a folder, open in this process alone.

@@ -9,8 +9,7 @@ use convergio_domain::time::Timestamp;
 use rusqlite::{OptionalExtension, params};
 
 use super::scan::{COLUMNS, ReadConnection, into_log_error, stream_key_from_row};
-use super::sql_values::{kind_number, to_signed, to_unsigned};
-use super::writer::payload_row_id;
+use super::sql_values::{kind_number, payload_row_id, to_signed, to_unsigned};
 use crate::dedup::PayloadAssembly;
 use crate::error::LogError;
 use crate::log::RecordPage;

@@ -15,8 +15,9 @@ use convergio_domain::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Params, params};
 use uuid::Uuid;
 
-use super::sql_values::{kind_from_number, sqlite_error, to_signed, to_unsigned};
-use super::writer::commit_id_from_halves;
+use super::sql_values::{
+    commit_id_from_halves, kind_from_number, sqlite_error, to_signed, to_unsigned,
+};
 use super::{codec, schema, shape};
 use crate::error::LogError;
 use crate::record::{Hash, Position, RawRecord, Record, RecordBody, chain_hash};

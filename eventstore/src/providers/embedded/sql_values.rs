@@ -2,8 +2,10 @@
 
 use convergio_domain::stream::StreamKind;
 use rusqlite::ErrorCode;
+use uuid::Uuid;
 
 use crate::error::LogError;
+use crate::record::Position;
 
 /// Returns the number of a stream kind in the database. Numbers are part of the file format.
 pub(super) fn kind_number(kind: StreamKind) -> i64 {
@@ -38,6 +40,29 @@ pub(super) fn to_signed(number: u64) -> i64 {
 /// Converts a column to an unsigned number.
 pub(super) fn to_unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
+}
+
+/// Returns the first half of a commit id, for the column `dedup`.
+pub(super) fn first_id_half(commit: Uuid) -> i64 {
+    let (first, _) = commit.as_u64_pair();
+    i64::from_ne_bytes(first.to_ne_bytes())
+}
+
+/// Returns the second half of a commit id, for the column `commit_end`.
+pub(super) fn second_id_half(commit: Uuid) -> i64 {
+    let (_, second) = commit.as_u64_pair();
+    i64::from_ne_bytes(second.to_ne_bytes())
+}
+
+/// Joins a commit id from its halves.
+pub(super) fn commit_id_from_halves(dedup: i64, end: i64) -> Uuid {
+    let half = |number: i64| u64::from_ne_bytes(number.to_ne_bytes());
+    Uuid::from_u64_pair(half(dedup), half(end))
+}
+
+/// Returns the row id of a payload.
+pub(super) fn payload_row_id(position: Position, index: u16) -> i64 {
+    to_signed(position.0) * 64 + i64::from(index)
 }
 
 /// Maps an error of SQLite to one of the log.

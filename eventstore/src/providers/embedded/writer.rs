@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use convergio_domain::decider::Wake;
@@ -13,15 +13,17 @@ use convergio_domain::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::ack_marker::AckMarkerFile;
+use super::codec;
 use super::job_queue::{AppendJob, JobQueue, WriteJob};
 use super::recent_payloads::RecentPayloads;
 use super::recovery::{WriteError, last_position};
 use super::shape::RowColumns;
-use super::sql_values::{kind_number, sqlite_error, to_signed, to_unsigned};
-use super::{WriterCounters, codec};
+use super::sql_values::{
+    commit_id_from_halves, first_id_half, kind_number, payload_row_id, second_id_half,
+    sqlite_error, to_signed, to_unsigned,
+};
 use crate::clock::{SystemClock, WallClock};
 use crate::error::{AppendError, LogError};
 use crate::prepare::PreparedCommit;
@@ -65,6 +67,13 @@ impl LogSubscribers {
         let (live, early) = (broadcast::channel(BACKLOG).0, broadcast::channel(PENDING_BACKLOG).0);
         Self { live, pending: early, feeds: Arc::default(), recent_payloads: Arc::default() }
     }
+}
+
+/// Numbers of commits and transactions since the log was opened.
+#[derive(Default)]
+pub(super) struct WriterCounters {
+    pub(super) commits: AtomicU64,
+    pub(super) syncs: AtomicU64,
 }
 
 /// State of the writer thread. Memory and file are equal between transactions while `is_in_sync`.
@@ -478,27 +487,4 @@ enum AppendVerdict {
     Append(Option<StreamSummary>),
     AlreadyAppended(StreamHead),
     Refuse(AppendError),
-}
-
-/// Returns the first half of a commit id, for the column `dedup`.
-fn first_id_half(commit: Uuid) -> i64 {
-    let (first, _) = commit.as_u64_pair();
-    i64::from_ne_bytes(first.to_ne_bytes())
-}
-
-/// Returns the second half of a commit id, for the column `commit_end`.
-fn second_id_half(commit: Uuid) -> i64 {
-    let (_, second) = commit.as_u64_pair();
-    i64::from_ne_bytes(second.to_ne_bytes())
-}
-
-/// Joins a commit id from its halves.
-pub(super) fn commit_id_from_halves(dedup: i64, end: i64) -> Uuid {
-    let half = |number: i64| u64::from_ne_bytes(number.to_ne_bytes());
-    Uuid::from_u64_pair(half(dedup), half(end))
-}
-
-/// Returns the row id of a payload.
-pub(super) fn payload_row_id(position: Position, index: u16) -> i64 {
-    to_signed(position.0) * 64 + i64::from(index)
 }
