@@ -1,7 +1,6 @@
 //! What events change in the row of a run.
 
 use convergio_domain::id::{GraphId, GraphVersion, RunId, StepId};
-use convergio_domain::money::Money;
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::run::RunOrigin;
 use convergio_domain::run::event::RunEvent::{
