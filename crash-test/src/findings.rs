@@ -199,7 +199,7 @@ impl EffectHistory {
                 let twice = || format!("the usage of {step}, try {attempt}, is there twice");
                 self.usage.extend((!is_open).then(twice));
             }
-            RunEvent::ModelCallCompleted(_) => {}
+            RunEvent::ToolIntended(_) | RunEvent::ModelCallCompleted(_) => {}
             RunCreated(_) | StepScheduled(_) | MapExpanded(_) | StepRetried(_)
             | BranchDecided(_) | TimerSet(_) | TimerFired(_) | ApprovalRequested(_)
             | ApprovalGranted(_) | ApprovalDenied(_) | ToolCallIntended(_) | ToolCallQueued(_)

@@ -74,8 +74,8 @@ pub struct Commit {
     /// Time at which an executor must look at the stream again. Stored in an index, not in the hash
     /// chain.
     pub wake: Wake,
-    /// Hint that a subscriber of [`LogReader::tail_pending`](crate::LogReader::tail_pending) appends
-    /// to the stream at once: a log may make both commits durable with one sync.
+    /// Hint that a subscriber of [`LogReader::tail_pending`](crate::LogReader::tail_pending)
+    /// appends to the stream at once: a log may make both commits durable with one sync.
     pub is_continued: bool,
 }
 

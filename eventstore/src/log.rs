@@ -183,9 +183,9 @@ pub trait EventLog: LogReader + PayloadReader + WakeIndex {
 }
 
 /// An open log that takes commits. Whoever opens a log has it, to make the one
-/// [`Repository`](crate::Repository) of it; the repository hands out [`EventLog`] only. A [`Commit`]
-/// and an [`ArchivedRecord`] are made nowhere but in this crate, so that a holder has nothing to
-/// append. Guarantees:
+/// [`Repository`](crate::Repository) of it; the repository hands out [`EventLog`] only. A
+/// [`Commit`] and an [`ArchivedRecord`] are made nowhere but in this crate, so that a holder has
+/// nothing to append. Guarantees:
 ///
 /// - `Ok` of an append means durable as [`EventLog::durability`] says; a commit is all or nothing.
 /// - Of n rivals with the same `expected` head exactly one wins.

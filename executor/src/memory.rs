@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use convergio_domain::decider::DecisionContext;
 use convergio_domain::failure::UnsealedFailure;
-use convergio_domain::graph::ToolSpec;
+use convergio_domain::graph::{ToolEffect, ToolSpec};
 use convergio_domain::id::{ActorId, TenantId};
 use convergio_domain::memory::{
     IMPORTANCE_DEFAULT, MemoryId, MemoryRejection, RecalledMemory, Subject,
@@ -78,6 +78,8 @@ pub(crate) fn memory_tool_specs() -> Vec<ToolSpec> {
         description: description.to_owned(),
         arguments: json!({"type": "object", "properties": properties, "required": required,
             "additionalProperties": false}),
+        // A recall changes nothing, but its answer does not follow from its arguments.
+        effect: ToolEffect::Idempotent,
     };
     vec![
         spec(

@@ -30,7 +30,7 @@ use convergio_domain::run::event::RunEvent::{
     RunReopened, RunResumed, SignalAwaited, SignalReceived, StepAsked, StepResolved, StepScheduled,
     StepStarted, StepUnknown, TimerFired, TimerSet, ToolCallCompleted, UsageRecorded,
 };
-use convergio_domain::run::event::{MapExpanded, RunMigrated, StepCompleted};
+use convergio_domain::run::event::{MapExpanded, RunMigrated, StepCompleted, ToolIntended};
 use convergio_domain::run::{Run, RunPhase, RunState, StepStatus};
 use convergio_domain::stream::Seq;
 use convergio_eventstore::{Record, Repository};
@@ -187,6 +187,7 @@ impl Replay {
                 self.judge_requested_calls(event);
                 Ok(())
             }
+            RunEvent::ToolIntended(event) => self.check_step_tool(seq, event),
             RunEvent::ToolCallIntended(event) => {
                 self.check_call_made(seq, (&event.step, event.tool_call), &event.name)
             }
@@ -272,6 +273,23 @@ impl Replay {
         delta.skipped.retain(|node| *node != number);
         self.apply_delta(&delta);
         self.check_skipped_nodes(seq, step, &delta, skipped)
+    }
+
+    /// Compares the tool of a step's intent with the one that the graph names.
+    fn check_step_tool(&mut self, seq: Seq, event: &ToolIntended) -> Result<(), Box<Divergence>> {
+        self.decisions += 1;
+        let node = self.graph.find_node(&event.step.node);
+        let tool = node.and_then(|node| node.work.step_tool()).map(|tool| tool.name.as_str());
+        if tool == Some(event.name.as_str()) {
+            return Ok(());
+        }
+        Err(Box::new(Divergence {
+            seq,
+            step: Some(event.step.clone()),
+            aspect: "the tool that the step calls",
+            recorded: event.name.clone(),
+            computed: tool.unwrap_or("no tool").to_owned(),
+        }))
     }
 
     fn expand_map(&mut self, seq: Seq, event: &MapExpanded) -> Result<(), Box<Divergence>> {

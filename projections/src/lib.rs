@@ -1,16 +1,17 @@
 //! Read models: SQL tables folded from the event log, disposable and rebuildable at any time.
 //!
 //! The projector tails the log and applies each batch of records in one transaction together with
-//! its log position, so that a crash never leaves rows and position apart. Map, from the outside in:
+//! its log position, so that a crash never leaves rows and position apart. Map, from the outside
+//! in:
 //!
-//! - `projector` tails the log and drives `batch_writer`, which owns the transaction. `rebuild` folds
-//!   the whole log into a fresh copy; `recompute` folds one run for comparison.
+//! - `projector` tails the log and drives `batch_writer`, which owns the transaction. `rebuild`
+//!   folds the whole log into a fresh copy; `recompute` folds one run for comparison.
 //! - `registry` lists the read models, one line a noun. `dump` reads all their tables.
-//! - One folder a noun: `graph`, `run` (with its steps), `billing`, `audit`, `approval`, `agent`. In
-//!   each, `mod` has the model with its tables, `apply` what an event changes, `query` reads, and
-//!   `rows` is what queries return. None knows another.
-//! - `read_model` is the contract of a noun, `bulk_insert` writes many rows in one statement, `query`
-//!   and `page` are what queries share, `store` opens the database.
+//! - One folder a noun: `graph`, `run` (with its steps), `billing`, `audit`, `approval`, `agent`.
+//!   In each, `mod` has the model with its tables, `apply` what an event changes, `query` reads,
+//!   and `rows` is what queries return. None knows another.
+//! - `read_model` is the contract of a noun, `bulk_insert` writes many rows in one statement,
+//!   `query` and `page` are what queries share, `store` opens the database.
 //! - `memory` is the full-text and vector index of subjects' memories, in memory only.
 //!
 //! No code here appends to the log, and no table holds anything that events do not say.

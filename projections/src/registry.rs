@@ -1,5 +1,5 @@
-//! The registry of read models: one line a noun. Tables, dumps, the rows of a run, a rebuild and the
-//! projector all follow from it.
+//! The registry of read models: one line a noun. Tables, dumps, the rows of a run, a rebuild and
+//! the projector all follow from it.
 
 use convergio_domain::stream::Seq;
 use convergio_eventstore::Record;

@@ -171,13 +171,14 @@ mod tests {
 
     use super::find_ungranted_uses;
     use crate::graph::manifest::{CalleeRef, Grants, ToolRef};
-    use crate::graph::{ToolCatalog, ToolSpec, parse_manifest};
+    use crate::graph::{ToolCatalog, ToolEffect, ToolSpec, parse_manifest};
 
     fn catalog() -> ToolCatalog {
         let tool = |name: &str| ToolSpec {
             name: name.to_owned(),
             description: String::new(),
             arguments: json!({"type": "object", "properties": {"subject": {}}}),
+            effect: ToolEffect::Pure,
         };
         let names = ["text.join", "math.eval", "memory.recall", "memory.store"];
         ToolCatalog::new(names.into_iter().map(tool).collect())

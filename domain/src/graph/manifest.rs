@@ -150,6 +150,17 @@ pub enum NodeWork {
     Signal(SignalNode),
 }
 
+impl NodeWork {
+    /// Returns the tool whose call is a whole step: the node's, or that of each item of a map.
+    pub fn step_tool(&self) -> Option<&ToolInvocation> {
+        match self {
+            Self::Tool(tool) => Some(tool),
+            Self::Map(MapNode { work: MapWork::Tool(tool), .. }) => Some(tool),
+            _ => None,
+        }
+    }
+}
+
 /// A model call with its prompts and limits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Agent {

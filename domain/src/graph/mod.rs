@@ -45,7 +45,7 @@ pub use decode_node::NODE_KINDS;
 pub use diagnostic::{Diagnostic, ValidManifest};
 pub use grants::find_ungranted_uses;
 pub use schema_check::{check_inputs, check_inputs_within};
-pub use tool_catalog::{ToolCatalog, ToolSpec};
+pub use tool_catalog::{ToolCatalog, ToolEffect, ToolSpec};
 pub use versions::{GraphNoun, GraphRejection, GraphState, RegisterGraph, graph_id};
 
 use diagnostic::Diagnostics;

@@ -4,6 +4,20 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+/// Trace that a call of a tool leaves beside its answer. A tool that leaves any is called only
+/// after its intent is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ToolEffect {
+    /// None: the answer follows from the arguments and from the time at which the step began.
+    #[default]
+    Pure,
+    /// Something outside is read or changed; the same call under the same idempotency key changes
+    /// nothing more.
+    Idempotent,
+    /// Something outside is changed by each call.
+    Once,
+}
+
 /// A tool that nodes and agents may call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ToolSpec {
@@ -13,6 +27,8 @@ pub struct ToolSpec {
     pub description: String,
     /// JSON Schema of its arguments: an object with `properties` and `required`.
     pub arguments: Value,
+    /// Declared effect of a call.
+    pub effect: ToolEffect,
 }
 
 /// The tools that manifests may call.

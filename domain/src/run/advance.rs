@@ -502,6 +502,7 @@ impl CommitBuilder<'_> {
                 let intended = ToolCallIntended { step, attempt, tool_call: at, name };
                 self.events.push(RunEvent::ToolCallIntended(intended));
             }
+            StepIntent::RunTool(tool) => self.push_tool_intent(step, attempt, tool),
             StepIntent::CreateChild(child) => self.push_child_intent(step, attempt, child),
             StepIntent::ReopenChild(reopening) => self.push_child_reopening(step, reopening),
             StepIntent::ExpandMap { width, max_parallel } => {

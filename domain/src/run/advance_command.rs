@@ -217,6 +217,8 @@ pub enum StepIntent {
         /// Name of the tool, as the agent sees it.
         name: String,
     },
+    /// A call of a tool that is not pure and is the whole step.
+    RunTool(ToolIntent),
     /// Creation of a child run.
     CreateChild(ChildIntent),
     /// Reopening of a child run that had ended.
@@ -253,6 +255,17 @@ pub enum StepIntent {
         /// Time after which no answer is accepted.
         expires: Option<Timestamp>,
     },
+}
+
+/// Intent to call a tool that leaves a trace beside its answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolIntent {
+    /// Name of the tool.
+    pub name: String,
+    /// Arguments exactly as the tool gets them, as JSON.
+    pub arguments: PayloadSlot,
+    /// Key under which the tool recognises a repeated call; `None` if it does not.
+    pub idempotency_key: Option<String>,
 }
 
 /// Intent to create a child run.

@@ -1,6 +1,7 @@
 //! Folds events into the state of a run. Total: every sequence of events folds, because a log must
 //! stay readable whatever it holds.
 
+use super::event::RunEvent::{BudgetExhausted, CheckpointSaved, TimerFired, ToolIntended};
 use super::event::{
     ApprovalAnswered, ApprovalRequested, BranchDecided, MapExpanded, ModelCallIntended,
     RunCancelled, RunCompleted, RunCreated, RunEvent, RunFailed, RunMigrated, StepAsked,
@@ -78,7 +79,7 @@ pub(super) fn evolve(state: &mut RunState, recorded: RecordedEvent<'_, RunEvent>
         RunEvent::RunCompleted(event) => state.apply_completed(event),
         RunEvent::RunFailed(event) => state.apply_failed(event, now),
         // They change nothing but time and sequence number.
-        RunEvent::TimerFired(_) | RunEvent::BudgetExhausted(_) | RunEvent::CheckpointSaved(_) => {}
+        ToolIntended(_) | TimerFired(_) | BudgetExhausted(_) | CheckpointSaved(_) => {}
     }
 }
 

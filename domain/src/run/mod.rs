@@ -60,7 +60,8 @@ mod values;
 
 pub use advance_command::{
     AdvanceRun, CallReport, ChildIntent, ChildReopening, RunOutcome, StepIntent, StepOutcome,
-    StepResult, StepStart, ToolCallResult, ToolOutcome, TurnAnswer, TurnIntent, TurnUpdate,
+    StepResult, StepStart, ToolCallResult, ToolIntent, ToolOutcome, TurnAnswer, TurnIntent,
+    TurnUpdate,
 };
 pub use amend::find_loosened_node;
 pub use child_state::{ChildOutcome, RunChild};

@@ -4,19 +4,30 @@ use std::collections::BTreeSet;
 
 use super::advance::CommitBuilder;
 use super::advance_command::{
-    StepIntent, ToolCallResult, ToolOutcome, TurnAnswer, TurnIntent, TurnUpdate,
+    StepIntent, ToolCallResult, ToolIntent, ToolOutcome, TurnAnswer, TurnIntent, TurnUpdate,
 };
 use super::event::{
     RunEvent, StepStarted, ToolCallCompleted, ToolCallDenied, ToolCallFailed, ToolCallIntended,
-    ToolCallQueued,
+    ToolCallQueued, ToolIntended,
 };
 use super::rejection::RunRejection;
 use super::step::{RunStep, StepStatus};
 use super::turns::AgentTurns;
 use super::values::ToolCallNumber;
-use crate::id::ExecutorId;
+use crate::id::{ExecutorId, StepId};
 
 impl CommitBuilder<'_> {
+    /// Pushes the intent of a step that is the call of a tool.
+    pub(super) fn push_tool_intent(&mut self, step: StepId, attempt: u32, tool: ToolIntent) {
+        self.events.push(RunEvent::ToolIntended(ToolIntended {
+            step,
+            attempt,
+            name: tool.name,
+            arguments: tool.arguments.to_payload_ref(self.first_seq),
+            idempotency_key: tool.idempotency_key,
+        }));
+    }
+
     /// Pushes the answer and tool results of an update, after checking the whole update.
     pub(super) fn push_update(&mut self, update: &TurnUpdate) -> Result<(), RunRejection> {
         self.check_update(update)?;

@@ -5,7 +5,9 @@ mod names;
 
 use convergio_domain::expr::{ExprScope, NodeView, condition_holds, render_value};
 use convergio_domain::graph::manifest::Graph;
-use convergio_domain::graph::{Diagnostic, ToolCatalog, ToolSpec, parse_manifest, topology};
+use convergio_domain::graph::{
+    Diagnostic, ToolCatalog, ToolEffect, ToolSpec, parse_manifest, topology,
+};
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 use serde_json::json;
 use std::sync::Arc;
@@ -16,6 +18,7 @@ fn tools() -> ToolCatalog {
         description: "Trims.".into(),
         arguments: json!({"type": "object", "required": ["text"],
             "properties": {"text": {"type": "string"}}}),
+        effect: ToolEffect::Pure,
     }])
 }
 

@@ -10,7 +10,7 @@ use convergio_domain::platform_text;
 use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{
     AdvanceRun, Budget, FamilyCommand, Resolution, ResolveStep, Run, RunCommand, RunOutcome,
-    RunState, SendSignal, StepIntent, StepResult,
+    RunState, SendSignal, StepIntent, StepResult, ToolIntent,
 };
 use convergio_domain::stream::Seq;
 use convergio_domain::time::{Span, Timestamp};
@@ -37,6 +37,11 @@ fn result() -> impl Strategy<Value = StepResult> {
 fn intent() -> impl Strategy<Value = StepIntent> {
     prop_oneof![
         Just(StepIntent::Compute),
+        Just(StepIntent::RunTool(ToolIntent {
+            name: "memory.store".into(),
+            arguments: PayloadSlot(0),
+            idempotency_key: Some("run/a".into()),
+        })),
         (1..200_u64).prop_map(model_call),
         Just(StepIntent::Sleep { due: Timestamp(100) }),
         Just(StepIntent::ExpandMap { width: 2, max_parallel: 1 }),

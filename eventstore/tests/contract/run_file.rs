@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use convergio_domain::decider::DecisionContext;
-use convergio_domain::graph::{self, GraphNoun, RegisterGraph, ToolCatalog, ToolSpec};
+use convergio_domain::graph::{self, GraphNoun, RegisterGraph, ToolCatalog, ToolEffect, ToolSpec};
 use convergio_domain::id::{ExecutorId, GraphId, RunId};
 use convergio_domain::payload::{PayloadPurpose, PayloadRef, PayloadSlot};
 use convergio_domain::run::{
@@ -48,6 +48,7 @@ async fn register(repository: &Repository, manifest: &str) -> (GraphId, Register
         name: "t".into(),
         description: "T.".into(),
         arguments: json!({"type": "object"}),
+        effect: ToolEffect::Pure,
     };
     let parsed =
         graph::parse_manifest(manifest, &ToolCatalog::new(vec![spec])).expect("valid").graph;

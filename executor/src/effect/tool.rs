@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use convergio_domain::failure::UnsealedFailure;
+use convergio_domain::graph::ToolEffect;
 use convergio_domain::id::StepId;
 use convergio_domain::platform_text;
 use convergio_domain::run::ToolCallNumber;
@@ -25,12 +26,10 @@ pub(super) async fn call_tool(
     timeout: Duration,
     started: Timestamp,
 ) -> EffectOutcome {
-    if tool::is_pure(&name) {
+    if tool::find_tool_effect(&name) == ToolEffect::Pure {
         return with_timeout(timeout, run_pure_tool(name, args, started)).await;
     }
-    // The name is the same in all attempts of the step, because turns are kept over attempts.
-    let call = tool_call.map(|at| format!("/{}/{}", at.turn, at.call));
-    let origin = format!("{}/{step}{}", stream.stream_name(), call.unwrap_or_default());
+    let origin = tool::tool_call_origin(stream, step, tool_call);
     let scope = shared.tool_scope(stream, origin, started);
     let call = Box::pin(async { to_outcome(tool::call_tool(&scope, &name, &args).await) });
     with_timeout(timeout, call).await

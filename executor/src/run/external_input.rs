@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use convergio_domain::failure::UnsealedFailure;
+use convergio_domain::graph::ToolEffect;
 use convergio_domain::graph::manifest::OnUnknown;
 use convergio_domain::id::{ApprovalId, StepId};
 use convergio_domain::payload::PayloadRef;
@@ -15,6 +16,7 @@ use super::results::approval_outcome;
 use crate::error::ActorError;
 use crate::outputs::OutputError;
 use crate::plan::{EffectOutcome, EffectResult};
+use crate::tool::find_tool_effect;
 
 /// An input that a waiting step has received.
 enum ExternalInput {
@@ -119,9 +121,13 @@ impl RunActor {
         }
     }
 
-    /// Returns whether repeating the step is safe: it made no call, or its provider recognises
-    /// repeats by their idempotency key.
+    /// Returns whether repeating the step is safe: its tool may be called again, and it made no
+    /// call of a model, or its provider recognises repeats by their idempotency key.
     fn is_idempotent(&self, step: &StepId) -> bool {
+        let tool = self.graph.find_node(&step.node).and_then(|node| node.work.step_tool());
+        if tool.is_some_and(|tool| find_tool_effect(&tool.name) == ToolEffect::Once) {
+            return false;
+        }
         let call = self.run.state.steps.get(step).and_then(|step| step.call.as_ref());
         call.is_none_or(|call| {
             let mut providers = self.shared.models.all_providers();

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use convergio_domain::expr::ExprScope;
+use convergio_domain::graph::ToolEffect;
 use convergio_domain::graph::manifest::{
     ApprovalNode, BranchNode, MapNode, MapWork, NodeWork, SleepNode, ToolInvocation,
 };
 use convergio_domain::id::{ApprovalId, NodeId, StepId};
 use convergio_domain::payload::PayloadPurpose;
 use convergio_domain::platform_text;
-use convergio_domain::run::StepIntent;
+use convergio_domain::run::{StepIntent, ToolIntent};
 use convergio_domain::time::Span;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -53,13 +54,17 @@ impl Planner<'_> {
                 MapWork::Agent(agent) => {
                     self.prepare_agent_call(plan, step_attempt, agent, &scope).await
                 }
-                MapWork::Tool(tool) => self.prepare_tool_call(step_attempt, tool, &scope).await,
+                MapWork::Tool(tool) => {
+                    self.prepare_tool_call(plan, step_attempt, tool, &scope).await
+                }
             },
             (NodeWork::Map(map), None) => self.prepare_expansion(map, &step.node, &scope).await,
             (NodeWork::Agent(agent), _) => {
                 self.prepare_agent_call(plan, step_attempt, agent, &scope).await
             }
-            (NodeWork::Tool(tool), _) => self.prepare_tool_call(step_attempt, tool, &scope).await,
+            (NodeWork::Tool(tool), _) => {
+                self.prepare_tool_call(plan, step_attempt, tool, &scope).await
+            }
             (NodeWork::Branch(branch), _) => self.choose_branch(branch, &scope).await,
             (NodeWork::Approval(approval), _) => {
                 self.prepare_approval(plan, approval, node.wait_limit(), &scope).await
@@ -129,6 +134,7 @@ impl Planner<'_> {
 
     async fn prepare_tool_call(
         &self,
+        plan: &mut CommitPlan,
         step_attempt: StepAttempt<'_>,
         tool: &ToolInvocation,
         scope: &ExprScope,
@@ -136,13 +142,27 @@ impl Planner<'_> {
         let args = self.render_value(&tool.with, scope).await?;
         // Checked before the intent: arguments that no tool takes must not fill the log.
         tool::check_arguments_size(&tool.name, &args).map_err(OutputError::Failure)?;
-        let work = EffectWork::Tool { name: tool.name.clone(), args };
         let StepAttempt { step, attempt, timeout, .. } = step_attempt;
+        let intent = match tool::find_tool_effect(&tool.name) {
+            // Neither tool nor arguments are named: both follow from the manifest and the outputs
+            // in the log.
+            ToolEffect::Pure => StepIntent::Compute,
+            effect => {
+                let origin = tool::tool_call_origin(&self.run.stream, step, None);
+                // Serialising a JSON value cannot fail: its keys are strings.
+                let bytes = serde_json::to_vec(&args).unwrap_or_default();
+                let purpose = PayloadPurpose::Output;
+                StepIntent::RunTool(ToolIntent {
+                    name: tool.name.clone(),
+                    arguments: plan.store_payload(bytes, "application/json", purpose),
+                    idempotency_key: (effect == ToolEffect::Idempotent).then_some(origin),
+                })
+            }
+        };
+        let work = EffectWork::Tool { name: tool.name.clone(), args };
         let step = step.clone();
         let launches = vec![EffectLaunch { step, attempt, tool_call: None, timeout, work }];
-        // Tool nodes name neither tool nor arguments in their intent: both follow from the manifest
-        // and the outputs in the log.
-        Ok(PreparedStep::Start { intent: StepIntent::Compute, launches })
+        Ok(PreparedStep::Start { intent, launches })
     }
 
     /// Evaluates the conditions of a branch; the number of cases stands for the default.

@@ -52,7 +52,7 @@ fn grant_line(tool: &ToolRef) -> Option<String> {
     Some(match tool {
         ToolRef::Builtin(name) => {
             let catalog = tool::builtin_catalog();
-            let ToolSpec { name, description, arguments } = catalog.get(name)?;
+            let ToolSpec { name, description, arguments, .. } = catalog.get(name)?;
             format!("- {name}: {description} Arguments: {arguments}\n")
         }
         ToolRef::Graph(callee) => {

@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use convergio_domain::failure::UnsealedFailure;
-use convergio_domain::graph::{ToolCatalog, ToolSpec};
+use convergio_domain::graph::{ToolCatalog, ToolEffect, ToolSpec};
+use convergio_domain::id::StepId;
 use convergio_domain::platform_text;
+use convergio_domain::run::ToolCallNumber;
+use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Timestamp;
 use convergio_kernel_c as kernel;
 use serde_json::{Map, Value, json};
@@ -118,9 +121,20 @@ pub async fn call_tool(
     scope.call_memory_tool(name, &arguments).await
 }
 
-/// Returns whether a tool has no effects. An unknown tool counts as pure: calling it only fails.
-pub fn is_pure(name: &str) -> bool {
-    TOOLS.get(name).is_none_or(|tool| !matches!(tool.backend, ToolBackend::Memory(_)))
+/// Returns the permanent name of a tool call, which is its idempotency key. It is the same in all
+/// attempts of the step, because turns are kept over attempts.
+pub(crate) fn tool_call_origin(
+    stream: &StreamKey,
+    step: &StepId,
+    tool_call: Option<ToolCallNumber>,
+) -> String {
+    let call = tool_call.map(|at| format!("/{}/{}", at.turn, at.call));
+    format!("{}/{step}{}", stream.stream_name(), call.unwrap_or_default())
+}
+
+/// Returns the declared effect of a tool. An unknown one counts as pure: calling it only fails.
+pub fn find_tool_effect(name: &str) -> ToolEffect {
+    TOOLS.get(name).map_or(ToolEffect::Pure, |tool| tool.spec.effect)
 }
 
 fn find_tool(name: &str) -> Result<&'static RegisteredTool, ToolCallError> {
@@ -147,7 +161,7 @@ impl RegisteredTool {
                 let none = Map::new();
                 function(&ToolArguments::new(arguments.as_object().unwrap_or(&none), now))
             }
-            // Reached only by a caller that skipped `is_pure`: memory tools need a scope.
+            // Reached only by a caller that asked for no effect: memory tools need a scope.
             ToolBackend::Memory(_) => Err(ToolCallError("it is no computation".into())),
         }
     }
@@ -201,6 +215,7 @@ fn kernel_tool(tool: kernel::KernelTool) -> RegisteredTool {
         description: tool.description.to_owned(),
         // The kernel's schemas are constants, which its own tests compile.
         arguments: serde_json::from_str(tool.schema).unwrap_or(Value::Bool(false)),
+        effect: ToolEffect::Pure,
     };
     RegisteredTool { spec, backend: ToolBackend::Kernel(tool.schema) }
 }
@@ -218,5 +233,6 @@ fn function_tool(tool: &FunctionTool) -> RegisteredTool {
         "additionalProperties": false});
     let backend = ToolBackend::Function(ArgumentValidator::from_schema(&arguments), tool.function);
     let (name, description) = (tool.name.to_owned(), tool.description.to_owned());
-    RegisteredTool { spec: ToolSpec { name, description, arguments }, backend }
+    let effect = ToolEffect::Pure;
+    RegisteredTool { spec: ToolSpec { name, description, arguments, effect }, backend }
 }

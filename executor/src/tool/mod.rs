@@ -1,4 +1,5 @@
-//! Built-in tools. The same arguments give the same answer, and only the memory tools have effects.
+//! Built-in tools. Each declares its effect: all are pure but those of the memory, which are
+//! idempotent.
 //!
 //! - `builtin`: the registry; finds a tool, checks its arguments and calls it.
 //! - `arguments`, `argument_validator`, `bounds`: a function with its declared arguments, their
@@ -22,6 +23,6 @@ mod permission;
 mod split;
 mod text;
 
-pub use builtin::{builtin_catalog, call_pure_tool, call_tool, is_pure};
-pub(crate) use builtin::{check_arguments_size, check_call};
+pub use builtin::{builtin_catalog, call_pure_tool, call_tool, find_tool_effect};
+pub(crate) use builtin::{check_arguments_size, check_call, tool_call_origin};
 pub use permission::check_permission;

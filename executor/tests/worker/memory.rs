@@ -11,6 +11,7 @@ use convergio_domain::id::TenantId;
 use convergio_domain::memory::event::MemoryEvent;
 use convergio_domain::memory::{self, RecalledMemory, Subject};
 use convergio_domain::payload::PayloadRef;
+use convergio_domain::run::event::RunEvent;
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::LogWriter;
@@ -162,4 +163,33 @@ async fn an_agent_learns_nothing_of_other_subjects_and_tenants() {
     assert!(!theirs.system().contains("Anna"), "{}", theirs.system());
     assert_eq!(theirs.told(1), ["[]"]);
     assert_eq!(theirs.ended.output, Value::from("I know nothing"));
+}
+
+#[tokio::test]
+async fn a_step_whose_tool_is_not_pure_has_an_intent_with_its_arguments() {
+    const MANIFEST: &str = "name: keeps\nnodes:\n  \
+        - {id: trims, tool: text.trim, with: {text: \" tea \"}}\n  \
+        - {id: store, tool: memory.store, with: {subject: ann, \
+           text: \"likes {{ nodes.trims.output }}\"}}\n";
+    let mut platform = Platform::new();
+    let run = platform.create(MANIFEST, &json!({})).await;
+    platform.start();
+    platform.ended(&run).await;
+    let events = platform.events(&run).await;
+    let intents = events.iter().filter_map(|event| match event {
+        RunEvent::ToolIntended(intended) => Some(intended),
+        _ => None,
+    });
+    let intents: Vec<_> = intents.collect();
+    let [intended] = intents[..] else { panic!("one intent, and not {intents:?}") };
+    assert_eq!(
+        (intended.name.as_str(), intended.step.to_string()),
+        ("memory.store", "store".into())
+    );
+    assert_eq!(intended.idempotency_key, Some(format!("{}/store", run.stream_name())));
+    let arguments = platform.repository.read_payload(&run, intended.arguments).await;
+    let arguments: Value =
+        serde_json::from_slice(&arguments.expect("readable").expect("there")).expect("JSON");
+    assert_eq!(arguments, json!({"subject": "ann", "text": "likes tea"}));
+    platform.stop().await;
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use convergio_domain::chat::Privacy;
 use convergio_domain::decider::DecisionContext;
 use convergio_domain::failure::FailureReport;
-use convergio_domain::graph::{GraphNoun, ToolCatalog, ToolSpec};
+use convergio_domain::graph::{GraphNoun, ToolCatalog, ToolEffect, ToolSpec};
 use convergio_domain::id::{ApprovalId, ExecutorId, GraphId, RunId, StepId, TenantId};
 use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::platform_text;
@@ -134,6 +134,7 @@ impl Api {
             name: "text.trim".into(),
             description: "Trims.".into(),
             arguments: json!({"type": "object", "properties": {"text": {}}}),
+            effect: ToolEffect::Pure,
         }]);
         let tokens = TokenRegistry::new([
             token(TOKEN, "one", "owner"),

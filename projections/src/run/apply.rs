@@ -51,6 +51,7 @@ pub(super) async fn apply_to_run(
         RunEvent::ApprovalRequested(_)
         | RunEvent::ApprovalGranted(_)
         | RunEvent::ApprovalDenied(_)
+        | RunEvent::ToolIntended(_)
         | RunEvent::ModelCallCompleted(_) => {}
         StepScheduled(_) | StepStarted(_) | MapExpanded(_) | StepCompleted(_) | StepFailed(_)
         | StepUnknown(_) | StepRetried(_) | BranchDecided(_) | TimerSet(_) | TimerFired(_)

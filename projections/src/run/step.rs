@@ -7,6 +7,7 @@ use convergio_domain::run::event::RunEvent::{
     ChildCreated, ChildEnded, ModelCallFailed, ParentTold, RunAmended, RunCreated, RunForked,
     RunImported, RunMigrated, RunPaused, RunResumed, SignalReceived, StepResolved, TimerFired,
     ToolCallCompleted, ToolCallDenied, ToolCallFailed, ToolCallIntended, ToolCallQueued,
+    ToolIntended,
 };
 use convergio_domain::run::event::{ModelCallIntended, UsageRecorded};
 
@@ -71,11 +72,11 @@ pub(super) async fn apply_to_steps(
         RunEvent::UsageRecorded(e) => add_step_usage(batch, applied, e).await,
         RunEvent::ChildIntended(_) | RunEvent::ModelCallCompleted(_) => Ok(()),
         RunCreated(_) | TimerFired(_) | ApprovalGranted(_) | ApprovalDenied(_)
-        | ModelCallFailed(_) | ToolCallIntended(_) | ToolCallQueued(_) | ToolCallCompleted(_)
-        | ToolCallFailed(_) | ToolCallDenied(_) | ChildCreated(_) | ChildEnded(_)
-        | ParentTold(_) | AgentSpawned(_) | BudgetExhausted(_) | RunPaused(_) | RunResumed(_)
-        | RunAmended(_) | RunForked(_) | RunImported(_) | SignalReceived(_) | StepResolved(_)
-        | CheckpointSaved(_) | RunMigrated(_) => Ok(()),
+        | ModelCallFailed(_) | ToolIntended(_) | ToolCallIntended(_) | ToolCallQueued(_)
+        | ToolCallCompleted(_) | ToolCallFailed(_) | ToolCallDenied(_) | ChildCreated(_)
+        | ChildEnded(_) | ParentTold(_) | AgentSpawned(_) | BudgetExhausted(_) | RunPaused(_)
+        | RunResumed(_) | RunAmended(_) | RunForked(_) | RunImported(_) | SignalReceived(_)
+        | StepResolved(_) | CheckpointSaved(_) | RunMigrated(_) => Ok(()),
     }
 }
 

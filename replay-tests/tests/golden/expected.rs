@@ -132,6 +132,7 @@ fn intent<'e>(file: &RunFile, event: &'e RunEvent) -> Option<(&'e StepId, String
             Some((&call.step, format!("asks {}/{} {prompt}", call.provider, call.model)))
         }
         RunEvent::ToolCallQueued(call) => Some((&call.step, format!("queues {}", call.name))),
+        RunEvent::ToolIntended(call) => Some((&call.step, format!("calls {}", call.name))),
         RunEvent::ToolCallIntended(call) => Some((&call.step, format!("calls {}", call.name))),
         RunEvent::ChildIntended(child) => Some((&child.step, format!("runs {}", child.child))),
         RunEvent::ChildReopened(child) => {

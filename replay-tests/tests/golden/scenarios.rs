@@ -117,6 +117,8 @@ fn scenarios() -> Vec<(&'static str, Plot, String)> {
         ("spawned", Plot::Spawned, graphs::SPAWNING.into()),
         ("queued", Plot::Queued, graphs::SPAWNING.replace("name: spawning", "name: queued")),
         ("memory", Plot::None, graphs::MEMORY.into()),
+        // `memory` is of a time when no tool node had an intent.
+        ("tool-effect", Plot::None, graphs::MEMORY.replace("name: memory", "name: tool-effect")),
         ("forked", Plot::Forked, graphs::LINE.into()),
     ]
 }

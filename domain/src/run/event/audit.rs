@@ -37,6 +37,7 @@ impl RunEvent {
             Self::ModelCallCompleted(e) => json!({"step": e.step, "model": e.model,
                 "finish": e.finish, "duration_ms": e.duration_ms}),
             Self::ModelCallFailed(e) => json!({"step": e.step, "error": e.error.code}),
+            Self::ToolIntended(e) => json!({"step": e.step, "tool": e.name}),
             Self::ToolCallQueued(e) => tool_call_summary(&e.step, e.tool_call, ("tool", &e.name)),
             Self::ToolCallIntended(e) => tool_call_summary(&e.step, e.tool_call, ("tool", &e.name)),
             Self::ToolCallCompleted(e) => json!({"step": e.step, "turn": e.tool_call.turn,

@@ -22,7 +22,7 @@ pub use lifecycle::{
 };
 pub use turn::{
     ChildCreated, ChildEnded, ChildIntended, ChildReopened, ParentTold, ToolCallCompleted,
-    ToolCallDenied, ToolCallFailed, ToolCallIntended, ToolCallQueued,
+    ToolCallDenied, ToolCallFailed, ToolCallIntended, ToolCallQueued, ToolIntended,
 };
 
 use crate::event::noun_events::noun_events;
@@ -48,6 +48,7 @@ noun_events! {
         ModelCallIntended(ModelCallIntended) = "run.model_call.intended.v1",
         ModelCallCompleted(ModelCallCompleted) = "run.model_call.completed.v1",
         ModelCallFailed(ModelCallFailed) = "run.model_call.failed.v1",
+        ToolIntended(ToolIntended) = "run.tool.intended.v1",
         ToolCallIntended(ToolCallIntended) = "run.tool_call.intended.v1",
         ToolCallQueued(ToolCallQueued) = "run.tool_call.queued.v1",
         ToolCallCompleted(ToolCallCompleted) = "run.tool_call.completed.v1",
@@ -98,7 +99,7 @@ impl RunEvent {
             Self::RunCreated(created) => Some((Some(created.graph), &created.version)),
             Self::RunForked(forked) => Some((Some(forked.graph), &forked.version)),
             Self::RunMigrated(migrated) => Some((None, &migrated.to)),
-            Self::ModelCallCompleted(_) => None,
+            Self::ToolIntended(_) | Self::ModelCallCompleted(_) => None,
             StepScheduled(_) | StepStarted(_) | MapExpanded(_) | StepCompleted(_)
             | StepFailed(_) | StepUnknown(_) | StepRetried(_) | BranchDecided(_) | TimerSet(_)
             | TimerFired(_) | ApprovalRequested(_) | ApprovalGranted(_) | ApprovalDenied(_)
@@ -130,6 +131,7 @@ impl RunEvent {
             Self::ModelCallIntended(e) => Some(e.step.clone()),
             Self::ModelCallCompleted(e) => Some(e.step.clone()),
             Self::ModelCallFailed(e) => Some(e.step.clone()),
+            Self::ToolIntended(e) => Some(e.step.clone()),
             Self::ToolCallIntended(e) => Some(e.step.clone()),
             Self::ToolCallQueued(e) => Some(e.step.clone()),
             Self::ToolCallCompleted(e) => Some(e.step.clone()),

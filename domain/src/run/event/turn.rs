@@ -28,6 +28,23 @@ pub struct ToolCallIntended {
     pub name: String,
 }
 
+/// `run.tool.intended.v1`: a step is about to call a tool that is not pure. Committed before the
+/// call. Logs of before have no such event, whatever the tool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolIntended {
+    /// Step that is the call.
+    pub step: StepId,
+    /// Attempt of that step.
+    pub attempt: u32,
+    /// Name of the tool.
+    pub name: String,
+    /// Arguments exactly as the tool gets them, as JSON.
+    pub arguments: PayloadRef,
+    /// Key under which the tool recognises a repeated call; absent if it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+}
+
 /// `run.tool_call.queued.v1`: a tool call that is a child run waits, because the run has its
 /// maximum of open child runs. A later `run.child.intended.v1` of the same call starts it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

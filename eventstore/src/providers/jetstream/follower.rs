@@ -12,7 +12,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::api::NoAnswerError;
 use super::log_core::{Backoff, LogCore, RETRY_TIMEOUT};
-use super::wake_index::WakeIndex;
+use super::wake_index::WakeTable;
 use super::wire;
 use crate::error::LogError;
 use crate::record::{Position, Record};
@@ -34,7 +34,7 @@ pub(super) struct LogFollower {
     live: Mutex<Option<broadcast::Sender<Arc<Record>>>>,
     feeds: Arc<StreamFeeds>,
     applied: watch::Sender<Position>,
-    index: Mutex<WakeIndex>,
+    index: Mutex<WakeTable>,
     failure: Mutex<Option<LogError>>,
 }
 
@@ -123,7 +123,7 @@ impl LogFollower {
         self.lock_index().next_due_time(now)
     }
 
-    fn lock_index(&self) -> std::sync::MutexGuard<'_, WakeIndex> {
+    fn lock_index(&self) -> std::sync::MutexGuard<'_, WakeTable> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -24,12 +24,12 @@ const SNAPSHOT_BYTES: usize = 64 << 20;
 
 /// Streams that have a wake time, by stream and by time.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct WakeIndex {
+pub(super) struct WakeTable {
     due_by_stream: HashMap<StreamKey, i64>,
     streams_by_due: BTreeSet<(i64, StreamKey)>,
 }
 
-impl WakeIndex {
+impl WakeTable {
     /// Applies the wake of a stream's newest record.
     pub(super) fn apply(&mut self, stream: StreamKey, wake: Wake) {
         let due = match wake {
@@ -100,7 +100,7 @@ fn piece_name(position: Position, number: usize) -> String {
 
 impl LogCore {
     /// Loads the newest snapshot that is intact and not ahead of the log.
-    pub(super) async fn load_wake_snapshot(&self, tail: Position) -> Option<(Position, WakeIndex)> {
+    pub(super) async fn load_wake_snapshot(&self, tail: Position) -> Option<(Position, WakeTable)> {
         match self.read_snapshot().await {
             Ok(Some((position, index))) if position <= tail => Some((position, index)),
             Ok(_) => None,
@@ -111,7 +111,7 @@ impl LogCore {
         }
     }
 
-    async fn read_snapshot(&self) -> Result<Option<(Position, WakeIndex)>, NoAnswerError> {
+    async fn read_snapshot(&self) -> Result<Option<(Position, WakeTable)>, NoAnswerError> {
         let derived = &self.names.derived;
         let Some((manifest, _)) = self.read_manifest().await? else { return Ok(None) };
         let mut text = Vec::new();
@@ -127,7 +127,7 @@ impl LogCore {
             return Ok(None);
         }
         let index =
-            String::from_utf8(text).ok().and_then(|text| WakeIndex::from_snapshot_text(&text));
+            String::from_utf8(text).ok().and_then(|text| WakeTable::from_snapshot_text(&text));
         Ok(index.map(|index| (manifest.position, index)))
     }
 
@@ -144,7 +144,7 @@ impl LogCore {
     pub(super) async fn save_wakes(
         &self,
         position: Position,
-        index: &WakeIndex,
+        index: &WakeTable,
     ) -> Result<(), NoAnswerError> {
         let known = self.read_manifest().await?;
         if known.as_ref().is_some_and(|(manifest, _)| manifest.position >= position) {
@@ -207,7 +207,7 @@ mod tests {
     use proptest::prelude::{Just, Strategy, prop};
     use proptest::{prop_assert_eq, prop_oneof, proptest};
 
-    use super::WakeIndex;
+    use super::WakeTable;
 
     fn stream(n: u128) -> StreamKey {
         StreamKey::for_request("acme".parse().expect("a name"), uuid::Uuid::from_u128(n))
@@ -228,7 +228,7 @@ mod tests {
             wakes in prop::collection::vec((0..5_u128, wake()), 0..60),
             now in 0..20_i64,
         ) {
-            let mut index = WakeIndex::default();
+            let mut index = WakeTable::default();
             let mut last = HashMap::new();
             for (n, wake) in wakes {
                 index.apply(stream(n), wake);
@@ -250,14 +250,14 @@ mod tests {
                 _ => None,
             });
             prop_assert_eq!(index.next_due_time(Timestamp(now)), next.min());
-            prop_assert_eq!(WakeIndex::from_snapshot_text(&index.to_snapshot_text()), Some(index));
+            prop_assert_eq!(WakeTable::from_snapshot_text(&index.to_snapshot_text()), Some(index));
         }
     }
 
     #[test]
     fn what_is_no_snapshot_is_none() {
         for text in ["x", "1 acme", "1 acme run/x", "1 A run/x"] {
-            assert_eq!(WakeIndex::from_snapshot_text(text), None, "{text}");
+            assert_eq!(WakeTable::from_snapshot_text(text), None, "{text}");
         }
     }
 }

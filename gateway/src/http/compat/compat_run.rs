@@ -308,6 +308,7 @@ impl CompatRun {
                 RunEvent::RunCancelled(_) => self.end = Some(RunEnd::Failure(cancelled_failure())),
                 RunEvent::StepRetried(_)
                 | RunEvent::RunFailed(_)
+                | RunEvent::ToolIntended(_)
                 | RunEvent::ModelCallCompleted(_) => {}
                 RunCreated(_) | StepScheduled(_) | StepStarted(_) | MapExpanded(_)
                 | StepFailed(_) | StepUnknown(_) | BranchDecided(_) | TimerSet(_)
