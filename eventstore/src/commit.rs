@@ -4,10 +4,11 @@
 use bytes::Bytes;
 use convergio_domain::decider::{Fingerprint, Wake};
 use convergio_domain::event::Event;
-use convergio_domain::id::ActorId;
+use convergio_domain::id::{ActorId, Subject};
 use convergio_domain::payload::PayloadPurpose;
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Timestamp;
+use serde::Serialize;
 use uuid::Uuid;
 
 use crate::dedup::PayloadDelta;
@@ -45,6 +46,38 @@ pub struct Payload {
     pub purpose: PayloadPurpose,
     /// Pseudonymous reference of the person whom the payload is about; `None` if nobody.
     pub subject: Option<String>,
+}
+
+impl Payload {
+    /// Creates a payload; `about` is the person whose erasure takes it along, if it is of one.
+    pub fn new(
+        bytes: Bytes,
+        media_type: &str,
+        purpose: PayloadPurpose,
+        about: Option<&Subject>,
+    ) -> Self {
+        let subject = about.map(|subject| subject.as_str().to_owned());
+        Self { bytes, media_type: media_type.to_owned(), purpose, subject }
+    }
+
+    /// Creates a payload of JSON text.
+    pub fn from_json(
+        bytes: impl Into<Bytes>,
+        purpose: PayloadPurpose,
+        about: Option<&Subject>,
+    ) -> Self {
+        Self::new(bytes.into(), "application/json", purpose, about)
+    }
+
+    /// Serialises a value as a payload.
+    pub fn from_value(
+        value: &impl Serialize,
+        purpose: PayloadPurpose,
+        about: Option<&Subject>,
+    ) -> Self {
+        // Serialising into memory fails only for a map whose keys are no texts: no value has one.
+        Self::from_json(serde_json::to_vec(value).unwrap_or_default(), purpose, about)
+    }
 }
 
 /// 1..n events of one stream, appended atomically. The repository makes it of a decision; nobody

@@ -9,7 +9,7 @@
 //! Map, from the outside in:
 //!
 //! - `archive`, `run_file`: copies that leave the log, and their way back.
-//! - `repository`, `execute`, `write_queue`, `family`, `memory_commands`: load, decide, append,
+//! - `repository`, `execute`, `write_queue`, `family`: load, decide, append,
 //!   evolve; most callers of other crates start here. `checkpoint` is the cache of folded states.
 //! - `log`: the contract, and who may do what. `interceptor` is the base of logs that fail on
 //!   purpose, for tests. `providers` implement it (`embedded`, `jetstream`, `memory`), and
@@ -39,7 +39,6 @@ mod health;
 mod interceptor;
 mod live;
 mod log;
-mod memory_commands;
 mod prepare;
 pub mod private_files;
 mod providers;
@@ -68,7 +67,6 @@ pub use log::{
     ArchivedRecord, Durability, EventLog, LogReader, LogWriter, PayloadReader, RawScan, RecordPage,
     WakeIndex,
 };
-pub use memory_commands::MemoryWrite;
 pub use providers::embedded;
 pub use providers::jetstream;
 pub use providers::memory::MemoryLog;

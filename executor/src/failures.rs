@@ -14,8 +14,7 @@ pub(crate) fn detail_bytes(text: &DetailText) -> Vec<u8> {
 
 /// Builds the payload of a failure's full text.
 pub(crate) fn detail_payload(bytes: Bytes) -> Payload {
-    let (media_type, purpose) = ("application/json".into(), PayloadPurpose::FailureDetail);
-    Payload { bytes, media_type, purpose, subject: None }
+    Payload::from_json(bytes, PayloadPurpose::FailureDetail, None)
 }
 
 /// Splits a failure into the report that a command carries and its payload. The full text, if there

@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use convergio_application::{ManifestError, UseCases};
 use convergio_domain::expr;
 use convergio_domain::failure::{PlatformText, UnsealedFailure};
 use convergio_domain::graph::manifest::{
     Agent, Graph, GraphNode, Join, MapWork, NodeWork, OnError,
 };
-use convergio_domain::graph::{self, topology};
+use convergio_domain::graph::topology;
 use convergio_domain::id::{GraphId, GraphVersion, NodeId, StepId, TenantId};
 use convergio_domain::platform_text;
-use convergio_domain::stream::StreamKey;
 use convergio_eventstore::{LogError, Repository};
 use convergio_kernel_c as kernel;
 
@@ -179,16 +179,22 @@ pub(crate) async fn read_manifest(
     graph: GraphId,
     version: &GraphVersion,
 ) -> Result<Graph, GraphError> {
-    let stream = StreamKey::for_graph(tenant.clone(), graph);
-    let loaded = repository.load::<graph::GraphNoun>(&stream).await?;
-    let reference = loaded.state.versions.get(version).ok_or_else(|| {
-        invalid_graph(platform_text!("version {} of graph {} is not registered", version, graph))
-    })?;
-    let bytes = repository.event_log().read_payload(&stream, *reference).await?;
-    let manifest_erased =
-        || invalid_graph(platform_text!("the manifest of {} was erased", version));
-    let bytes = bytes.ok_or_else(manifest_erased)?;
-    let parsed = serde_json::from_slice(&bytes);
-    let unusable_message = || platform_text!("the manifest of {} cannot be used", version);
-    Ok(parsed.map_err(|error| invalid_graph_with_cause(unusable_message(), &error))?)
+    let loaded = UseCases::new(repository).load_manifest(tenant, graph, Some(version.as_str()));
+    let broken = match loaded.await {
+        Ok((_, manifest)) => return Ok(manifest),
+        Err(ManifestError::Log(error)) => return Err(error.into()),
+        Err(ManifestError::NotRegistered) => invalid_graph(platform_text!(
+            "version {} of graph {} is not registered",
+            version,
+            graph
+        )),
+        Err(ManifestError::Erased) => {
+            invalid_graph(platform_text!("the manifest of {} was erased", version))
+        }
+        Err(ManifestError::Unusable(error)) => invalid_graph_with_cause(
+            platform_text!("the manifest of {} cannot be used", version),
+            &error,
+        ),
+    };
+    Err(broken.into())
 }

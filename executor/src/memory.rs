@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use convergio_domain::decider::DecisionContext;
+use convergio_application::{Caller, MemoryWrite, UseCases};
 use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::graph::{ToolEffect, ToolSpec};
 use convergio_domain::id::{ActorId, TenantId};
@@ -16,7 +16,7 @@ use convergio_domain::memory::{
 };
 use convergio_domain::platform_text;
 use convergio_domain::time::Timestamp;
-use convergio_eventstore::{CommitError, MemoryWrite, Repository};
+use convergio_eventstore::{CommitError, Repository};
 use serde_json::{Value, json};
 
 /// Token budget of a recall that names none.
@@ -136,16 +136,19 @@ impl ToolScope {
             // The caller checked `is_memory_tool`, so this is `memory.forget`.
             _ => {
                 let id = text("id").parse().map_err(|error| invalid_arguments(name, &error))?;
-                let (context, tenant) = (self.command_context(), &self.tenant);
                 let is_forgotten =
-                    self.repository.forget_memory(&context, tenant, &subject, id).await;
+                    self.use_cases().forget_memory(&self.to_caller(), &subject, id).await;
                 Ok(json!({"forgotten": is_forgotten.map_err(commit_failure)?.unwrap_or(false)}))
             }
         }
     }
 
-    fn command_context(&self) -> DecisionContext {
-        DecisionContext { now: self.now, actor: self.actor.clone() }
+    fn use_cases(&self) -> UseCases<'_> {
+        UseCases::new(&self.repository).with_time(self.now)
+    }
+
+    fn to_caller(&self) -> Caller {
+        Caller::new(self.tenant.clone(), self.actor.clone())
     }
 
     /// Stores a memory under an id derived from the call, so that a repeated call is a no-op.
@@ -156,17 +159,13 @@ impl ToolScope {
     ) -> Result<Value, UnsealedFailure> {
         let importance = arguments["importance"].as_u64().and_then(|n| u16::try_from(n).ok());
         let memory = MemoryId::from_call(&self.tenant, &self.origin);
-        let remember = MemoryWrite {
-            tenant: &self.tenant,
+        let write = MemoryWrite {
             subject,
             memory,
             text: arguments["text"].as_str().unwrap_or_default(),
             importance: importance.unwrap_or(IMPORTANCE_DEFAULT),
         };
-        self.repository
-            .store_memory(&self.command_context(), remember)
-            .await
-            .map_err(commit_failure)?;
+        self.use_cases().store_memory(&self.to_caller(), write).await.map_err(commit_failure)?;
         Ok(json!({"id": memory}))
     }
 }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use convergio_application::{Caller, UseCases};
 use convergio_domain::billing::{PriceBook, PriceQuery};
 use convergio_domain::decider::DecisionContext;
-use convergio_domain::id::ActorId;
+use convergio_domain::id::{ActorId, TenantId};
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::{LiveHub, Repository};
@@ -71,6 +72,16 @@ impl SharedServices {
             origin,
             now,
         }
+    }
+
+    /// Returns the use cases of the log.
+    pub(crate) fn use_cases(&self) -> UseCases<'_> {
+        UseCases::new(&self.repository)
+    }
+
+    /// Returns the executor as the caller of a use case.
+    pub(crate) fn to_caller(&self, tenant: &TenantId) -> Caller {
+        Caller::new(tenant.clone(), self.actor.clone())
     }
 
     pub(crate) fn command_context(&self) -> DecisionContext {

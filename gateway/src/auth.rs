@@ -9,6 +9,7 @@ use axum::extract::Request;
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
+use convergio_application::Caller;
 use convergio_domain::id::{ActorId, TenantId, TokenId};
 use convergio_domain::stream::Seq;
 use convergio_domain::token::{self, TokenHash};
@@ -16,7 +17,6 @@ use convergio_schemas::error_code;
 use futures_util::StreamExt;
 use tokio::sync::watch;
 
-use crate::identity::Identity;
 use crate::problem::ApiError;
 use crate::unauthenticated_connections::ConnectionAdmission;
 
@@ -28,6 +28,13 @@ pub struct TokenRegistry(Arc<TokenTable>);
 struct TokenTable {
     entries: RwLock<TokenEntries>,
     changes: watch::Sender<()>,
+}
+
+/// The holder of an access token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Identity {
+    caller: Caller,
+    token: TokenId,
 }
 
 #[derive(Default)]
@@ -62,7 +69,8 @@ impl TokenRegistry {
     pub fn new(tokens: impl IntoIterator<Item = TokenRegistration>) -> Self {
         let identities =
             tokens.into_iter().map(|TokenRegistration { hash, tenant, actor, roles }| {
-                (hash, Identity { tenant, actor, roles, token: TokenId::from_hash(&hash) })
+                let caller = Caller { roles, ..Caller::new(tenant, actor) };
+                (hash, Identity { caller, token: TokenId::from_hash(&hash) })
             });
         let entries =
             TokenEntries { identities: identities.collect(), applied_seqs: HashMap::new() };
@@ -84,12 +92,11 @@ impl TokenRegistry {
             entries.applied_seqs.insert(tenant.clone(), seq);
             // Tokens that are missing in the new state are revoked, so all of the tenant's go
             // first.
-            entries.identities.retain(|_, identity| identity.tenant != *tenant);
-            let identity = |(id, token): (TokenId, &token::IssuedToken)| Identity {
-                tenant: tenant.clone(),
-                actor: token.actor.clone(),
-                roles: token.roles.iter().map(ToString::to_string).collect(),
-                token: id,
+            entries.identities.retain(|_, identity| identity.caller.tenant != *tenant);
+            let identity = |(id, token): (TokenId, &token::IssuedToken)| {
+                let roles = token.roles.iter().map(ToString::to_string).collect();
+                let caller = Caller { roles, ..Caller::new(tenant.clone(), token.actor.clone()) };
+                Identity { caller, token: id }
             };
             let live = state.live_tokens().map(|(id, token)| (token.hash, identity((id, token))));
             entries.identities.extend(live);
@@ -120,7 +127,8 @@ impl TokenRegistry {
     }
 }
 
-/// Authenticates a request: its [`Identity`] is added to the request's extensions.
+/// Authenticates a request: its [`Caller`] and its [`TokenId`] are added to the request's
+/// extensions.
 ///
 /// # Errors
 /// `auth.invalid` if there is no token or it is not in force.
@@ -138,9 +146,10 @@ pub(crate) fn authenticate_request(
         // The connection no longer counts as unauthenticated, so it cannot be evicted any more.
         admission.mark_authenticated();
     }
-    let token = identity.token;
-    // Handlers get the identity as an extension; a handler outside this layer fails to extract it.
-    request.extensions_mut().insert(identity);
+    let Identity { caller, token } = identity;
+    // Handlers get both as extensions; a handler outside this layer fails to extract them.
+    request.extensions_mut().insert(caller);
+    request.extensions_mut().insert(token);
     Ok(token)
 }
 
@@ -186,19 +195,19 @@ mod tests {
         let tokens = TokenRegistry::new([TokenRegistration { hash, tenant, actor, roles }]);
         let found = tokens.find_identity("cvg_1").unwrap();
         let waits = tokio::spawn(tokens.wait_for_revocation(found.token));
-        tokens.replace_tenant_tokens(&found.tenant, Seq(3), &TokenState::default());
+        tokens.replace_tenant_tokens(&found.caller.tenant, Seq(3), &TokenState::default());
         waits.await.unwrap();
         assert_eq!(tokens.find_identity("cvg_1"), None);
         let mut earlier = TokenState::default();
         let token = convergio_domain::token::IssuedToken {
-            actor: found.actor.clone(),
+            actor: found.caller.actor.clone(),
             roles: Vec::new(),
             hash,
             issued: convergio_domain::time::Timestamp(0),
             is_revoked: false,
         };
         earlier.tokens.insert(found.token, token);
-        tokens.replace_tenant_tokens(&found.tenant, Seq(2), &earlier);
+        tokens.replace_tenant_tokens(&found.caller.tenant, Seq(2), &earlier);
         assert_eq!(tokens.find_identity("cvg_1"), None, "later events are known");
     }
 }

@@ -7,23 +7,21 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::{self, Body};
 use axum::extract::{FromRequest, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, http::request::Parts};
 use bytes::Bytes;
-use convergio_domain::payload::{PayloadPurpose, PayloadRef, PayloadSlot};
-use convergio_domain::request::{
-    ANSWER_BYTES_LIMIT, RequestCommand, RequestNoun, RequestState, StoredAnswer, request_id,
+use convergio_application::{
+    Caller, IdempotencyKey, InvalidIdempotencyKey, KeyedRequest, request_hash,
 };
-use convergio_domain::stream::StreamKey;
-use convergio_eventstore::Payload;
+use convergio_domain::payload::PayloadRef;
+use convergio_domain::request::{ANSWER_BYTES_LIMIT, StoredAnswer};
 use serde_json::Value;
 
-use crate::idempotency;
-use crate::identity::Identity;
 use crate::problem::{self, ApiError, RequestId};
 use crate::state::Gateway;
 
@@ -35,26 +33,41 @@ const JSON_MEDIA_TYPE: &str = "application/json";
 /// answer. Safe methods ignore the key.
 pub(crate) async fn answer_once(
     State(gateway): State<Arc<Gateway>>,
-    Extension(caller): Extension<Identity>,
+    Extension(caller): Extension<Caller>,
     request: Request,
     next: Next,
 ) -> Response {
     let is_read = request.method().is_safe();
-    let key = idempotency::idempotency_key(request.headers()).map(|key| key.map(str::to_owned));
-    let key = match key {
+    let key = match idempotency_key(request.headers()) {
         Ok(Some(key)) if !is_read => key,
-        Err(error) if !is_read => return error.into_response(),
+        Err(error) if !is_read => {
+            return ApiError::invalid_request(error.to_string()).into_response();
+        }
         _ => return next.run(request).await,
     };
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let body = match read_body(&parts, body).await {
         Ok(body) => body,
         Err(refusal) => return refusal,
     };
-    let keyed_request = KeyedRequest::new(&gateway, &caller, &key, &parts, &body);
+    // Handlers act on behalf of a caller whose request has this key.
+    parts.extensions.insert(Caller { key: Some(key.clone()), ..caller.clone() });
+    let request_hash = hash_request(&caller, &parts, &body);
+    let keyed_request = gateway.use_cases().keyed_request(&caller, &key, request_hash);
     let request = Request::from_parts(parts, Body::from(body));
-    let result = keyed_request.answer_request(request, next).await;
-    result.unwrap_or_else(IntoResponse::into_response)
+    let answered = answer_request(&keyed_request, request, next).await;
+    answered.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// Returns the `Idempotency-Key` header, if there is one.
+///
+/// # Errors
+/// The header is not a key.
+pub(crate) fn idempotency_key(
+    headers: &HeaderMap,
+) -> Result<Option<IdempotencyKey>, InvalidIdempotencyKey> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    value.to_str().map_err(|_| InvalidIdempotencyKey)?.parse().map(Some)
 }
 
 /// Reads the whole body; an error is the framework's own rejection.
@@ -75,125 +88,78 @@ pub(crate) fn wants_event_stream(headers: &HeaderMap) -> bool {
     wanted.is_some_and(|kinds| kinds.contains("event-stream"))
 }
 
-/// A request with its idempotency key bound to a stream of the log.
-struct KeyedRequest<'a> {
-    gateway: &'a Gateway,
-    caller: &'a Identity,
-    stream: StreamKey,
-    request_hash: String,
+/// Hashes everything of a request that its answer depends on.
+fn hash_request(caller: &Caller, parts: &Parts, body: &[u8]) -> String {
+    let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
+    // The actor is part of the hash, so another actor's request under the same key is a mismatch
+    // and never reads a foreign answer.
+    let scope = format!("{}\0{}\0{path}\0{query}", caller.actor, parts.method);
+    request_hash(&scope, &canonical_json(body))
 }
 
-impl<'a> KeyedRequest<'a> {
-    fn new(
-        gateway: &'a Gateway,
-        caller: &'a Identity,
-        key: &str,
-        parts: &Parts,
-        body: &[u8],
-    ) -> Self {
-        let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
-        // The actor is part of the hash, so another actor's request under the same key is a
-        // mismatch and never reads a foreign answer.
-        let scope = format!("{}\0{}\0{path}\0{query}", caller.actor, parts.method);
-        let request_hash = idempotency::request_hash(&scope, &canonical_json(body));
-        let id = request_id(&caller.tenant, key);
-        let stream = StreamKey::for_request(caller.tenant.clone(), id);
-        Self { gateway, caller, stream, request_hash }
+async fn answer_request(
+    keyed_request: &KeyedRequest<'_>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let wants_event_stream = wants_event_stream(request.headers());
+    let answer = keyed_request.bind_key().await?;
+    // A repetition that wants events runs the handler again: a run's id is derived from its key, so
+    // the handler finds the existing run and streams it.
+    if let Some(answer) = answer.filter(|_| !wants_event_stream)
+        && let Some(response) = recorded_response(keyed_request, answer).await?
+    {
+        return Ok(response);
     }
+    let id = request.extensions().get::<RequestId>().cloned().unwrap_or_default();
+    let response = next.run(request).await;
+    // Transient errors are not recorded, so that a retry under the same key can succeed.
+    if wants_event_stream || !is_deterministic_response(&response) {
+        return Ok(response);
+    }
+    record_response(keyed_request, problem::write_problem(response, &id)).await
+}
 
-    async fn answer_request(&self, request: Request, next: Next) -> Result<Response, ApiError> {
-        let wants_event_stream = wants_event_stream(request.headers());
-        let state = self.bind_key().await?;
-        // A repetition that wants events runs the handler again: a run's id is derived from its
-        // key, so the handler finds the existing run and streams it.
-        if let Some(answer) = state.answer.filter(|_| !wants_event_stream)
-            && let Some(response) = self.recorded_response(answer).await?
-        {
-            return Ok(response);
-        }
-        let id = request.extensions().get::<RequestId>().cloned().unwrap_or_default();
-        let response = next.run(request).await;
-        // Transient errors are not recorded, so that a retry under the same key can succeed.
-        if wants_event_stream || !is_deterministic_response(&response) {
-            return Ok(response);
-        }
-        self.record_answer(problem::write_problem(response, &id)).await
-    }
+/// Loads the recorded answer; `None` if its body was erased.
+async fn recorded_response(
+    keyed_request: &KeyedRequest<'_>,
+    answer: StoredAnswer<PayloadRef>,
+) -> Result<Option<Response>, ApiError> {
+    let Some(body) = keyed_request.read_body(answer.body).await? else { return Ok(None) };
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or_default();
+    let media_type = HeaderValue::from_str(&answer.media_type);
+    let media_type = media_type.unwrap_or(HeaderValue::from_static(JSON_MEDIA_TYPE));
+    response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+    response.headers_mut().insert(REPLAYED_HEADER, HeaderValue::from_static("true"));
+    response.extensions_mut().insert(problem::FinalBodyMarker);
+    Ok(Some(response))
+}
 
-    /// Binds the key to the request's hash; fails if it is bound to another one.
-    async fn bind_key(&self) -> Result<RequestState, ApiError> {
-        let request_hash = &self.request_hash;
-        let command = |_: &RequestState, _| {
-            (RequestCommand::Accept { request_hash: request_hash.clone() }, Vec::new())
-        };
-        let (repository, context) =
-            (&self.gateway.repository, self.gateway.decision_context(self.caller));
-        Ok(repository.execute::<RequestNoun>(&self.stream, &context, command).await?.state)
+/// Records an answer before it is sent. If a concurrent request with the same key was answered
+/// first, returns that answer.
+async fn record_response(
+    keyed_request: &KeyedRequest<'_>,
+    response: Response,
+) -> Result<Response, ApiError> {
+    let (parts, body) = response.into_parts();
+    let Ok(body) = body::to_bytes(body, usize::MAX).await else {
+        return Err(ApiError::answer_not_recorded(&"the answer broke off"));
+    };
+    // Too large to record: a repetition runs again, and streams recognise it by its request id.
+    if body.len() > ANSWER_BYTES_LIMIT {
+        return Ok(Response::from_parts(parts, Body::from(body)));
     }
-
-    /// Loads the recorded answer; `None` if its body was erased.
-    async fn recorded_response(
-        &self,
-        answer: StoredAnswer<PayloadRef>,
-    ) -> Result<Option<Response>, ApiError> {
-        let body = self.gateway.repository.read_payload(&self.stream, answer.body).await?;
-        let Some(body) = body else { return Ok(None) };
-        let mut response = Response::new(Body::from(body));
-        *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or_default();
-        let media_type = HeaderValue::from_str(&answer.media_type);
-        let media_type = media_type.unwrap_or(HeaderValue::from_static(JSON_MEDIA_TYPE));
-        response.headers_mut().insert(header::CONTENT_TYPE, media_type);
-        response.headers_mut().insert(REPLAYED_HEADER, HeaderValue::from_static("true"));
-        response.extensions_mut().insert(problem::FinalBodyMarker);
-        Ok(Some(response))
-    }
-
-    /// Records an answer before it is sent. If a concurrent request with the same key was answered
-    /// first, returns that answer.
-    async fn record_answer(&self, response: Response) -> Result<Response, ApiError> {
-        let (parts, body) = response.into_parts();
-        let Ok(body) = body::to_bytes(body, usize::MAX).await else {
-            return Err(ApiError::answer_not_recorded(&"the answer broke off"));
-        };
-        // Too large to record: a repetition runs again, and streams recognise it by its request id.
-        if body.len() > ANSWER_BYTES_LIMIT {
-            return Ok(Response::from_parts(parts, Body::from(body)));
-        }
-        let media_type = parts.headers.get(header::CONTENT_TYPE);
-        let media_type =
-            media_type.and_then(|kind| kind.to_str().ok()).unwrap_or(JSON_MEDIA_TYPE).to_owned();
-        let status = parts.status.as_u16();
-        let answer = StoredAnswer { status, media_type: media_type.clone(), body: PayloadSlot(0) };
-        let (bytes, purpose) = (body.clone(), PayloadPurpose::Answer);
-        let payload = Payload { bytes, media_type, purpose, subject: None };
-        match self.append_answer(answer, payload).await? {
-            Some(answer) => {
-                let recorded = self.recorded_response(answer).await?;
-                Ok(recorded.unwrap_or_else(|| Response::from_parts(parts, Body::from(body))))
-            }
-            None => Ok(Response::from_parts(parts, Body::from(body))),
-        }
-    }
-
-    /// Appends the answer; returns the one that was there before, if any.
-    async fn append_answer(
-        &self,
-        answer: StoredAnswer<PayloadSlot>,
-        payload: Payload,
-    ) -> Result<Option<StoredAnswer<PayloadRef>>, ApiError> {
-        let mut answer_before = None;
-        let command = |state: &RequestState, _| {
-            // The command runs again after a conflict; the last try sees the state that counts.
-            answer_before.clone_from(&state.answer);
-            let (request_hash, answer) = (self.request_hash.clone(), answer.clone());
-            (RequestCommand::Answer { request_hash, answer }, vec![payload.clone()])
-        };
-        let (repository, context) =
-            (&self.gateway.repository, self.gateway.decision_context(self.caller));
-        let appended = repository.execute::<RequestNoun>(&self.stream, &context, command).await;
-        appended.map_err(|error| ApiError::answer_not_recorded(&error))?;
-        Ok(answer_before)
-    }
+    let media_type = parts.headers.get(header::CONTENT_TYPE);
+    let media_type = media_type.and_then(|kind| kind.to_str().ok()).unwrap_or(JSON_MEDIA_TYPE);
+    let (status, media_type) = (parts.status.as_u16(), media_type.to_owned());
+    let answer = StoredAnswer { status, media_type, body: body.clone() };
+    let answer_before = keyed_request.record_answer(answer).await;
+    let recorded = match answer_before.map_err(|error| ApiError::answer_not_recorded(&error))? {
+        Some(answer) => recorded_response(keyed_request, answer).await?,
+        None => None,
+    };
+    Ok(recorded.unwrap_or_else(|| Response::from_parts(parts, Body::from(body))))
 }
 
 /// True if repeating the request cannot change its answer: a success, or a deterministic error.

@@ -6,8 +6,10 @@ use axum::body::Body;
 use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use convergio_application::{ManifestError, ReplayError, UseCaseError};
 use convergio_domain::graph::Diagnostic;
 use convergio_domain::run::RunRejection;
+use convergio_evaluation::EvaluationError;
 use convergio_eventstore::{AppendError, CommitError, LogError};
 use convergio_projections::{MemoryError, ProjectionError};
 use convergio_schemas::error_code::{self, ErrorCode};
@@ -60,11 +62,6 @@ impl ApiError {
             count => format!("{count} mistakes; the first: {first}"),
         };
         Self { mistakes, ..Self::new(error_code::GRAPH_INVALID, detail) }
-    }
-
-    /// The request lost against concurrent writers too often; the client may retry.
-    pub(crate) fn write_contention(detail: impl Into<String>) -> Self {
-        Self { is_retryable: true, ..Self::new(error_code::REQUEST_CONFLICT, detail) }
     }
 
     /// The request was carried out, but its answer could not be recorded. Retryable: a repetition
@@ -276,6 +273,62 @@ impl From<convergio_domain::request::RequestMismatch> for ApiError {
 impl From<convergio_domain::agent::AgentNotFound> for ApiError {
     fn from(_: convergio_domain::agent::AgentNotFound) -> Self {
         Self::not_found("agent")
+    }
+}
+
+impl From<ManifestError> for ApiError {
+    fn from(error: ManifestError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ManifestError::NotRegistered | ManifestError::Erased => {
+                Self::new(error_code::NOT_FOUND, detail)
+            }
+            ManifestError::Unusable(_) => Self::invalid_request(detail),
+            ManifestError::Log(error) => error.into(),
+        }
+    }
+}
+
+impl From<ReplayError> for ApiError {
+    fn from(error: ReplayError) -> Self {
+        match error {
+            ReplayError::Log(error) => error.into(),
+            ReplayError::ReadModels(reason) => Self::internal_error(&reason),
+            ReplayError::Evaluation(error) => error.into(),
+            other => Self::invalid_request(other.to_string()),
+        }
+    }
+}
+
+impl From<EvaluationError> for ApiError {
+    fn from(error: EvaluationError) -> Self {
+        match error {
+            EvaluationError::Limit(reason) => Self::new(error_code::EVALUATION_LIMIT, reason),
+            EvaluationError::Busy(reason) => Self::retryable_error(error_code::SERVER_BUSY, reason),
+        }
+    }
+}
+
+impl From<UseCaseError> for ApiError {
+    fn from(error: UseCaseError) -> Self {
+        let detail = error.to_string();
+        match error {
+            UseCaseError::NotFound(_) => Self::new(error_code::NOT_FOUND, detail),
+            UseCaseError::Invalid(_) => Self::invalid_request(detail),
+            UseCaseError::TooLarge(_) => Self::new(error_code::REQUEST_TOO_LARGE, detail),
+            UseCaseError::Conflict(_) => Self::new(error_code::REQUEST_CONFLICT, detail),
+            UseCaseError::RunMoved => Self::retryable_error(error_code::REQUEST_CONFLICT, detail),
+            UseCaseError::Diverged { .. } => Self::new(error_code::RUN_DIVERGED, detail),
+            UseCaseError::InvalidManifest(mistakes) => Self::invalid_manifest(mistakes),
+            UseCaseError::UnexpectedEvaluation => Self::new(error_code::INTERNAL, detail),
+            UseCaseError::Evaluation(error) => error.into(),
+            UseCaseError::Replay(error) => error.into(),
+            UseCaseError::Manifest(error) => error.into(),
+            UseCaseError::Log(error) => error.into(),
+            UseCaseError::Run(error) => error.into(),
+            UseCaseError::Graph(error) => error.into(),
+            UseCaseError::Agent(error) => error.into(),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::State;
-use convergio_domain::decider::DecisionContext;
+use convergio_application::{Caller, GraphUseCases, Replayer, UseCases};
 use convergio_evaluation::Evaluator;
 use convergio_eventstore::{HealthRegistry, LiveHub, Repository};
 use convergio_projections::{MemoryIndexes, Queries};
@@ -15,8 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::auth::TokenRegistry;
 use crate::http::compat::CompatSettings;
-use crate::identity::Identity;
-use crate::ports::{ModelDirectory, Replayer};
+use crate::ports::ModelDirectory;
 
 /// State that all handlers share.
 ///
@@ -49,9 +48,14 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// The decision context (time and actor) of a caller's command.
-    pub(crate) fn decision_context(&self, caller: &Identity) -> DecisionContext {
-        DecisionContext { now: self.repository.clock().now(), actor: caller.actor.clone() }
+    /// Returns the use cases that need nothing but the log.
+    pub(crate) fn use_cases(&self) -> UseCases<'_> {
+        UseCases::new(&self.repository)
+    }
+
+    /// Returns the use cases that work with a graph's manifest.
+    pub(crate) fn graph_use_cases(&self) -> GraphUseCases<'_> {
+        GraphUseCases::new(&self.repository, &self.evaluator, &*self.replayer)
     }
 }
 
@@ -61,7 +65,7 @@ pub(crate) async fn wait_for_stop(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Extractor of the authenticated caller.
-pub(crate) type Caller = Extension<Identity>;
+pub(crate) type CallerExtension = Extension<Caller>;
 /// Extractor of the state that handlers share.
 pub(crate) type App = State<Arc<Gateway>>;
 /// Routes of handlers that share the state, with their part of the OpenAPI document.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use convergio_application::{ReplayError, Replayer};
 use convergio_domain::graph::manifest::Graph;
 use convergio_domain::run::RunState;
 use convergio_domain::stream::{Seq, StreamKey};
@@ -10,8 +11,7 @@ use convergio_evaluation::{EvaluationJob, Evaluator, JobResult};
 use convergio_eventstore::Repository;
 use convergio_executor::migration::find_migration_obstacle;
 use convergio_executor::replay::{Divergence, check_graph_fits};
-use convergio_gateway::{ReplayError, Replayer};
-use convergio_projections::{Queries, TableRow, recompute_run_rows};
+use convergio_projections::{ProjectionError, Queries, TableRow, recompute_run_rows};
 use convergio_schemas::wire::{FleetRun, ReplayReport, Verdict};
 use serde_json::Value;
 use uuid::Uuid;
@@ -152,8 +152,9 @@ impl LogReplayer {
             return Ok(None);
         }
         let scratch = std::env::temp_dir().join(format!("convergio-replay-{}.db", Uuid::now_v7()));
-        let computed = recompute_run_rows(&scratch, run, &done.records).await?;
-        let in_use = self.queries.list_run_rows(run).await?;
+        let computed = recompute_run_rows(&scratch, run, &done.records).await;
+        let computed = computed.map_err(read_model_error)?;
+        let in_use = self.queries.list_run_rows(run).await.map_err(read_model_error)?;
         let head = self.repository.event_log().stream_head(run).await?;
         // A later commit may have changed the rows between the two reads.
         if head.is_none_or(|head| head.seq != last.last_seq()) {
@@ -164,6 +165,10 @@ impl LogReplayer {
         }
         Ok(Some(computed.len() as u64))
     }
+}
+
+fn read_model_error(error: ProjectionError) -> ReplayError {
+    ReplayError::ReadModels(error.to_string())
 }
 
 fn row_divergence(seq: Seq, in_use: &[TableRow], computed: &[TableRow]) -> Divergence {

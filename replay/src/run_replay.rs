@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use convergio_application::ReplayError;
 use convergio_domain::graph::manifest::Graph;
 use convergio_domain::stream::Seq;
 use convergio_eventstore::Record;
 use convergio_executor::replay::{Divergence, Replay};
-use convergio_gateway::ReplayError;
 
 use crate::source::{READ_LIMIT, ReplaySource};
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use convergio_application::ReplayError;
 use convergio_domain::decider::Decider;
 use convergio_domain::event::Event;
 use convergio_domain::graph::manifest::Graph;
@@ -12,7 +13,6 @@ use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::run_file::RunFile;
 use convergio_eventstore::{LogError, Record, Repository};
 use convergio_executor::replay::read_graph;
-use convergio_gateway::ReplayError;
 
 /// Records read at once.
 pub(crate) const READ_LIMIT: usize = 256;

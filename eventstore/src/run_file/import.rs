@@ -273,8 +273,7 @@ async fn store_manifest(
         // A derived version does not become the graph's latest one.
         is_derived: true,
     };
-    let (media_type, purpose) = ("application/json".to_owned(), PayloadPurpose::Manifest);
-    let payload = Payload { bytes: manifest, media_type, purpose, subject: None };
+    let payload = Payload::from_json(manifest, PayloadPurpose::Manifest, None);
     let command = |_: &_, _| (register.clone(), vec![payload.clone()]);
     match repository.execute::<GraphNoun>(stream, context, command).await {
         Ok(_) => Ok(()),

@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
+use convergio_application::NewRun;
 use convergio_domain::graph::manifest::Graph;
-use convergio_domain::graph::{GraphNoun, RegisterGraph};
-use convergio_domain::payload::{PayloadPurpose, PayloadRef, PayloadSlot};
+use convergio_domain::payload::PayloadRef;
 use convergio_domain::platform_text;
-use convergio_domain::run::{CreateRun, Provenance, Run, RunChild, RunCommand};
+use convergio_domain::run::{Provenance, RunChild};
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::CommitError;
 use tokio_util::sync::CancellationToken;
 
 use super::sub_run_reopen::align_child;
-use super::sub_run_report::{json_payload, never_started_report, read_payload, report_to_parent};
+use super::sub_run_report::{never_started_report, read_payload, report_to_parent};
 use crate::error::ActorError;
 use crate::failures::seal_failure;
 use crate::plan::{EffectOutcome, NewChild, new_failure};
@@ -72,21 +72,17 @@ async fn try_create_child(
     if let Some(manifest) = child.manifest {
         register_child_graph(shared, parent, child, manifest).await?;
     }
-    let input =
-        json_payload(read_payload(shared, parent, child.input).await?, PayloadPurpose::Input);
-    let lineage = Provenance { origin: Some(new_child.origin.clone()), agent: child.agent };
-    let create = CreateRun {
-        graph: child.graph,
-        version: child.version.clone(),
-        input: PayloadSlot(0),
+    let input = read_payload(shared, parent, child.input).await?;
+    let new_run = NewRun {
+        run: new_child.run,
         budget: child.budget,
         privacy: child.privacy,
         // A repeated creation has the same id and hash, and is a no-op.
         request_hash: format!("{}/{}", new_child.origin.run, new_child.origin.step),
-        provenance: lineage,
+        provenance: Provenance { origin: Some(new_child.origin.clone()), agent: child.agent },
+        ..NewRun::of_version(child.graph, child.version.clone(), input)
     };
-    let command = |_: &_, _| (RunCommand::Create(create.clone()), vec![input.clone()]);
-    shared.repository.execute::<Run>(&stream, &shared.command_context(), command).await?;
+    shared.use_cases().create_run(&shared.to_caller(&parent.tenant), new_run).await?;
     Ok(())
 }
 
@@ -102,20 +98,13 @@ async fn register_child_graph(
         let message = platform_text!("the stored manifest cannot be read");
         ActorError::Failure(new_failure("internal", message).with_cause(error))
     })?;
-    let register = RegisterGraph {
-        name: graph.name,
-        version: child.version.clone(),
-        nodes: u32::try_from(graph.nodes.len()).unwrap_or(u32::MAX),
-        manifest: PayloadSlot(0),
-        is_derived: false,
-    };
-    let manifest = json_payload(bytes, PayloadPurpose::Manifest);
-    let stream = StreamKey::for_graph(parent.tenant.clone(), child.graph);
-    let command = |_: &_, _| (register.clone(), vec![manifest.clone()]);
-    let registered =
-        shared.repository.execute::<GraphNoun>(&stream, &shared.command_context(), command).await;
+    let (version, caller) = (child.version.clone(), shared.to_caller(&parent.tenant));
+    let registered = shared
+        .use_cases()
+        .register_stored_graph(&caller, child.graph, version, &graph, bytes)
+        .await;
     match registered {
-        Ok(_) => Ok(()),
+        Ok(()) => Ok(()),
         Err(CommitError::Append(error)) => Err(error.into()),
         Err(CommitError::Log(error)) => Err(error.into()),
         Err(CommitError::Conflict | CommitError::Rejected(_)) => Err(ActorError::Conflict),

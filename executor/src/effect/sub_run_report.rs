@@ -25,7 +25,7 @@ pub(super) async fn child_report(
     let mut output = None;
     if let (None, Some(reference)) = (&error, state.output) {
         match read_payload(shared, &run.stream, reference).await {
-            Ok(bytes) => output = Some(json_payload(bytes, PayloadPurpose::Output)),
+            Ok(bytes) => output = Some(Payload::from_json(bytes, PayloadPurpose::Output, None)),
             // The output was erased: to the parent that is a failure.
             Err(ActorError::Failure(erased)) => error = Some(erased),
             Err(other) => return Err(other),
@@ -104,10 +104,6 @@ pub(super) async fn read_payload(
         let message = platform_text!("payload {} was erased", reference);
         ActorError::Failure(new_failure("payload.erased", message))
     })
-}
-
-pub(super) fn json_payload(bytes: Bytes, purpose: PayloadPurpose) -> Payload {
-    Payload { bytes, media_type: "application/json".into(), purpose, subject: None }
 }
 
 /// Builds the report of a child that failed before it started.

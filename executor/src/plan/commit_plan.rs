@@ -201,16 +201,11 @@ impl CommitPlan {
     pub(crate) fn store_payload(
         &mut self,
         bytes: Vec<u8>,
-        media_type: impl Into<String>,
+        media_type: &str,
         purpose: PayloadPurpose,
     ) -> PayloadSlot {
         self.size.add_payload(bytes.len());
-        self.payloads.push(Payload {
-            bytes: Bytes::from(bytes),
-            media_type: media_type.into(),
-            purpose,
-            subject: None,
-        });
+        self.payloads.push(Payload::new(Bytes::from(bytes), media_type, purpose, None));
         // The commit's size limits keep the number of payloads far below `u16::MAX`.
         PayloadSlot(u16::try_from(self.payloads.len() - 1).unwrap_or(u16::MAX))
     }

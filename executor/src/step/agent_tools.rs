@@ -7,9 +7,7 @@ use convergio_domain::chat::{ChatToolSpec, ToolCall};
 use convergio_domain::expr::Allowance;
 use convergio_domain::failure::UnsealedFailure;
 use convergio_domain::graph::manifest::{CalleeRef, SPAWN_TOOL, ToolRef, Toolbox};
-use convergio_domain::graph::{
-    GraphNoun, ToolSpec as Described, check_inputs, check_inputs_within, graph_id,
-};
+use convergio_domain::graph::{ToolSpec as Described, check_inputs, check_inputs_within, graph_id};
 use convergio_domain::id::{AgentId, GraphId, GraphVersion};
 use convergio_domain::json::{JsonError, read_json};
 use convergio_domain::platform_text;
@@ -274,14 +272,10 @@ impl Planner<'_> {
     ) -> Result<(GraphId, GraphVersion), OutputError> {
         let tenant = &self.run.stream.tenant;
         let id = graph_id(tenant, name);
-        let stream = StreamKey::for_graph(tenant.clone(), id);
-        let loaded = self.shared.repository.load::<GraphNoun>(&stream).await?;
-        let registered_version = match version {
-            Some(version) => loaded.state.versions.get_key_value(version).map(|(known, _)| known),
-            None => loaded.state.latest.as_ref(),
-        };
+        let version_text = version.map(GraphVersion::as_str);
+        let found = self.shared.use_cases().find_version(tenant, id, version_text).await?;
         let missing = || OutputError::Failure(missing_graph_failure(name, version));
-        registered_version.map(|version| (id, version.clone())).ok_or_else(missing)
+        found.map(|(version, _)| (id, version)).ok_or_else(missing)
     }
 
     pub(super) async fn compiled_graph(

@@ -99,7 +99,7 @@ impl Planner<'_> {
         let EncodedRequest { body, media_type, headers, .. } = written;
         let provider = choice.provider.name().to_owned();
         let idempotency_key = self.idempotency_key(step, attempt, turn);
-        let prompt = plan.store_payload(body.to_vec(), media_type.clone(), PayloadPurpose::Prompt);
+        let prompt = plan.store_payload(body.to_vec(), &media_type, PayloadPurpose::Prompt);
         let (estimated_meter, estimated_tokens) =
             lost_call_estimate(service.map(ServiceCall::estimated_quantity), need.input_tokens);
         let intent = StepIntent::CallModel {

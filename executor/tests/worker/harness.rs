@@ -4,19 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use convergio_application::{Caller, NewRun, UseCases};
 use convergio_domain::agent::{AgentCommand, AgentNoun, agent_id};
 use convergio_domain::billing::PriceBook;
 use convergio_domain::chat::Privacy;
 use convergio_domain::decider::{Decider, DecisionContext};
 use convergio_domain::failure::Failure;
-use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
+use convergio_domain::graph::{self, GraphNoun};
 use convergio_domain::id::{AgentId, ApprovalId, ExecutorId, GraphId, RunId, StepId, TenantId};
 use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{
-    AdvanceRun, AnswerApproval, Budget, ChildIntent, CommandReason, CreateRun, ForkRun, Provenance,
-    Run, RunCommand, RunPhase, RunState, StepIntent, StepStart, check_fork_point, child_run_id,
-    lineage,
+    AdvanceRun, AnswerApproval, Budget, ChildIntent, CommandReason, ForkRun, Run, RunCommand,
+    RunPhase, RunState, StepIntent, StepStart, check_fork_point, child_run_id, lineage,
 };
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::{
@@ -155,18 +155,8 @@ impl Platform {
         let parsed = graph::parse_manifest(manifest, &tool::builtin_catalog())
             .expect("the manifest is valid");
         let graph = parsed.graph;
-        let id = graph::graph_id(&self.tenant, &graph.name);
-        let register = RegisterGraph {
-            name: graph.name.clone(),
-            version: graph.compute_version(),
-            nodes: u32::try_from(graph.nodes.len()).expect("small"),
-            manifest: PayloadSlot(0),
-            is_derived: false,
-        };
-        let manifest = vec![payload(graph.canonical_manifest(), PayloadPurpose::Manifest)];
-        let command = |_: &_, _| (register.clone(), manifest.clone());
-        let stream = StreamKey::for_graph(self.tenant.clone(), id);
-        self.repository.execute::<GraphNoun>(&stream, &self.context(), command).await.expect("new");
+        let registered = self.use_cases().register_graph(&self.caller(), &graph).await;
+        let (id, _) = registered.expect("new");
         (id, graph)
     }
 
@@ -176,20 +166,21 @@ impl Platform {
         graph: &graph::manifest::Graph,
         inputs: &Value,
     ) -> StreamKey {
-        let create = CreateRun {
+        let new_run = NewRun {
             privacy: self.privacy,
-            graph: id,
-            version: graph.compute_version(),
-            input: PayloadSlot(0),
             budget: graph.budget,
             request_hash: "test".into(),
-            provenance: Provenance::default(),
+            ..NewRun::of_version(id, graph.compute_version(), inputs.to_string())
         };
-        let input = vec![payload(inputs.to_string().into_bytes(), PayloadPurpose::Input)];
-        let command = |_: &_, _| (RunCommand::Create(create.clone()), input.clone());
-        let stream = StreamKey::for_run(self.tenant.clone(), RunId(Uuid::now_v7()));
-        self.repository.execute::<Run>(&stream, &self.context(), command).await.expect("new");
-        stream
+        self.use_cases().create_run(&self.caller(), new_run).await.expect("new").stream
+    }
+
+    pub(crate) fn use_cases(&self) -> UseCases<'_> {
+        UseCases::new(&self.repository)
+    }
+
+    pub(crate) fn caller(&self) -> Caller {
+        Caller::new(self.tenant.clone(), "tester".parse().expect("a valid name"))
     }
 
     /// A command from outside, as the gateway sends it.
@@ -201,7 +192,7 @@ impl Platform {
 
     pub(crate) fn context(&self) -> DecisionContext {
         let now = self.repository.clock().now();
-        DecisionContext { now, actor: "tester".parse().expect("a valid name") }
+        DecisionContext { now, actor: self.caller().actor }
     }
 
     /// What an executor writes that dies before it creates the run of the step `sub`.

@@ -1,17 +1,15 @@
 //! Moving a run under way to another version of its graph.
 
+use convergio_domain::graph;
 use convergio_domain::graph::manifest::Graph;
-use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
-use convergio_domain::payload::PayloadSlot;
 use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{RunCommand, RunPhase, RunState, StepStatus};
-use convergio_domain::stream::StreamKey;
 use convergio_executor::migration::find_migration_obstacle;
 use convergio_executor::replay::Replay;
 use convergio_executor::tool;
 use serde_json::json;
 
-use crate::harness::{Platform, tenant};
+use crate::harness::Platform;
 
 const ASKS: &str = r#"
 name: asks
@@ -28,23 +26,7 @@ fn parsed(manifest: &str) -> Graph {
 
 async fn register(platform: &Platform, manifest: &str) -> Graph {
     let graph = parsed(manifest);
-    let register = RegisterGraph {
-        name: graph.name.clone(),
-        version: graph.compute_version(),
-        nodes: 1,
-        manifest: PayloadSlot(0),
-        is_derived: false,
-    };
-    let payloads = vec![convergio_eventstore::Payload {
-        bytes: graph.canonical_manifest().into(),
-        media_type: "application/json".into(),
-        purpose: convergio_domain::payload::PayloadPurpose::Manifest,
-        subject: None,
-    }];
-    let stream = StreamKey::for_graph(tenant(), graph::graph_id(&tenant(), &graph.name));
-    let command = |_: &_, _| (register.clone(), payloads.clone());
-    let context = platform.context();
-    platform.repository.execute::<GraphNoun>(&stream, &context, command).await.expect("new");
+    platform.use_cases().register_graph(&platform.caller(), &graph).await.expect("new");
     graph
 }
 

@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use convergio_application::NewRun;
 use convergio_domain::chat::Privacy;
 use convergio_domain::event::Event;
 use convergio_domain::id::{ExecutorId, RunId, StepId};
 use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{
-    AdvanceRun, AnswerApproval, Budget, ChildIntent, CreateRun, Provenance, Run, RunCommand,
-    RunOrigin, RunPhase, RunRejection, SendSignal, StepIntent, StepStart, child_run_id,
+    AdvanceRun, AnswerApproval, Budget, ChildIntent, Provenance, Run, RunCommand, RunOrigin,
+    RunPhase, RunRejection, SendSignal, StepIntent, StepStart, child_run_id,
 };
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
@@ -27,7 +28,7 @@ use tracing::subscriber::DefaultGuard;
 use tracing::{Level, Metadata, Subscriber};
 use uuid::Uuid;
 
-use crate::harness::{PATIENCE, Platform, tenant};
+use crate::harness::{PATIENCE, Platform};
 
 /// What was logged as an error by this thread, on which a test's executor works too.
 #[derive(Clone, Default)]
@@ -248,19 +249,14 @@ async fn begin_children(platform: &Platform, parent: &StreamKey) {
     }
     for number in 0..WITHIN {
         let origin = Some(RunOrigin { run: RunId(parent.id), step: step(number), depth: 1 });
-        let create = CreateRun {
-            privacy: Privacy::Any,
-            graph: id,
-            version: inner.compute_version(),
-            input: PayloadSlot(0),
+        let new_run = NewRun {
+            run: intent(number).child,
             budget,
             request_hash: "test".into(),
             provenance: Provenance { origin, agent: None },
+            ..NewRun::of_version(id, inner.compute_version(), "{}")
         };
-        let child = StreamKey::for_run(tenant(), intent(number).child);
-        let commands = |_: &_, _| (RunCommand::Create(create.clone()), input.clone());
-        let (repository, context) = (&platform.repository, platform.context());
-        repository.submit_command::<Run>(&child, &context, commands).await.expect("new");
+        platform.use_cases().create_run(&platform.caller(), new_run).await.expect("new");
     }
 }
 

@@ -7,21 +7,14 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use bytes::Bytes;
-use convergio_domain::agent::{AGENT_NAME_LIMIT, AgentCommand, AgentNoun, AgentState, agent_id};
-use convergio_domain::chat::Privacy;
-use convergio_domain::id::{AgentId, NodeId};
-use convergio_domain::idempotency::{IdempotentNoun, RequestedCommand};
-use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
-use convergio_domain::run::Provenance;
+use convergio_application::{Caller, request_hash};
+use convergio_domain::agent::{AGENT_NAME_LIMIT, agent_id};
+use convergio_domain::id::{AgentId, TokenId};
 use convergio_domain::stream::{Seq, StreamKey};
-use convergio_eventstore::Payload;
 use convergio_projections::AgentRow;
-use convergio_schemas::error_code;
 use convergio_schemas::wire::{AgentMessage, AgentRequest, AgentView, Page, Problem, RunAccepted};
 use futures_util::StreamExt;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -30,12 +23,10 @@ use super::events::StreamStatus;
 use super::json_body::JsonBody;
 use super::list_filters::AgentStatus;
 use super::query_params::{PAGE_ITEMS, PageLimit, QueryParams};
-use super::runs::NewRun;
-use super::{events, graphs, run_lookup, runs};
-use crate::identity::Identity;
+use super::{events, run_lookup};
 use crate::problem::ApiError;
-use crate::state::{ApiRoutes, App, Caller, Gateway};
-use crate::{convert, idempotency, idempotent_answers};
+use crate::state::{ApiRoutes, App, CallerExtension, Gateway};
+use crate::{convert, idempotent_answers};
 
 /// Routes that define, list, show, run and end agents.
 pub(crate) fn agent_routes() -> ApiRoutes {
@@ -55,87 +46,15 @@ pub(crate) fn agent_routes() -> ApiRoutes {
 ))]
 async fn define_agent(
     State(gateway): App,
-    Extension(caller): Caller,
-    headers: HeaderMap,
+    Extension(caller): CallerExtension,
     body: Result<JsonBody<AgentRequest>, ApiError>,
 ) -> Result<(StatusCode, Json<AgentView>), ApiError> {
     let JsonBody(request) = body?;
-    // A name is part of a graph's name and of URLs, so it follows the grammar of node ids.
-    let is_name = request.name.parse::<NodeId>().is_ok() && request.name.len() <= AGENT_NAME_LIMIT;
-    if !is_name {
-        let message =
-            format!("name: use 1 to {AGENT_NAME_LIMIT} characters of a-z, 0-9, `_` and `-`");
-        return Err(ApiError::invalid_request(message));
-    }
-    let manifest = agent_manifest(&request).to_string();
-    let parsed = gateway.parse_manifest(&caller, &manifest).await?;
-    let definition = serde_json::to_vec(&request).unwrap_or_default();
-    idempotency::check_scoped_key(&gateway, &caller, &headers, "POST /v1/agents", &definition)
-        .await?;
-    let request_id = idempotency::request_id(&caller, &headers)?;
-    // The graph is stored first: an agent must not name a version that the log lacks.
-    let (graph, version) =
-        graphs::store_version(&gateway, &caller, &parsed.graph, request_id).await?;
-    let id = agent_id(&caller.tenant, &request.name);
-    let define =
-        AgentCommand::Define { name: request.name, graph, version, definition: PayloadSlot(0) };
-    let definition = Payload {
-        bytes: Bytes::from(definition),
-        media_type: "application/json".into(),
-        purpose: PayloadPurpose::Manifest,
-        subject: None,
-    };
-    let command = RequestedCommand { request: request_id, command: define };
-    let command = |_: &_, _| (command.clone(), vec![definition.clone()]);
-    let stream = StreamKey::for_agent(caller.tenant.clone(), id);
-    let context = gateway.decision_context(&caller);
-    gateway.repository.execute::<IdempotentNoun<AgentNoun>>(&stream, &context, command).await?;
+    let hashed_body = serde_json::to_vec(&request).unwrap_or_default();
+    gateway.use_cases().check_scoped_key(&caller, "POST /v1/agents", &hashed_body).await?;
+    let id = gateway.graph_use_cases().define_agent(&caller, request).await?;
     // The view waits for the read models, so it shows this definition.
     Ok((StatusCode::CREATED, Json(load_agent_view(&gateway, &caller, id).await?)))
-}
-
-/// Builds the manifest of the one-node graph that an agent runs as.
-fn agent_manifest(request: &AgentRequest) -> Value {
-    let limits = request.limits.clone().unwrap_or_default();
-    let mut agent = Map::new();
-    let mut put_field = |key: &str, value: Option<Value>| {
-        agent.extend(value.map(|value| (key.to_owned(), value)));
-    };
-    put_field("prompt", Some(json!("{{ inputs.message }}")));
-    put_field("model", request.model.as_ref().map(|model| json!(model)));
-    put_field("system", request.system.as_ref().map(|system| json!(system)));
-    put_field("privacy", request.privacy.as_ref().map(|privacy| json!(privacy)));
-    put_field("schema", request.schema.clone());
-    put_field("temperature", request.temperature.map(|temperature| json!(temperature)));
-    put_field("memory", request.memory.clone());
-    put_field("max_tokens", limits.max_tokens.map(|limit| json!(limit)));
-    // Without tools there is a single call, which `max_tokens` and the budget bound already.
-    if !request.tools.is_empty() {
-        put_field("tools", Some(json!(request.tools)));
-        put_field("max_total_tokens", limits.max_total_tokens.map(|limit| json!(limit)));
-    }
-    put_field("max_turns", limits.max_turns.map(|limit| json!(limit)));
-    put_field("max_tool_calls", limits.max_tool_calls.map(|limit| json!(limit)));
-    let mut node = json!({"id": "reply", "agent": agent});
-    let mut budget = Map::new();
-    budget.extend(limits.max_total_tokens.map(|limit| ("tokens".to_owned(), json!(limit))));
-    budget.extend(limits.cost.map(|limit| ("cost".to_owned(), json!(limit))));
-    if let Some(timeout) = limits.timeout {
-        budget.insert("wall".to_owned(), json!(timeout));
-        node["timeout"] = json!(timeout);
-    }
-    let mut manifest = json!({
-        "name": format!("agent-{}", request.name),
-        "inputs": {"type": "object", "required": ["message"], "additionalProperties": false,
-            "properties": {"message": {"type": "string"}}},
-        "budget": budget,
-        "nodes": [node],
-        "output": "{{ nodes.reply.output }}",
-    });
-    if let Some(description) = &request.description {
-        manifest["description"] = json!(description);
-    }
-    manifest
 }
 
 /// Query parameters of the listing.
@@ -159,7 +78,7 @@ pub(crate) struct AgentsQuery {
 ))]
 async fn list_agents(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     QueryParams(query): QueryParams<AgentsQuery>,
 ) -> Result<Json<Page<AgentView>>, ApiError> {
     let status = query.status.unwrap_or_default().as_filter();
@@ -179,14 +98,14 @@ async fn list_agents(
 ))]
 async fn show_agent(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Path(id): Path<String>,
 ) -> Result<Json<AgentView>, ApiError> {
     load_agent_view(&gateway, &caller, parse_agent_id(&caller, &id)?).await.map(Json)
 }
 
 /// Returns the id that a path names; names are shorter than ids, so the length tells them apart.
-fn parse_agent_id(caller: &Identity, id: &str) -> Result<AgentId, ApiError> {
+fn parse_agent_id(caller: &Caller, id: &str) -> Result<AgentId, ApiError> {
     if id.len() <= AGENT_NAME_LIMIT {
         return Ok(agent_id(&caller.tenant, id));
     }
@@ -195,7 +114,7 @@ fn parse_agent_id(caller: &Identity, id: &str) -> Result<AgentId, ApiError> {
 
 async fn load_agent_view(
     gateway: &Gateway,
-    caller: &Identity,
+    caller: &Caller,
     id: AgentId,
 ) -> Result<AgentView, ApiError> {
     let stream = StreamKey::for_agent(caller.tenant.clone(), id);
@@ -224,19 +143,6 @@ fn to_agent_view(row: AgentRow) -> AgentView {
     }
 }
 
-async fn load_agent_state(
-    gateway: &Gateway,
-    caller: &Identity,
-    id: AgentId,
-) -> Result<AgentState, ApiError> {
-    let stream = StreamKey::for_agent(caller.tenant.clone(), id);
-    let loaded = gateway.repository.load::<AgentNoun>(&stream).await?;
-    if loaded.state.graph.is_none() {
-        return Err(ApiError::not_found("agent"));
-    }
-    Ok(loaded.state)
-}
-
 /// Runs an agent; with `Accept: text/event-stream` its events come as they happen. With an
 /// `Idempotency-Key`, the same message gives the same run for ever.
 #[utoipa::path(post, path = "/v1/agents/{id}/run", tag = "agents", params(
@@ -251,7 +157,7 @@ async fn load_agent_state(
 ))]
 async fn run_agent(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Path(id): Path<String>,
     headers: HeaderMap,
     body: Result<JsonBody<AgentMessage>, ApiError>,
@@ -260,48 +166,15 @@ async fn run_agent(
     let JsonBody(request) = body?;
     let scope = format!("POST /v1/agents/{id}/run");
     let hashed_body = serde_json::to_vec(&request).unwrap_or_default();
-    let previous_run =
-        runs::find_accepted_run(&gateway, &caller, &headers, &scope, &hashed_body).await?;
-    let accepted = match previous_run {
-        Some(accepted) => accepted,
-        None => {
-            begin_agent_run(&gateway, &caller, &headers, id, request, (&scope, &hashed_body))
-                .await?
-        }
-    };
+    let request_hash = request_hash(&scope, &hashed_body);
+    let use_cases = gateway.graph_use_cases();
+    let accepted = use_cases.run_agent(&caller, id, request, request_hash).await?;
     // The run's id derives from the key, so that a repetition streams the same run.
     if idempotent_answers::wants_event_stream(&headers) {
         let stream = run_lookup::run_stream(&caller, &accepted.run_id)?;
         return events::sse_response(gateway, stream, Seq(0)).await;
     }
     Ok((StatusCode::ACCEPTED, Json(accepted)).into_response())
-}
-
-/// Creates a run of an agent that is not terminated.
-async fn begin_agent_run(
-    gateway: &Gateway,
-    caller: &Identity,
-    headers: &HeaderMap,
-    id: AgentId,
-    request: AgentMessage,
-    (scope, hashed_body): (&str, &[u8]),
-) -> Result<RunAccepted, ApiError> {
-    let state = load_agent_state(gateway, caller, id).await?;
-    let Some((graph, version)) = state.runnable_graph().cloned() else {
-        let message = "the agent was terminated: define it anew, then run it";
-        return Err(ApiError::new(error_code::REQUEST_CONFLICT, message));
-    };
-    let (version, manifest) =
-        run_lookup::load_manifest(gateway, caller, graph, Some(version.as_str())).await?;
-    let new_run = NewRun {
-        graph,
-        version,
-        budget: manifest.budget,
-        privacy: Privacy::Any,
-        inputs: json!({"message": request.message}),
-        lineage: Provenance { agent: Some(id), ..Provenance::default() },
-    };
-    runs::create_run(gateway, caller, headers, scope, hashed_body, new_run).await
 }
 
 /// Terminates an agent: it runs no more. Runs that are under way go on. Twice changes nothing.
@@ -314,17 +187,11 @@ async fn begin_agent_run(
 ))]
 async fn terminate_agent(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Path(id): Path<String>,
-    headers: HeaderMap,
 ) -> Result<Json<AgentView>, ApiError> {
     let id = parse_agent_id(&caller, &id)?;
-    let stream = StreamKey::for_agent(caller.tenant.clone(), id);
-    let request = idempotency::request_id(&caller, &headers)?;
-    let command = RequestedCommand { request, command: AgentCommand::Terminate };
-    let command = |_: &_, _| (command.clone(), Vec::new());
-    let context = gateway.decision_context(&caller);
-    gateway.repository.execute::<IdempotentNoun<AgentNoun>>(&stream, &context, command).await?;
+    gateway.use_cases().terminate_agent(&caller, id).await?;
     load_agent_view(&gateway, &caller, id).await.map(Json)
 }
 
@@ -339,7 +206,8 @@ async fn terminate_agent(
 ))]
 async fn stream_agent_events(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
+    Extension(token): Extension<TokenId>,
     Path(id): Path<String>,
     QueryParams(query): QueryParams<events::StreamQuery>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -350,7 +218,7 @@ async fn stream_agent_events(
     }
     let upgrade = upgrade.map_err(|error| ApiError::invalid_request(error.body_text()))?;
     // A WebSocket outlives the request's authentication, so it ends with the token.
-    let revocation = gateway.tokens.wait_for_revocation(caller.token);
+    let revocation = gateway.tokens.wait_for_revocation(token);
     let frames =
         events::follow_stream(gateway, stream, Seq(query.after_seq()), StreamStatus::default());
     let frames = frames.take_until(Box::pin(revocation));

@@ -2,10 +2,9 @@
 
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
 use axum::{Extension, Json};
+use convergio_application::{Caller, NewApprovalAnswer};
 use convergio_domain::id::ApprovalId;
-use convergio_domain::run::{AnswerApproval, Run, RunCommand};
 use convergio_projections::ApprovalRow;
 use convergio_schemas::wire::{ApprovalAnswer, ApprovalView, Decision, Page, Problem};
 use serde::Deserialize;
@@ -13,14 +12,12 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::body::{REASON_CHARACTERS_LIMIT, seal_reason};
 use super::list_filters::{self, QuestionState};
 use super::query_params::{PAGE_ITEMS, PageLimit, QueryParams};
-use super::run_lookup::run_stream;
-use crate::identity::Identity;
+use super::run_lookup::{parse_run, run_stream};
+use crate::convert;
 use crate::problem::ApiError;
-use crate::state::{ApiRoutes, App, Caller, Gateway};
-use crate::{convert, idempotency};
+use crate::state::{ApiRoutes, App, CallerExtension, Gateway};
 
 /// Query parameters of the listing.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -52,7 +49,7 @@ pub(crate) fn approval_routes() -> ApiRoutes {
 ))]
 async fn list_approvals(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     QueryParams(query): QueryParams<ApprovalsQuery>,
 ) -> Result<Json<Page<ApprovalView>>, ApiError> {
     let run = list_filters::resolve_run(&gateway, &caller, query.run.as_deref()).await?;
@@ -66,7 +63,7 @@ async fn list_approvals(
 
 async fn find_approval(
     gateway: &Gateway,
-    caller: &Identity,
+    caller: &Caller,
     id: &str,
 ) -> Result<ApprovalRow, ApiError> {
     let row = gateway.queries.find_approval(caller.tenant.as_str(), id).await?;
@@ -75,7 +72,7 @@ async fn find_approval(
 
 async fn load_approval_view(
     gateway: &Gateway,
-    caller: &Identity,
+    caller: &Caller,
     id: &str,
 ) -> Result<ApprovalView, ApiError> {
     let row = find_approval(gateway, caller, id).await?;
@@ -100,7 +97,7 @@ async fn load_approval_view(
 ))]
 async fn show_approval(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Path(id): Path<String>,
 ) -> Result<Json<ApprovalView>, ApiError> {
     load_approval_view(&gateway, &caller, &id).await.map(Json)
@@ -119,9 +116,8 @@ async fn show_approval(
 ))]
 async fn answer_approval(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Path(id): Path<String>,
-    headers: HeaderMap,
     body: Result<Json<ApprovalAnswer>, JsonRejection>,
 ) -> Result<Json<ApprovalView>, ApiError> {
     let Json(request) = body?;
@@ -129,23 +125,16 @@ async fn answer_approval(
     let approval: ApprovalId = id.parse().map_err(|_| ApiError::not_found("approval"))?;
     let scope = format!("POST /v1/approvals/{id}");
     let hashed_body = serde_json::to_vec(&request).unwrap_or_default();
-    idempotency::check_scoped_key(&gateway, &caller, &headers, &scope, &hashed_body).await?;
-    let (reason, payloads) = seal_reason(request.reason, REASON_CHARACTERS_LIMIT, 0);
-    let answer = AnswerApproval {
+    gateway.use_cases().check_scoped_key(&caller, &scope, &hashed_body).await?;
+    let answer = NewApprovalAnswer {
         approval,
         content_hash: request.content_hash,
-        granted: request.decision == Decision::Grant,
-        reason,
-        roles: caller.roles.clone(),
+        is_granted: request.decision == Decision::Grant,
+        reason: request.reason,
     };
-    let command = |_: &_, _| (RunCommand::Answer(answer.clone()), payloads.clone());
-    let stream = run_stream(&caller, &row.run)?;
-    // A repeated answer is recognised by its approval, so the command needs no request id.
-    gateway
-        .repository
-        .submit_command::<Run>(&stream, &gateway.decision_context(&caller), command)
-        .await?;
+    let run = parse_run(&row.run)?;
+    gateway.use_cases().answer_approval(&caller, run, answer).await?;
     // The view that follows must include the answer.
-    gateway.catch_up(&stream).await?;
+    gateway.catch_up(&caller.run_stream(run)).await?;
     load_approval_view(&gateway, &caller, &id).await.map(Json)
 }

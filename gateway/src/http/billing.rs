@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::{Extension, Json};
+use convergio_application::Caller;
 use convergio_domain::stream::StreamKey;
 use convergio_schemas::wire::{AuditEntry, LedgerView, Page, Problem, UsageLine};
 use serde::Deserialize;
@@ -12,9 +13,8 @@ use utoipa_axum::routes;
 use super::list_filters;
 use super::query_params::{PAGE_ITEMS, PageLimit, QueryParams};
 use crate::convert;
-use crate::identity::Identity;
 use crate::problem::ApiError;
-use crate::state::{ApiRoutes, App, Caller};
+use crate::state::{ApiRoutes, App, CallerExtension};
 
 /// Query parameters of usage and ledger.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -50,7 +50,7 @@ pub(crate) fn billing_routes() -> ApiRoutes {
 ))]
 async fn list_usage(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     QueryParams(query): QueryParams<LinesQuery>,
 ) -> Result<Json<Page<UsageLine>>, ApiError> {
     let run = list_filters::resolve_run(&gateway, &caller, query.run.as_deref()).await?;
@@ -70,7 +70,7 @@ async fn list_usage(
 ))]
 async fn show_ledger(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     QueryParams(query): QueryParams<LinesQuery>,
 ) -> Result<Json<LedgerView>, ApiError> {
     let run = list_filters::resolve_run(&gateway, &caller, query.run.as_deref()).await?;
@@ -109,7 +109,7 @@ pub(crate) struct AuditQuery {
 
 impl AuditQuery {
     // Unknown filter values are errors: an empty page would look like an empty audit trail.
-    fn check_filters(&self, caller: &Identity) -> Result<(), ApiError> {
+    fn check_filters(&self, caller: &Caller) -> Result<(), ApiError> {
         if let Some(stream) = &self.stream {
             let stream = StreamKey::parse_name(caller.tenant.clone(), stream);
             stream.map_err(|error| ApiError::invalid_request(format!("stream: {error}")))?;
@@ -128,7 +128,7 @@ impl AuditQuery {
 ))]
 async fn list_audit_trail(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     QueryParams(query): QueryParams<AuditQuery>,
 ) -> Result<Json<Page<AuditEntry>>, ApiError> {
     query.check_filters(&caller)?;

@@ -14,6 +14,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event as Sse, KeepAlive};
 use axum::response::{IntoResponse, Response};
 use convergio_domain::event::Event;
+use convergio_domain::id::TokenId;
 use convergio_domain::run::Run;
 use convergio_domain::run::event::RunEvent;
 use convergio_domain::stream::{Seq, StreamKey, StreamKind};
@@ -34,7 +35,7 @@ use crate::content_budget::ContentBudget;
 use crate::convert;
 use crate::idempotent_answers::wants_event_stream;
 use crate::problem::ApiError;
-use crate::state::{ApiRoutes, App, Caller, Gateway, wait_for_stop};
+use crate::state::{ApiRoutes, App, CallerExtension, Gateway, wait_for_stop};
 
 /// Records read from the log at once.
 const RECORDS_PER_READ: usize = 256;
@@ -76,7 +77,7 @@ pub(crate) fn event_routes() -> ApiRoutes {
 ))]
 async fn list_events(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Path(id): Path<String>,
     QueryParams(query): QueryParams<EventsQuery>,
     headers: HeaderMap,
@@ -213,7 +214,8 @@ impl StreamQuery {
 ))]
 async fn stream_events(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
+    Extension(token): Extension<TokenId>,
     Path(id): Path<String>,
     QueryParams(query): QueryParams<StreamQuery>,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
@@ -225,7 +227,7 @@ async fn stream_events(
     let upgrade = upgrade.map_err(|error| ApiError::invalid_request(error.body_text()))?;
     let (after, standing) =
         (Seq(query.after_seq()), StreamStatus::load_for_run(&gateway, &stream).await?);
-    let revocation = gateway.tokens.wait_for_revocation(caller.token);
+    let revocation = gateway.tokens.wait_for_revocation(token);
     let frames = follow_stream(gateway, stream, after, standing).take_until(Box::pin(revocation));
     Ok(upgrade.on_upgrade(move |socket| send_frames(socket, frames)))
 }

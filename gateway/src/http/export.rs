@@ -19,7 +19,7 @@ use utoipa_axum::routes;
 use super::query_params::QueryParams;
 use super::run_lookup::run_stream;
 use crate::problem::ApiError;
-use crate::state::{ApiRoutes, App, Caller};
+use crate::state::{ApiRoutes, App, CallerExtension};
 
 /// Query parameters of an export.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -46,7 +46,7 @@ pub(crate) fn export_routes() -> ApiRoutes {
 ))]
 async fn export_run(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Path(id): Path<String>,
     QueryParams(query): QueryParams<ExportQuery>,
 ) -> Result<Response, ApiError> {

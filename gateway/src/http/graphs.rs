@@ -1,30 +1,19 @@
 //! Graphs: register, list, show.
 
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::{Extension, Json};
 use bytes::Bytes;
-use convergio_domain::graph::manifest::Graph;
-use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
-use convergio_domain::id::{GraphId, GraphVersion};
-use convergio_domain::idempotency::{IdempotentNoun, RequestedCommand};
-use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
+use convergio_domain::id::GraphId;
 use convergio_domain::stream::StreamKey;
-use convergio_eventstore::Payload;
-use convergio_schemas::error_code;
 use convergio_schemas::wire::{GraphAccepted, GraphSummary, GraphView, MistakeView, Page, Problem};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
 use super::query_params::{Paging, QueryParams};
-use crate::identity::Identity;
+use crate::convert;
 use crate::problem::ApiError;
-use crate::state::{ApiRoutes, App, Caller, Gateway};
-use crate::{convert, idempotency};
-
-/// Maximum bytes of a manifest.
-const MANIFEST_LIMIT: usize = 1 << 20;
+use crate::state::{ApiRoutes, App, CallerExtension};
 
 /// Routes that register, list and show graphs.
 pub(crate) fn graph_routes() -> ApiRoutes {
@@ -43,21 +32,12 @@ pub(crate) fn graph_routes() -> ApiRoutes {
     ))]
 async fn register_graph(
     State(gateway): App,
-    Extension(caller): Caller,
-    headers: HeaderMap,
+    Extension(caller): CallerExtension,
     body: Bytes,
 ) -> Result<(StatusCode, Json<GraphAccepted>), ApiError> {
-    if body.len() > MANIFEST_LIMIT {
-        let detail = format!("a manifest has at most {MANIFEST_LIMIT} bytes");
-        return Err(ApiError::new(error_code::REQUEST_TOO_LARGE, detail));
-    }
-    let text = std::str::from_utf8(&body)
-        .map_err(|_| ApiError::invalid_request("the manifest must be UTF-8 text, YAML or JSON"))?;
-    let parsed = gateway.parse_manifest(&caller, text).await?;
-    idempotency::check_scoped_key(&gateway, &caller, &headers, "POST /v1/graphs", &body).await?;
-    let request_id = idempotency::request_id(&caller, &headers)?;
-    let graph = parsed.graph;
-    let (id, version) = store_version(&gateway, &caller, &graph, request_id).await?;
+    gateway.use_cases().check_scoped_key(&caller, "POST /v1/graphs", &body).await?;
+    let use_cases = gateway.graph_use_cases();
+    let (parsed, id, version) = use_cases.register_manifest(&caller, &body).await?;
     let warnings = parsed.warnings.into_iter().map(|warning| MistakeView {
         line: warning.line,
         column: warning.column,
@@ -66,62 +46,11 @@ async fn register_graph(
     });
     let accepted = GraphAccepted {
         id: id.to_string(),
-        name: graph.name,
+        name: parsed.graph.name,
         version: version.to_string(),
         warnings: warnings.collect(),
     };
     Ok((StatusCode::CREATED, Json(accepted)))
-}
-
-/// Registers a version under the id of its graph's name; a repeated request changes nothing.
-pub(super) async fn store_version(
-    gateway: &Gateway,
-    caller: &Identity,
-    graph: &Graph,
-    request: Option<Uuid>,
-) -> Result<(GraphId, GraphVersion), ApiError> {
-    let id = graph::graph_id(&caller.tenant, &graph.name);
-    append_version(gateway, caller, id, request, (graph, false)).await?;
-    Ok((id, graph.compute_version()))
-}
-
-/// Registers a version under an id without making it the graph's latest: a fork's changed graph
-/// must not become the default of new runs.
-pub(super) async fn store_derived_version(
-    gateway: &Gateway,
-    caller: &Identity,
-    id: GraphId,
-    graph: &Graph,
-) -> Result<(), ApiError> {
-    append_version(gateway, caller, id, None, (graph, true)).await
-}
-
-async fn append_version(
-    gateway: &Gateway,
-    caller: &Identity,
-    id: GraphId,
-    request: Option<Uuid>,
-    (graph, is_derived): (&Graph, bool),
-) -> Result<(), ApiError> {
-    let register = RegisterGraph {
-        name: graph.name.clone(),
-        version: graph.compute_version(),
-        nodes: u32::try_from(graph.nodes.len()).unwrap_or(u32::MAX),
-        manifest: PayloadSlot(0),
-        is_derived,
-    };
-    let manifest = Payload {
-        bytes: Bytes::from(graph.canonical_manifest()),
-        media_type: "application/json".into(),
-        purpose: PayloadPurpose::Manifest,
-        subject: None,
-    };
-    let command = RequestedCommand { request, command: register };
-    let command = |_: &_, _| (command.clone(), vec![manifest.clone()]);
-    let stream = StreamKey::for_graph(caller.tenant.clone(), id);
-    let context = gateway.decision_context(caller);
-    gateway.repository.execute::<IdempotentNoun<GraphNoun>>(&stream, &context, command).await?;
-    Ok(())
 }
 
 /// Lists registered versions, the newest first.
@@ -131,7 +60,7 @@ async fn append_version(
 ))]
 async fn list_graphs(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     QueryParams(paging): QueryParams<Paging>,
 ) -> Result<Json<Page<GraphSummary>>, ApiError> {
     let (tenant, cursor) = (caller.tenant.as_str(), paging.cursor.as_deref());
@@ -149,10 +78,10 @@ async fn list_graphs(
 ))]
 async fn show_graph(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Path(id): Path<String>,
 ) -> Result<Json<GraphView>, ApiError> {
-    let id: convergio_domain::id::GraphId = id.parse().map_err(|_| ApiError::not_found("graph"))?;
+    let id: GraphId = id.parse().map_err(|_| ApiError::not_found("graph"))?;
     // The listing below must include a version registered just before.
     gateway.catch_up(&StreamKey::for_graph(caller.tenant.clone(), id)).await?;
     let versions =

@@ -1,6 +1,7 @@
 //! Filter values of listings. Each must name something that exists; others are rejected by name
 //! instead of giving an empty page.
 
+use convergio_application::Caller;
 use convergio_domain::event;
 use convergio_domain::graph::graph_id;
 use convergio_domain::id::{ActorId, GraphId};
@@ -9,7 +10,6 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::run_lookup::run_stream;
-use crate::identity::Identity;
 use crate::problem::ApiError;
 use crate::state::Gateway;
 
@@ -85,7 +85,7 @@ impl AgentStatus {
 /// Resolves a graph's id or name to its id, if the graph exists.
 pub(crate) async fn resolve_graph(
     gateway: &Gateway,
-    caller: &Identity,
+    caller: &Caller,
     text: &str,
 ) -> Result<String, ApiError> {
     let id: GraphId = text.parse().unwrap_or_else(|_| graph_id(&caller.tenant, text));
@@ -99,7 +99,7 @@ pub(crate) async fn resolve_graph(
 /// Resolves a run's id, if the run exists.
 pub(crate) async fn resolve_run(
     gateway: &Gateway,
-    caller: &Identity,
+    caller: &Caller,
     text: Option<&str>,
 ) -> Result<Option<String>, ApiError> {
     let Some(text) = text else { return Ok(None) };

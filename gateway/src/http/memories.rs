@@ -2,10 +2,10 @@
 
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::{Extension, Json};
+use convergio_application::{MemoryWrite, choose_memory_id};
 use convergio_domain::memory::{IMPORTANCE_DEFAULT, MemoryId, RecalledMemory, Subject};
-use convergio_eventstore::MemoryWrite;
 use convergio_schemas::wire::{
     MemoryForgotten, MemoryStored, MemoryView, NewMemory, Page, Problem,
 };
@@ -13,12 +13,11 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
 use super::query_params::{PAGE_ITEMS, PageLimit, QueryParams};
+use crate::convert;
 use crate::problem::ApiError;
-use crate::state::{ApiRoutes, App, Caller};
-use crate::{convert, idempotency};
+use crate::state::{ApiRoutes, App, CallerExtension};
 
 /// Token budget of a recall that names none.
 const DEFAULT_RECALL_TOKENS: u32 = 1000;
@@ -59,7 +58,7 @@ pub(crate) fn memory_routes() -> ApiRoutes {
 ))]
 async fn list_memories(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     QueryParams(query): QueryParams<MemoriesQuery>,
 ) -> Result<Json<Page<MemoryView>>, ApiError> {
     let subject = parse_subject(&query.subject)?;
@@ -93,28 +92,23 @@ async fn list_memories(
 ))]
 async fn store_memory(
     State(gateway): App,
-    Extension(caller): Caller,
-    headers: HeaderMap,
+    Extension(caller): CallerExtension,
     body: Result<Json<NewMemory>, JsonRejection>,
 ) -> Result<(StatusCode, Json<MemoryStored>), ApiError> {
     let Json(request) = body?;
     let subject = parse_subject(&request.subject)?;
     let hashed_body = serde_json::to_vec(&request).unwrap_or_default();
-    idempotency::check_scoped_key(&gateway, &caller, &headers, "POST /v1/memories", &hashed_body)
-        .await?;
+    let use_cases = gateway.use_cases();
+    use_cases.check_scoped_key(&caller, "POST /v1/memories", &hashed_body).await?;
     // Derived from the key, so that a repetition stores no second memory.
-    let memory = match idempotency::idempotency_key(&headers)? {
-        Some(key) => MemoryId::from_call(&caller.tenant, &format!("POST /v1/memories {key}")),
-        None => MemoryId(Uuid::now_v7()),
-    };
-    let remember = MemoryWrite {
-        tenant: &caller.tenant,
+    let memory = choose_memory_id(&caller);
+    let write = MemoryWrite {
         subject: &subject,
         memory,
         text: &request.text,
         importance: request.importance.unwrap_or(IMPORTANCE_DEFAULT),
     };
-    gateway.repository.store_memory(&gateway.decision_context(&caller), remember).await?;
+    use_cases.store_memory(&caller, write).await?;
     Ok((StatusCode::CREATED, Json(MemoryStored { id: memory.to_string() })))
 }
 
@@ -129,15 +123,13 @@ async fn store_memory(
 ))]
 async fn forget_memory(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Path(id): Path<String>,
     QueryParams(query): QueryParams<SubjectQuery>,
 ) -> Result<Json<MemoryForgotten>, ApiError> {
     let subject = parse_subject(&query.subject)?;
     let memory: MemoryId = id.parse().map_err(|_| ApiError::not_found("memory"))?;
-    let context = gateway.decision_context(&caller);
-    let forgotten =
-        gateway.repository.forget_memory(&context, &caller.tenant, &subject, memory).await?;
+    let forgotten = gateway.use_cases().forget_memory(&caller, &subject, memory).await?;
     let forgotten = forgotten.ok_or_else(|| ApiError::not_found("memory"))?;
     Ok(Json(MemoryForgotten { id: memory.to_string(), forgotten }))
 }

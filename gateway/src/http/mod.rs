@@ -7,12 +7,12 @@
 //! - `billing`, `health`: usage, ledger and audit trail; health checks.
 //! - `compat`: the APIs of OpenAI and Anthropic.
 //! - `query_params`, `list_filters`, `json_body`, `body`: what requests carry.
-//! - `run_lookup`, `run_view`, `run_steps`, `failure_details`, `payload_json`, `signal_names`: what
+//! - `run_lookup`, `run_view`, `run_steps`, `failure_details`, `payload_json`: what
 //!   several handlers read and show.
 //!
-//! A handler parses, gives the repository a command or queries the read models, and converts the
-//! result to a wire type. Rules belong to `domain`. Each file of handlers exports its routes, which
-//! `router` joins; none takes from this file, which only lends [`Gateway`] what it reads back.
+//! A handler parses, calls a use case or queries the read models, and converts the result to a wire
+//! type. Rules belong to `domain`. Each file of handlers exports its routes, which `router` joins;
+//! none takes from this file, which only lends [`Gateway`] what it reads back.
 //! The router also documents what all have: the errors 401 and 422, and the idempotency key.
 
 pub(crate) mod agents;
@@ -40,7 +40,6 @@ mod run_lookup;
 mod run_steps;
 mod run_view;
 pub(crate) mod runs;
-mod signal_names;
 pub(crate) mod tokens;
 
 use std::time::Duration;

@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 use super::body::read_optional_body;
 use super::run_lookup::run_stream;
 use crate::problem::ApiError;
-use crate::state::{ApiRoutes, App, Caller};
+use crate::state::{ApiRoutes, App, CallerExtension};
 
 /// The route that replays a run.
 pub(crate) fn replay_routes() -> ApiRoutes {
@@ -28,7 +28,7 @@ pub(crate) fn replay_routes() -> ApiRoutes {
 ))]
 async fn replay_run(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Path(id): Path<String>,
     body: Bytes,
 ) -> Result<Json<ReplayReport>, ApiError> {
@@ -38,7 +38,7 @@ async fn replay_run(
     }
     let request: ReplayRequest = read_optional_body(&body)?;
     let graph = match request.manifest {
-        Some(text) => Some(gateway.parse_manifest(&caller, &text).await?.graph),
+        Some(text) => Some(gateway.graph_use_cases().parse_manifest(&caller, &text).await?.graph),
         None => None,
     };
     Ok(Json(gateway.replayer.replay_run(&stream, request.at, graph).await?))

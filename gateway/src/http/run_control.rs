@@ -1,112 +1,34 @@
 //! Control of active runs: pause, resume, retry, signals, decisions about steps, and marks.
 
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::{Extension, Json};
 use bytes::Bytes;
-use convergio_domain::id::{SignalName, StepId};
-use convergio_domain::idempotency::{IdempotentNoun, RequestedCommand};
-use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
-use convergio_domain::policy::reopening::fatal_steps;
-use convergio_domain::request::derive_uuid;
-use convergio_domain::run::{Resolution, ResolveStep, Run, RunCommand, RunState, SendSignal};
-use convergio_domain::stream::{Seq, StreamKey};
-use convergio_eventstore::{LoadedStream, Payload};
-use convergio_schemas::error_code;
+use convergio_application::{Caller, NewResolution, RunMark, UseCases};
+use convergio_domain::id::{InvalidId, RunId};
+use convergio_domain::run::Resolution;
 use convergio_schemas::wire::{
     CheckpointRequest, CheckpointView, ForkRequest, Problem, ReasonRequest, ResolveRequest,
     ResumeRequest, RetryRequest, RunView, SignalRequest, StepDecision,
 };
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
-use super::body::{
-    REASON_CHARACTERS_LIMIT, json_payload, read_body, read_optional_body, seal_reason,
-};
-use super::fork;
-use super::run_lookup::{load_manifest, run_stream};
+use super::body::{read_body, read_optional_body};
+use super::run_lookup::parse_run;
 use super::run_view::load_run_view;
-use super::signal_names::check_signal_of_run;
-use crate::idempotency;
-use crate::identity::Identity;
 use crate::problem::ApiError;
-use crate::state::{ApiRoutes, App, Caller, Gateway};
+use crate::state::{ApiRoutes, App, CallerExtension};
 
-/// Maximum characters of a mark's label; further ones are cut.
-const LABEL_CHARACTERS_LIMIT: usize = 100;
-/// A request about one run.
-struct RunRequest<'a> {
-    gateway: &'a Gateway,
-    caller: &'a Identity,
-    headers: &'a HeaderMap,
-    stream: StreamKey,
-}
-
-impl<'a> RunRequest<'a> {
-    fn new(
-        gateway: &'a Gateway,
-        caller: &'a Identity,
-        headers: &'a HeaderMap,
-        run: &str,
-    ) -> Result<Self, ApiError> {
-        Ok(Self { gateway, caller, headers, stream: run_stream(caller, run)? })
-    }
-
-    /// Rejects a key that an older log has bound to another request of this kind.
-    async fn check_key(&self, path: &str, body: &[u8]) -> Result<(), ApiError> {
-        let scope = format!("POST {path} {}", self.stream.id);
-        idempotency::check_scoped_key(self.gateway, self.caller, self.headers, &scope, body).await
-    }
-
-    /// Executes a command once for each request, and returns the run.
-    async fn execute_and_view(
-        &self,
-        command: RunCommand,
-        payloads: Vec<Payload>,
-    ) -> Result<Json<RunView>, ApiError> {
-        self.execute_once(command, payloads).await?;
-        self.load_view().await
-    }
-
-    /// Executes a command once for each request.
-    async fn execute_once(
-        &self,
-        command: RunCommand,
-        payloads: Vec<Payload>,
-    ) -> Result<LoadedStream<IdempotentNoun<Run>>, ApiError> {
-        let context = self.gateway.decision_context(self.caller);
-        let request = idempotency::request_id(self.caller, self.headers)?;
-        let command = RequestedCommand { request, command };
-        let commands = |_: &_, _| (command.clone(), payloads.clone());
-        let repository = &self.gateway.repository;
-        Ok(repository.execute::<IdempotentNoun<Run>>(&self.stream, &context, commands).await?)
-    }
-
-    /// Executes a command on the run and all runs within it, once for each request, and returns the
-    /// run.
-    async fn execute_on_family(
-        &self,
-        command: RunCommand,
-        payloads: Vec<Payload>,
-    ) -> Result<Json<RunView>, ApiError> {
-        let context = self.gateway.decision_context(self.caller);
-        let request = idempotency::request_id(self.caller, self.headers)?;
-        let command = RequestedCommand { request, command };
-        let repository = &self.gateway.repository;
-        repository.steer_family_once(&self.stream, &context, command, payloads).await?;
-        self.load_view().await
-    }
-
-    /// Returns the event at which the run has executed this request, if it has.
-    fn applied_at(&self, state: &RunState) -> Result<Option<Seq>, ApiError> {
-        let request = idempotency::request_id(self.caller, self.headers)?;
-        Ok(request.and_then(|request| state.requests.seq_of(request)))
-    }
-
-    async fn load_view(&self) -> Result<Json<RunView>, ApiError> {
-        load_run_view(self.gateway, self.caller, &self.stream.id.to_string()).await.map(Json)
-    }
+/// Rejects a key that an older log has bound to another request of this kind.
+async fn check_key(
+    use_cases: UseCases<'_>,
+    caller: &Caller,
+    (path, run): (&str, RunId),
+    body: &[u8],
+) -> Result<(), ApiError> {
+    let scope = format!("POST {path} {run}");
+    Ok(use_cases.check_scoped_key(caller, &scope, body).await?)
 }
 
 /// Routes that control active runs.
@@ -133,16 +55,15 @@ pub(crate) fn control_routes() -> ApiRoutes {
 ))]
 async fn pause_run(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Path(id): Path<String>,
-    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<RunView>, ApiError> {
-    let run_request = RunRequest::new(&gateway, &caller, &headers, &id)?;
+    let (run, use_cases) = (parse_run(&id)?, gateway.use_cases());
     let request: ReasonRequest = read_optional_body(&body)?;
-    run_request.check_key("pause", &body).await?;
-    let (reason, payloads) = seal_reason(request.reason, REASON_CHARACTERS_LIMIT, 0);
-    run_request.execute_on_family(RunCommand::Pause { reason }, payloads).await
+    check_key(use_cases, &caller, ("pause", run), &body).await?;
+    use_cases.pause_run(&caller, run, request.reason).await?;
+    load_run_view(&gateway, &caller, &id).await.map(Json)
 }
 
 /// Lets a paused run go on, with all runs within it that are paused with it. The time of the pause
@@ -156,13 +77,13 @@ async fn pause_run(
 ))]
 async fn resume_run(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Path(id): Path<String>,
-    headers: HeaderMap,
 ) -> Result<Json<RunView>, ApiError> {
-    let run_request = RunRequest::new(&gateway, &caller, &headers, &id)?;
-    run_request.check_key("resume", b"").await?;
-    run_request.execute_on_family(RunCommand::Resume, Vec::new()).await
+    let (run, use_cases) = (parse_run(&id)?, gateway.use_cases());
+    check_key(use_cases, &caller, ("resume", run), b"").await?;
+    use_cases.resume_run(&caller, run).await?;
+    load_run_view(&gateway, &caller, &id).await.map(Json)
 }
 
 /// Lets a failed run go on: the steps that ended it get another series of tries, runs within go on
@@ -177,32 +98,15 @@ async fn resume_run(
 ))]
 async fn retry_run(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Path(id): Path<String>,
-    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<RunView>, ApiError> {
-    let run_request = RunRequest::new(&gateway, &caller, &headers, &id)?;
+    let (run, use_cases) = (parse_run(&id)?, gateway.use_cases());
     let request: RetryRequest = read_optional_body(&body)?;
-    let state = gateway.repository.load::<Run>(&run_request.stream).await?.state;
-    let Some((graph, version)) = &state.graph else { return Err(ApiError::not_found("run")) };
-    run_request.check_key("retry", &body).await?;
-    // A repetition must not retry again if the run has failed once more since.
-    if run_request.applied_at(&state)?.is_some() {
-        return run_request.load_view().await;
-    }
-    let (_, graph) = load_manifest(&gateway, &caller, *graph, Some(version.as_str())).await?;
-    // All steps that ended the run are retried; `step` must be one of them.
-    let steps = fatal_steps(&state, &graph);
-    if let Some(step) = request.step.filter(|_| !steps.is_empty()) {
-        let is_requested = |known: &StepId| known.to_string() == step;
-        if !steps.iter().any(is_requested) {
-            let names: Vec<String> = steps.iter().map(ToString::to_string).collect();
-            let detail = format!("`{step}` did not end the run: {} did", names.join(", "));
-            return Err(ApiError::new(error_code::REQUEST_CONFLICT, detail));
-        }
-    }
-    run_request.execute_and_view(RunCommand::Retry { steps }, Vec::new()).await
+    check_key(use_cases, &caller, ("retry", run), &body).await?;
+    use_cases.retry_run(&caller, run, request.step.as_deref()).await?;
+    load_run_view(&gateway, &caller, &id).await.map(Json)
 }
 
 /// Tells a run of an outside event. With an `Idempotency-Key` it counts once.
@@ -218,33 +122,19 @@ async fn retry_run(
 ))]
 async fn signal_run(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Path(id): Path<String>,
-    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<RunView>, ApiError> {
-    let run_request = RunRequest::new(&gateway, &caller, &headers, &id)?;
+    let (run, use_cases) = (parse_run(&id)?, gateway.use_cases());
     let request: SignalRequest = read_body(&body)?;
-    let name: SignalName =
-        request.name.parse().map_err(|error: convergio_domain::id::InvalidId| {
-            ApiError::invalid_request(format!("name: {error}"))
-        })?;
-    let payload = json_payload(&request.payload, PayloadPurpose::Signal)?;
-    run_request.check_key("signal", &body).await?;
-    let id = match idempotency::idempotency_key(&headers)? {
-        Some(key) => {
-            let run = run_request.stream.id.to_string();
-            derive_uuid(&["signal/v1", caller.tenant.as_str(), &run, key])
-        }
-        None => Uuid::now_v7(),
-    };
-    // The run remembers each signal by this id, so the command needs no request id.
-    let signal = SendSignal { id, name, payload: PayloadSlot(0) };
-    check_signal_of_run(&gateway, &caller, &run_request.stream, &signal).await?;
-    let commands = |_: &_, _| (RunCommand::Signal(signal.clone()), vec![payload.clone()]);
-    let context = gateway.decision_context(&caller);
-    gateway.repository.submit_command::<Run>(&run_request.stream, &context, commands).await?;
-    run_request.load_view().await
+    let name = request
+        .name
+        .parse()
+        .map_err(|error: InvalidId| ApiError::invalid_request(format!("name: {error}")))?;
+    check_key(use_cases, &caller, ("signal", run), &body).await?;
+    use_cases.signal_run(&caller, run, name, &request.payload).await?;
+    load_run_view(&gateway, &caller, &id).await.map(Json)
 }
 
 /// Decides what becomes of a step that waits for a decision: one of unknown outcome, or a failed
@@ -260,50 +150,42 @@ async fn signal_run(
 ))]
 async fn resolve_step(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Path(id): Path<String>,
-    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<RunView>, ApiError> {
-    let run_request = RunRequest::new(&gateway, &caller, &headers, &id)?;
+    let (run, use_cases) = (parse_run(&id)?, gateway.use_cases());
     let request: ResolveRequest = read_body(&body)?;
     // Before the step is looked at: a missing run is 404 and not a missing step.
-    if gateway.repository.event_log().stream_head(&run_request.stream).await?.is_none() {
+    if !use_cases.has_run(&caller, run).await? {
         return Err(ApiError::not_found("run"));
     }
-    let step = request.step.parse();
-    let step: StepId = step.map_err(|error: convergio_domain::id::InvalidId| {
-        ApiError::invalid_request(format!("step: {error}"))
-    })?;
-    let output = request.output.as_ref().map(|output| json_payload(output, PayloadPurpose::Output));
-    let mut payloads: Vec<Payload> = output.transpose()?.into_iter().collect();
-    // The reason's payload follows the output's, if there is one.
-    let slot = u16::from(request.output.is_some());
-    let (reason, reason_payloads) = seal_reason(request.reason, REASON_CHARACTERS_LIMIT, slot);
-    payloads.extend(reason_payloads);
-    let command = ResolveStep {
-        step,
-        resolution: match request.decision {
-            StepDecision::Completed => Resolution::Completed,
-            StepDecision::Failed => Resolution::Failed,
-            StepDecision::Retry => Resolution::Retry,
-            StepDecision::Skip => Resolution::Skip,
-        },
-        output: request.output.map(|_| PayloadSlot(0)),
-        reason,
+    let step = request
+        .step
+        .parse()
+        .map_err(|error: InvalidId| ApiError::invalid_request(format!("step: {error}")))?;
+    let resolution = match request.decision {
+        StepDecision::Completed => Resolution::Completed,
+        StepDecision::Failed => Resolution::Failed,
+        StepDecision::Retry => Resolution::Retry,
+        StepDecision::Skip => Resolution::Skip,
     };
-    run_request.check_key("resolve", &body).await?;
-    run_request.execute_and_view(RunCommand::Resolve(command), payloads).await
+    let ResolveRequest { output, reason, .. } = request;
+    check_key(use_cases, &caller, ("resolve", run), &body).await?;
+    let resolution = NewResolution { step, resolution, output, reason };
+    use_cases.resolve_step(&caller, run, resolution).await?;
+    load_run_view(&gateway, &caller, &id).await.map(Json)
 }
 
-/// Checks that the request's run is one of this graph.
+/// Checks that a run is one of this graph.
 async fn check_run_of_graph(
-    gateway: &Gateway,
-    run_request: &RunRequest<'_>,
+    use_cases: UseCases<'_>,
+    caller: &Caller,
+    run: RunId,
     graph: &str,
 ) -> Result<(), ApiError> {
-    let state = gateway.repository.load::<Run>(&run_request.stream).await?.state;
-    let belongs_to_graph = state.graph.is_some_and(|(known, _)| known.to_string() == graph);
+    let known = use_cases.graph_of_run(caller, run).await?;
+    let belongs_to_graph = known.is_some_and(|known| known.to_string() == graph);
     if belongs_to_graph { Ok(()) } else { Err(ApiError::not_found("run of this graph")) }
 }
 
@@ -318,21 +200,21 @@ async fn check_run_of_graph(
 ))]
 async fn resume_graph_run(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Path(id): Path<String>,
-    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<RunView>, ApiError> {
     let request: ResumeRequest = read_body(&body)?;
-    let run_request = RunRequest::new(&gateway, &caller, &headers, &request.run_id)?;
-    check_run_of_graph(&gateway, &run_request, &id).await?;
+    let (run, use_cases) = (parse_run(&request.run_id)?, gateway.use_cases());
+    check_run_of_graph(use_cases, &caller, run, &id).await?;
     if request.at.is_none() {
-        run_request.check_key("resume", &body).await?;
-        return run_request.execute_on_family(RunCommand::Resume, Vec::new()).await;
+        check_key(use_cases, &caller, ("resume", run), &body).await?;
+        use_cases.resume_run(&caller, run).await?;
+        return load_run_view(&gateway, &caller, &request.run_id).await.map(Json);
     }
     // A resume from an event is a fork: history is never rewritten.
     let fork = ForkRequest { at: request.at, ..ForkRequest::default() };
-    let accepted = fork::begin_fork(&gateway, &caller, &headers, &run_request.stream, fork).await?;
+    let accepted = gateway.graph_use_cases().fork_run(&caller, run, fork).await?;
     load_run_view(&gateway, &caller, &accepted.run_id).await.map(Json)
 }
 
@@ -346,28 +228,15 @@ async fn resume_graph_run(
 ))]
 async fn checkpoint_run(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Path(id): Path<String>,
-    headers: HeaderMap,
     body: Bytes,
 ) -> Result<(StatusCode, Json<CheckpointView>), ApiError> {
     let request: CheckpointRequest = read_body(&body)?;
-    let run_request = RunRequest::new(&gateway, &caller, &headers, &request.run_id)?;
-    check_run_of_graph(&gateway, &run_request, &id).await?;
-    run_request.check_key("checkpoint", &body).await?;
-    let (label, payloads) = seal_reason(request.label, LABEL_CHARACTERS_LIMIT, 0);
-    let mut loaded = run_request.execute_once(RunCommand::Mark { label }, payloads).await?;
-    // Stores a checkpoint, so that loading the state at this event folds no history.
-    gateway.repository.write_checkpoint(&mut loaded);
-    let mut state = loaded.state;
-    // The mark follows the request's own event; the run may have continued since.
-    let mark_seq = run_request.applied_at(&state)?.map(|seq| seq.offset_by(1));
-    if let Some(seq) = mark_seq.filter(|seq| *seq < state.seq) {
-        let loaded_at_mark =
-            gateway.repository.load_at::<Run>(&run_request.stream, seq, false).await?;
-        state = loaded_at_mark.ok_or_else(|| ApiError::not_found("event of this run"))?.state;
-    }
-    let (seq, fingerprint) = (state.seq.0, state.refresh_fingerprint().to_string());
-    let run_id = run_request.stream.id.to_string();
-    Ok((StatusCode::CREATED, Json(CheckpointView { run_id, seq, fingerprint })))
+    let (run, use_cases) = (parse_run(&request.run_id)?, gateway.use_cases());
+    check_run_of_graph(use_cases, &caller, run, &id).await?;
+    check_key(use_cases, &caller, ("checkpoint", run), &body).await?;
+    let RunMark { seq, fingerprint } = use_cases.mark_run(&caller, run, request.label).await?;
+    let (run_id, fingerprint) = (run.to_string(), fingerprint.to_string());
+    Ok((StatusCode::CREATED, Json(CheckpointView { run_id, seq: seq.0, fingerprint })))
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
+use convergio_application::Caller;
 use convergio_domain::id::StepId;
 use convergio_domain::payload::PayloadRef;
 use convergio_domain::run::{Ancestor, Run, RunPhase, RunState, RunStep, lineage};
@@ -26,9 +27,8 @@ use super::run_lookup::run_stream;
 use super::run_steps::step_status;
 use super::run_view::load_run_view;
 use crate::content_budget::ContentBudget;
-use crate::identity::Identity;
 use crate::problem::ApiError;
-use crate::state::{ApiRoutes, App, Caller, Gateway};
+use crate::state::{ApiRoutes, App, CallerExtension, Gateway};
 
 /// Maximum steps that a comparison lists; further ones are counted.
 const DIFFS_LIMIT: usize = 1000;
@@ -58,7 +58,7 @@ pub(crate) fn comparison_routes() -> ApiRoutes {
 ))]
 async fn show_run_state(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Path(id): Path<String>,
     QueryParams(query): QueryParams<StateQuery>,
 ) -> Result<Json<StateView>, ApiError> {
@@ -181,7 +181,7 @@ pub(crate) struct DiffQuery {
 ))]
 async fn diff_runs(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Path(id): Path<String>,
     QueryParams(query): QueryParams<DiffQuery>,
 ) -> Result<Json<DiffView>, ApiError> {
@@ -239,7 +239,7 @@ struct DiffSide<'a> {
 }
 
 impl<'a> DiffSide<'a> {
-    async fn load(gateway: &'a Gateway, caller: &Identity, id: &str) -> Result<Self, ApiError> {
+    async fn load(gateway: &'a Gateway, caller: &Caller, id: &str) -> Result<Self, ApiError> {
         let stream = run_stream(caller, id)?;
         let mut run = load_run_view(gateway, caller, id).await?;
         let state = gateway.repository.load::<Run>(&stream).await?.state;

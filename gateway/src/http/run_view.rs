@@ -1,5 +1,6 @@
 //! A run as the API shows it.
 
+use convergio_application::Caller;
 use convergio_projections::{RunFamily, RunFilter};
 use convergio_schemas::wire::{RunView, StepView};
 
@@ -7,7 +8,6 @@ use super::failure_details;
 use super::run_lookup::run_stream;
 use super::run_steps::inherited_steps;
 use crate::convert;
-use crate::identity::Identity;
 use crate::problem::ApiError;
 use crate::state::Gateway;
 
@@ -17,7 +17,7 @@ const CHILDREN_LIMIT: usize = 100;
 /// Loads a run of the caller's tenant, with its steps, children and output.
 pub(super) async fn load_run_view(
     gateway: &Gateway,
-    caller: &Identity,
+    caller: &Caller,
     id: &str,
 ) -> Result<RunView, ApiError> {
     let stream = run_stream(caller, id)?;

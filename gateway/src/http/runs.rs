@@ -1,34 +1,27 @@
 //! Runs: execute, list, show, cancel.
 
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::{Extension, Json};
 use bytes::Bytes;
-use convergio_domain::chat::Privacy;
-use convergio_domain::id::{GraphId, GraphVersion, RunId};
-use convergio_domain::idempotency::RequestedCommand;
-use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
-use convergio_domain::run::{Budget, CreateRun, Provenance, Run, RunCommand, run_id_for_key};
-use convergio_domain::stream::StreamKey;
+use convergio_application::request_hash;
+use convergio_domain::id::{GraphId, RunId};
 use convergio_projections::{RunFamily, RunFilter};
 use convergio_schemas::wire::{ExecuteRequest, Page, Problem, ReasonRequest, RunAccepted, RunView};
 use serde::Deserialize;
-use serde_json::{Value, json};
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
-use super::body::{REASON_CHARACTERS_LIMIT, new_payload, read_optional_body, seal_reason};
+use super::body::read_optional_body;
 use super::json_body::JsonBody;
 use super::list_filters::{self, RunStatus};
 use super::query_params::{PAGE_ITEMS, PageLimit, QueryParams};
-use super::run_lookup::{load_manifest, run_stream};
+use super::run_lookup::parse_run;
 use super::run_view::load_run_view;
-use crate::identity::Identity;
+use crate::convert;
 use crate::problem::ApiError;
-use crate::state::{ApiRoutes, App, Caller, Gateway};
-use crate::{convert, idempotency};
+use crate::state::{ApiRoutes, App, CallerExtension};
 
 /// Routes that begin, show and cancel runs.
 pub(crate) fn run_routes() -> ApiRoutes {
@@ -53,98 +46,18 @@ pub(crate) fn run_routes() -> ApiRoutes {
 ))]
 async fn execute_graph(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Path(id): Path<String>,
-    headers: HeaderMap,
     body: Result<JsonBody<ExecuteRequest>, ApiError>,
 ) -> Result<(StatusCode, Json<RunAccepted>), ApiError> {
     let JsonBody(request) = body?;
     let graph: GraphId = id.parse().map_err(|_| ApiError::not_found("graph"))?;
     let scope = format!("POST /v1/graphs/{graph}/execute");
     let hashed_body = serde_json::to_vec(&request).unwrap_or_default();
-    // Before the manifest is read: a repetition succeeds even if the graph has changed since.
-    if let Some(accepted) =
-        find_accepted_run(&gateway, &caller, &headers, &scope, &hashed_body).await?
-    {
-        return Ok((StatusCode::ACCEPTED, Json(accepted)));
-    }
-    let (version, manifest) =
-        load_manifest(&gateway, &caller, graph, request.version.as_deref()).await?;
-    let inputs = if request.inputs.is_null() { json!({}) } else { request.inputs.clone() };
-    gateway.check_inputs(&caller, &manifest.inputs, &inputs).await?;
-    let privacy: Privacy =
-        request.privacy.as_deref().unwrap_or("any").parse().map_err(ApiError::invalid_request)?;
-    let (budget, lineage) = (manifest.budget, Provenance::default());
-    let new_run = NewRun { graph, version, budget, privacy, inputs, lineage };
-    let accepted = create_run(&gateway, &caller, &headers, &scope, &hashed_body, new_run).await?;
+    let request_hash = request_hash(&scope, &hashed_body);
+    let use_cases = gateway.graph_use_cases();
+    let accepted = use_cases.execute_graph(&caller, graph, request, request_hash).await?;
     Ok((StatusCode::ACCEPTED, Json(accepted)))
-}
-
-/// Finds the run that the same request has created already, by its key.
-pub(super) async fn find_accepted_run(
-    gateway: &Gateway,
-    caller: &Identity,
-    headers: &HeaderMap,
-    scope: &str,
-    hashed_body: &[u8],
-) -> Result<Option<RunAccepted>, ApiError> {
-    let Some(key) = idempotency::idempotency_key(headers)? else { return Ok(None) };
-    let run = run_id_for_key(&caller.tenant, key);
-    let request_hash = idempotency::request_hash(scope, hashed_body);
-    let state = idempotency::find_run(gateway, caller, run, &request_hash).await?;
-    let accepted = |(graph, version): (GraphId, GraphVersion)| RunAccepted {
-        run_id: run.to_string(),
-        graph_id: graph.to_string(),
-        version: version.to_string(),
-    };
-    Ok(state.and_then(|state| state.graph).map(accepted))
-}
-
-/// Parameters of a run to be created.
-pub(super) struct NewRun {
-    pub(super) graph: GraphId,
-    pub(super) version: GraphVersion,
-    pub(super) budget: Budget,
-    pub(super) privacy: Privacy,
-    /// Inputs, already validated against the graph's schema.
-    pub(super) inputs: Value,
-    pub(super) lineage: Provenance,
-}
-
-/// Creates a run, or returns the one that the same key has created.
-pub(super) async fn create_run(
-    gateway: &Gateway,
-    caller: &Identity,
-    headers: &HeaderMap,
-    scope: &str,
-    hashed_body: &[u8],
-    new_run: NewRun,
-) -> Result<RunAccepted, ApiError> {
-    let NewRun { graph, version, budget, privacy, inputs, lineage } = new_run;
-    let run = match idempotency::idempotency_key(headers)? {
-        Some(key) => run_id_for_key(&caller.tenant, key),
-        None => RunId(Uuid::now_v7()),
-    };
-    let create = CreateRun {
-        graph,
-        version: version.clone(),
-        input: PayloadSlot(0),
-        budget,
-        privacy,
-        request_hash: idempotency::request_hash(scope, hashed_body),
-        provenance: lineage,
-    };
-    let input = new_payload(serde_json::to_vec(&inputs).unwrap_or_default(), PayloadPurpose::Input);
-    let command = |_: &_, _| (RunCommand::Create(create.clone()), vec![input.clone()]);
-    let stream = StreamKey::for_run(caller.tenant.clone(), run);
-    let created = gateway
-        .repository
-        .execute::<Run>(&stream, &gateway.decision_context(caller), command)
-        .await?;
-    // A repetition answers with the version of the run that exists.
-    let version = created.state.graph.map_or(version, |(_, version)| version);
-    let (run_id, graph_id) = (run.to_string(), graph.to_string());
-    Ok(RunAccepted { run_id, graph_id, version: version.to_string() })
 }
 
 /// Query parameter that names a run of the graph.
@@ -165,7 +78,7 @@ pub(crate) struct StatusQuery {
 ))]
 async fn show_graph_run(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Path(id): Path<String>,
     QueryParams(query): QueryParams<StatusQuery>,
 ) -> Result<Json<RunView>, ApiError> {
@@ -203,7 +116,7 @@ pub(crate) struct RunsQuery {
 ))]
 async fn list_runs(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     QueryParams(query): QueryParams<RunsQuery>,
 ) -> Result<Json<Page<RunView>>, ApiError> {
     let RunsQuery { graph, status, actor, parent, all, cursor, limit } = query;
@@ -248,7 +161,7 @@ fn read_family(parent: Option<String>, all: Option<bool>) -> Result<RunFamily, A
 ))]
 async fn show_run(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Path(id): Path<String>,
 ) -> Result<Json<RunView>, ApiError> {
     load_run_view(&gateway, &caller, &id).await.map(Json)
@@ -265,19 +178,14 @@ async fn show_run(
 ))]
 async fn cancel_run(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Path(id): Path<String>,
-    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<RunView>, ApiError> {
-    let stream = run_stream(&caller, &id)?;
+    let (run, use_cases) = (parse_run(&id)?, gateway.use_cases());
     let request: ReasonRequest = read_optional_body(&body)?;
     let scope = format!("POST /v1/runs/{id}/cancel");
-    idempotency::check_scoped_key(&gateway, &caller, &headers, &scope, &body).await?;
-    let (reason, payloads) = seal_reason(request.reason, REASON_CHARACTERS_LIMIT, 0);
-    let request = idempotency::request_id(&caller, &headers)?;
-    let command = RequestedCommand { request, command: RunCommand::Cancel { reason } };
-    let (repository, context) = (&gateway.repository, gateway.decision_context(&caller));
-    repository.steer_family_once(&stream, &context, command, payloads).await?;
+    use_cases.check_scoped_key(&caller, &scope, &body).await?;
+    use_cases.cancel_run(&caller, run, request.reason).await?;
     load_run_view(&gateway, &caller, &id).await.map(Json)
 }

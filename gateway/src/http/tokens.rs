@@ -3,20 +3,18 @@
 
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::{Extension, Json};
+use convergio_application::Caller;
 use convergio_domain::id::{ActorId, Name, TokenId};
-use convergio_domain::idempotency::{IdempotentNoun, RequestedCommand};
 use convergio_domain::token::{self, NewAccessToken, TokenCaller, TokenCommand, TokenHash};
-use convergio_eventstore::LoadedStream;
 use convergio_schemas::wire::{self, Page, Problem, TokenRotation, TokenView};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::identity::Identity;
+use crate::convert;
 use crate::problem::ApiError;
-use crate::state::{ApiRoutes, App, Caller, Gateway};
-use crate::{convert, idempotency};
+use crate::state::{ApiRoutes, App, CallerExtension, Gateway};
 
 /// Routes that list, issue, rotate and revoke access tokens.
 pub(crate) fn token_routes() -> ApiRoutes {
@@ -33,9 +31,9 @@ pub(crate) fn token_routes() -> ApiRoutes {
 ))]
 async fn list_tokens(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
 ) -> Result<Json<Page<TokenView>>, ApiError> {
-    let state = load_tokens(&gateway, &caller).await?.state;
+    let state = gateway.use_cases().load_tokens(&caller.tenant).await?.state;
     let items = state.live_tokens().map(|(id, token)| to_token_view(id, token)).collect();
     Ok(Json(Page { items, next_cursor: None }))
 }
@@ -50,8 +48,8 @@ async fn list_tokens(
 ))]
 async fn issue_token(
     State(gateway): App,
-    Extension(caller): Caller,
-    headers: HeaderMap,
+    Extension(caller): CallerExtension,
+    Extension(shown): Extension<TokenId>,
     body: Result<Json<wire::NewToken>, JsonRejection>,
 ) -> Result<(StatusCode, Json<TokenView>), ApiError> {
     let Json(request) = body?;
@@ -62,8 +60,8 @@ async fn issue_token(
         hash: parse_hash(&request.blake3)?,
     };
     let id = TokenId::from_hash(&token.hash);
-    let command = TokenCommand::Issue { by: token_caller(&caller), token };
-    let issued = execute_token_command(&gateway, &caller, &headers, command, id).await?;
+    let command = TokenCommand::Issue { by: token_caller(&caller, shown), token };
+    let issued = change_tokens(&gateway, &caller, command, id).await?;
     Ok((StatusCode::CREATED, issued))
 }
 
@@ -81,17 +79,17 @@ async fn issue_token(
 ))]
 async fn rotate_token(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
+    Extension(shown): Extension<TokenId>,
     Path(id): Path<String>,
-    headers: HeaderMap,
     body: Result<Json<TokenRotation>, JsonRejection>,
 ) -> Result<Json<TokenView>, ApiError> {
     let Json(request) = body?;
     let hash = parse_hash(&request.blake3)?;
-    let state = load_tokens(&gateway, &caller).await?.state;
+    let state = gateway.use_cases().load_tokens(&caller.tenant).await?.state;
     let token = find_token(&state, &id).ok_or_else(|| ApiError::not_found("token"))?;
-    let command = TokenCommand::Rotate { by: token_caller(&caller), token, hash };
-    execute_token_command(&gateway, &caller, &headers, command, TokenId::from_hash(&hash)).await
+    let command = TokenCommand::Rotate { by: token_caller(&caller, shown), token, hash };
+    change_tokens(&gateway, &caller, command, TokenId::from_hash(&hash)).await
 }
 
 /// Revokes a token, in every process of the log. Twice changes nothing.
@@ -106,39 +104,24 @@ async fn rotate_token(
 ))]
 async fn revoke_token(
     State(gateway): App,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
+    Extension(shown): Extension<TokenId>,
     Path(id): Path<String>,
-    headers: HeaderMap,
 ) -> Result<Json<TokenView>, ApiError> {
-    let state = load_tokens(&gateway, &caller).await?.state;
+    let state = gateway.use_cases().load_tokens(&caller.tenant).await?.state;
     let token = find_token(&state, &id).ok_or_else(|| ApiError::not_found("token"))?;
-    let command = TokenCommand::Revoke { by: token_caller(&caller), token };
-    execute_token_command(&gateway, &caller, &headers, command, token).await
-}
-
-async fn load_tokens(
-    gateway: &Gateway,
-    caller: &Identity,
-) -> Result<LoadedStream<token::TokenNoun>, ApiError> {
-    Ok(gateway.repository.load(&token::token_stream(&caller.tenant)).await?)
+    let command = TokenCommand::Revoke { by: token_caller(&caller, shown), token };
+    change_tokens(&gateway, &caller, command, token).await
 }
 
 /// Executes a token command, applies the result in this process, and returns the token's view.
-async fn execute_token_command(
+async fn change_tokens(
     gateway: &Gateway,
-    caller: &Identity,
-    headers: &HeaderMap,
+    caller: &Caller,
     command: TokenCommand,
     token_id: TokenId,
 ) -> Result<Json<TokenView>, ApiError> {
-    let (stream, context) = (token::token_stream(&caller.tenant), gateway.decision_context(caller));
-    let request = idempotency::request_id(caller, headers)?;
-    let command = RequestedCommand { request, command };
-    let requested = |_: &_, _| (command.clone(), Vec::new());
-    let loaded = gateway
-        .repository
-        .execute::<IdempotentNoun<token::TokenNoun>>(&stream, &context, requested)
-        .await?;
+    let loaded = gateway.use_cases().change_tokens(caller, command).await?;
     // The token feed would apply it too, but later than the answer.
     if let Some(head) = loaded.head {
         gateway.tokens.replace_tenant_tokens(&caller.tenant, head.seq, &loaded.state);
@@ -157,8 +140,8 @@ fn find_token(state: &token::TokenState, text: &str) -> Option<TokenId> {
     tokens_of_actor.max_by_key(|(_, token)| (!token.is_revoked, token.issued)).map(|(id, _)| *id)
 }
 
-fn token_caller(caller: &Identity) -> TokenCaller {
-    TokenCaller { token: caller.token, roles: caller.roles.clone() }
+fn token_caller(caller: &Caller, shown: TokenId) -> TokenCaller {
+    TokenCaller { token: shown, roles: caller.roles.clone() }
 }
 
 fn parse_actor(text: &str) -> Result<ActorId, ApiError> {

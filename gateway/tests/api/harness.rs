@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use convergio_domain::chat::Privacy;
+use convergio_application::{Caller, NewRun, UseCases};
 use convergio_domain::decider::DecisionContext;
 use convergio_domain::failure::FailureReport;
 use convergio_domain::graph::{GraphNoun, ToolCatalog, ToolEffect, ToolSpec};
@@ -12,8 +12,8 @@ use convergio_domain::id::{ApprovalId, ExecutorId, GraphId, RunId, StepId, Tenan
 use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::platform_text;
 use convergio_domain::run::{
-    AdvanceRun, Budget, CreateRun, Provenance, Run, RunCommand, RunOrigin, RunOutcome, StepIntent,
-    StepOutcome, StepResult, StepStart,
+    AdvanceRun, Provenance, Run, RunCommand, RunOrigin, RunOutcome, StepIntent, StepOutcome,
+    StepResult, StepStart,
 };
 use convergio_domain::stream::StreamKey;
 use convergio_domain::token::{self, TokenHash};
@@ -244,27 +244,13 @@ impl Api {
         let graph: GraphId = self.graph().await.parse().expect("a graph");
         let stream = StreamKey::for_graph(tenant("one"), graph);
         let loaded = self.repository.load::<GraphNoun>(&stream).await.expect("readable");
-        let create = CreateRun {
-            graph,
-            version: loaded.state.latest.expect("a version"),
-            input: PayloadSlot(0),
-            budget: Budget::default(),
-            privacy: Privacy::Any,
-            request_hash: String::new(),
+        let new_run = NewRun {
             provenance: Provenance { origin: Some(origin), ..Provenance::default() },
+            ..NewRun::of_version(graph, loaded.state.latest.expect("a version"), "{}")
         };
-        let input = Payload {
-            bytes: Bytes::from_static(b"{}"),
-            media_type: "application/json".into(),
-            purpose: PayloadPurpose::Input,
-            subject: None,
-        };
-        let run = RunId(Uuid::now_v7());
-        let command = |_: &_, _| (RunCommand::Create(create.clone()), vec![input.clone()]);
-        let stream = StreamKey::for_run(tenant("one"), run);
-        let context = self.executor_context();
-        self.repository.execute::<Run>(&stream, &context, command).await.expect("it is written");
-        run.to_string()
+        let executor = Caller::new(tenant("one"), self.executor_context().actor);
+        let created = UseCases::new(&self.repository).create_run(&executor, new_run).await;
+        created.expect("it is written").stream.id.to_string()
     }
 
     fn executor_context(&self) -> DecisionContext {

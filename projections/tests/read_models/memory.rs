@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use convergio_domain::decider::DecisionContext;
+use convergio_application::{Caller, MemoryWrite, UseCases};
 use convergio_domain::id::TenantId;
 use convergio_domain::memory::{self, MemoryId, MemoryNoun, Subject};
 use convergio_domain::time::Timestamp;
-use convergio_eventstore::{LogWriter, MemoryLog, MemoryWrite, Repository, SystemClock};
+use convergio_eventstore::{LogWriter, MemoryLog, Repository, SystemClock};
 use convergio_projections::MemoryIndexes;
 
 const DAY_MS: i64 = 24 * 3600 * 1000;
@@ -26,8 +26,8 @@ fn subject(name: &str) -> Subject {
     name.parse().expect("a subject")
 }
 
-fn context(day: i64) -> DecisionContext {
-    DecisionContext { now: Timestamp(day * DAY_MS), actor: "tester".parse().expect("a name") }
+fn caller(of: &str) -> Caller {
+    Caller::new(tenant(of), "tester".parse().expect("a name"))
 }
 
 impl Mind {
@@ -36,6 +36,10 @@ impl Mind {
         let repository = Repository::new(Arc::clone(&log), Arc::new(SystemClock));
         let memories = MemoryIndexes::new(log.clone());
         Self { log, repository, memories }
+    }
+
+    fn use_cases(&self, day: i64) -> UseCases<'_> {
+        UseCases::new(&self.repository).with_time(Timestamp(day * DAY_MS))
     }
 
     async fn store(
@@ -48,8 +52,8 @@ impl Mind {
     ) -> MemoryId {
         let (tenant, subject) = (tenant(of), subject(about));
         let memory = MemoryId::from_call(&tenant, &format!("{about} {text}"));
-        let what = MemoryWrite { tenant: &tenant, subject: &subject, memory, text, importance };
-        self.repository.store_memory(&context(day), what).await.expect("remembered");
+        let what = MemoryWrite { subject: &subject, memory, text, importance };
+        self.use_cases(day).store_memory(&caller(of), what).await.expect("remembered");
         memory
     }
 
@@ -136,9 +140,9 @@ async fn an_index_made_anew_answers_as_the_one_that_followed() {
             mind.same_anew("school", "s").await;
         }
     }
-    let (school, about) = (tenant("school"), subject("s"));
+    let (school, about) = (caller("school"), subject("s"));
     for id in ids.iter().step_by(3) {
-        let forgotten = mind.repository.forget_memory(&context(99), &school, &about, *id).await;
+        let forgotten = mind.use_cases(99).forget_memory(&school, &about, *id).await;
         assert_eq!(forgotten.expect("forgotten"), Some(true));
     }
     assert_eq!(mind.same_anew("school", "s").await, 200);
@@ -156,7 +160,7 @@ async fn what_is_forgotten_is_erased_and_what_is_erased_is_forgotten() {
     let kept = mind.repository.load::<MemoryNoun>(&stream).await.expect("readable").state.memories;
 
     let forget = async |id| {
-        mind.repository.forget_memory(&context(4), &school, &about, id).await.expect("done")
+        mind.use_cases(4).forget_memory(&caller("school"), &about, id).await.expect("done")
     };
     assert_eq!(forget(gone).await, Some(true));
     assert_eq!(forget(gone).await, Some(false), "again is no mistake");
@@ -178,8 +182,8 @@ async fn a_store_that_is_repeated_is_one_memory_and_limits_hold() {
     let large = "x".repeat(memory::TEXT_LIMIT + 1);
     for (text, importance) in [("", 1), (large.as_str(), 1), ("x", 1001)] {
         let memory = MemoryId::from_call(&school, text);
-        let what = MemoryWrite { tenant: &school, subject: &about, memory, text, importance };
-        let refused = mind.repository.store_memory(&context(1), what).await;
+        let what = MemoryWrite { subject: &about, memory, text, importance };
+        let refused = mind.use_cases(1).store_memory(&caller("school"), what).await;
         assert!(refused.is_err(), "{} {importance}", text.len());
     }
     for name in ["", "a b", "ä", &"x".repeat(129)] {

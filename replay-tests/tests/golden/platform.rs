@@ -8,13 +8,14 @@ use axum::extract::{Json, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use convergio_application::{Caller, NewRun, UseCases};
 use convergio_domain::agent::{AgentCommand, AgentNoun, agent_id};
 use convergio_domain::billing::PriceBook;
-use convergio_domain::chat::Privacy;
 use convergio_domain::decider::DecisionContext;
 use convergio_domain::event::Event;
 use convergio_domain::failure::UnsealedFailure;
-use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
+use convergio_domain::graph;
+use convergio_domain::graph::manifest::Graph;
 use convergio_domain::id::{ExecutorId, GraphVersion, RunId, StepId, TenantId};
 use convergio_domain::idempotency::{IdempotentNoun, RequestedCommand};
 use convergio_domain::memory::{RecalledMemory, Subject};
@@ -22,8 +23,8 @@ use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::platform_text;
 use convergio_domain::run::event::RunEvent;
 use convergio_domain::run::{
-    AnswerApproval, CommandReason, CreateRun, ForkRun, Resolution, ResolveStep, Run, RunCommand,
-    RunState, SendSignal, StepStatus,
+    AnswerApproval, CommandReason, ForkRun, Resolution, ResolveStep, Run, RunCommand, RunState,
+    SendSignal, StepStatus,
 };
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_domain::time::Timestamp;
@@ -129,6 +130,14 @@ pub(crate) fn tenant() -> TenantId {
     "default".parse().expect("a name")
 }
 
+fn caller() -> Caller {
+    Caller::new(tenant(), "owner".parse().expect("a name"))
+}
+
+fn parse(manifest: &str) -> Graph {
+    graph::parse_manifest(manifest, &tool::builtin_catalog()).expect("valid").graph
+}
+
 fn payload(bytes: Vec<u8>, purpose: PayloadPurpose) -> Payload {
     let media_type = "application/json".into();
     Payload { bytes: bytes.into(), media_type, purpose, subject: None }
@@ -138,51 +147,34 @@ impl Platform {
     /// A log with one run that nobody works on.
     pub(crate) async fn new(manifest: &str, inputs: &Value) -> Self {
         let repository = Repository::new(Arc::new(MemoryLog::new()), Arc::new(SystemClock));
-        let run = StreamKey::for_run(tenant(), RunId(Uuid::now_v7()));
-        let platform = Self { repository, run };
-        let version = platform.register(manifest).await;
-        let graph = graph::parse_manifest(manifest, &tool::builtin_catalog()).expect("valid").graph;
-        let create = CreateRun {
-            graph: graph::graph_id(&tenant(), &graph.name),
-            version,
-            input: PayloadSlot(0),
+        let (use_cases, caller) = (UseCases::new(&repository), caller());
+        let graph = parse(manifest);
+        let registered = use_cases.register_graph(&caller, &graph).await;
+        let (id, version) = registered.expect("new");
+        let new_run = NewRun {
             budget: graph.budget,
             request_hash: "golden".into(),
-            privacy: Privacy::Any,
-            provenance: convergio_domain::run::Provenance::default(),
+            ..NewRun::of_version(id, version, inputs.to_string())
         };
-        let input = payload(inputs.to_string().into_bytes(), PayloadPurpose::Input);
-        platform.tell_with(RunCommand::Create(create), vec![input]).await;
-        platform
+        let run = use_cases.create_run(&caller, new_run).await.expect("new").stream;
+        Self { repository, run }
     }
 
     /// Registers a further version.
     pub(crate) async fn register(&self, manifest: &str) -> GraphVersion {
-        let graph = graph::parse_manifest(manifest, &tool::builtin_catalog()).expect("valid").graph;
-        let register = RegisterGraph {
-            name: graph.name.clone(),
-            version: graph.compute_version(),
-            nodes: u32::try_from(graph.nodes.len()).expect("few"),
-            manifest: PayloadSlot(0),
-            is_derived: false,
-        };
-        let payloads = vec![payload(graph.canonical_manifest(), PayloadPurpose::Manifest)];
-        let command = |_: &_, _| (register.clone(), payloads.clone());
-        let stream = StreamKey::for_graph(tenant(), graph::graph_id(&tenant(), &graph.name));
-        let context = self.context();
-        self.repository.execute::<GraphNoun>(&stream, &context, command).await.expect("new");
-        register.version
+        let use_cases = UseCases::new(&self.repository);
+        use_cases.register_graph(&caller(), &parse(manifest)).await.expect("new").1
     }
 
     fn context(&self) -> DecisionContext {
         let now = self.repository.clock().now();
-        DecisionContext { now, actor: "owner".parse().expect("a name") }
+        DecisionContext { now, actor: caller().actor }
     }
 
     /// Defines an agent whose runs are runs of a manifest.
     pub(crate) async fn define(&self, name: &str, manifest: &str) {
         let version = self.register(manifest).await;
-        let graph = graph::parse_manifest(manifest, &tool::builtin_catalog()).expect("valid").graph;
+        let graph = parse(manifest);
         let graph = graph::graph_id(&tenant(), &graph.name);
         let definition = PayloadSlot(0);
         let define = AgentCommand::Define { name: name.into(), graph, version, definition };

@@ -91,7 +91,7 @@ fn evaluate(text: &str) -> u64 {
 /// Rows whose most stands in a constant.
 const CONSTANTS: &[(&str, &str, &str)] = &[
     ("size of a manifest", "domain/src/graph/yaml.rs", "BYTES_LIMIT"),
-    ("size of a manifest", "gateway/src/http/graphs.rs", "MANIFEST_LIMIT"),
+    ("size of a manifest", "application/src/graphs.rs", "MANIFEST_LIMIT"),
     ("levels within each other", "domain/src/graph/yaml.rs", "DEPTH_LIMIT"),
     ("values of a manifest", "domain/src/graph/yaml.rs", "VALUES_LIMIT"),
     ("nodes of a graph", "domain/src/graph/decode_node.rs", "NODES_LIMIT"),
@@ -105,7 +105,7 @@ const CONSTANTS: &[(&str, &str, &str)] = &[
     ("runs within runs, levels", "domain/src/policy/child_runs.rs", "DEPTH_LIMIT"),
     ("signals to a run", "domain/src/run/command.rs", "SIGNALS_LIMIT"),
     ("a request with inputs", "gateway/src/body_memory.rs", "BODY_LIMIT"),
-    ("what a signal or a told output carries", "gateway/src/http/body.rs", "VALUE_BYTES_LIMIT"),
+    ("what a signal or a told output carries", "application/src/payload.rs", "VALUE_BYTES_LIMIT"),
     ("output of a step", "executor/src/plan/outcome.rs", "OUTPUT_BYTES_LIMIT"),
     ("output of a run", "eventstore/src/commit.rs", "PAYLOAD_BYTES"),
     ("wait before the second try", "domain/src/graph/manifest.rs", "BACKOFF_LIMIT"),

@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use convergio_application::{Caller, NewRun, UseCases};
 use convergio_domain::billing::PriceBook;
-use convergio_domain::chat::Privacy;
 use convergio_domain::decider::DecisionContext;
 use convergio_domain::event::Event;
-use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
+use convergio_domain::graph;
 use convergio_domain::id::{ExecutorId, GraphId, GraphVersion, RunId, TenantId};
 use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::run::event::RunEvent;
-use convergio_domain::run::{Budget, CreateRun, Provenance, Run, RunCommand, SendSignal};
+use convergio_domain::run::{Budget, Run, RunCommand, SendSignal};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::{
     CommitError, LiveHub, LogReader, Payload, Repository, SLOT_COUNT, SlotSet,
@@ -105,19 +105,13 @@ impl World {
         }
         for (stream, shape) in &self.runs {
             let (graph, version) = self.register(&shape.manifest).await;
-            let create = CreateRun {
-                privacy: Privacy::Any,
-                graph,
-                version,
-                input: PayloadSlot(0),
+            let new_run = NewRun {
+                run: RunId(stream.id),
                 budget: Budget { wall: None, ..Budget::default() },
-                request_hash: String::new(),
-                provenance: Provenance::default(),
+                ..NewRun::of_version(graph, version, "{}")
             };
-            let input = payload(b"{}".to_vec(), PayloadPurpose::Input);
-            let command = |_: &_, _| (RunCommand::Create(create.clone()), vec![input.clone()]);
-            let context = context(&repository);
-            repository.execute::<Run>(stream, &context, command).await.expect("created");
+            let created = UseCases::new(&repository).create_run(&caller(), new_run).await;
+            created.expect("created");
         }
     }
 
@@ -125,20 +119,8 @@ impl World {
         let repository = self.repository();
         let graph =
             graph::parse_manifest(manifest, &tool::builtin_catalog()).expect("a good graph").graph;
-        let register = RegisterGraph {
-            name: graph.name.clone(),
-            version: graph.compute_version(),
-            nodes: u32::try_from(graph.nodes.len()).expect("few"),
-            manifest: PayloadSlot(0),
-            is_derived: false,
-        };
-        let id = graph::graph_id(&tenant(), &graph.name);
-        let manifest = vec![payload(graph.canonical_manifest(), PayloadPurpose::Manifest)];
-        let stream = StreamKey::for_graph(tenant(), id);
-        let context = context(&repository);
-        let command = |_: &_, _| (register.clone(), manifest.clone());
-        repository.execute::<GraphNoun>(&stream, &context, command).await.expect("registered");
-        (id, graph.compute_version())
+        let registered = UseCases::new(&repository).register_graph(&caller(), &graph).await;
+        registered.expect("registered")
     }
 
     /// Executors at work until all runs have ended, while people write to the runs.
@@ -336,8 +318,12 @@ fn tenant() -> TenantId {
     "sim".parse().expect("a name")
 }
 
+fn caller() -> Caller {
+    Caller::new(tenant(), "sim".parse().expect("a name"))
+}
+
 fn context(repository: &Repository) -> DecisionContext {
-    DecisionContext { now: repository.clock().now(), actor: "sim".parse().expect("a name") }
+    DecisionContext { now: repository.clock().now(), actor: caller().actor }
 }
 
 fn payload(bytes: Vec<u8>, purpose: PayloadPurpose) -> Payload {

@@ -7,18 +7,19 @@ use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 use crate::checkout::{SourceFile, production_files};
 
 /// A crate's place; an edge leads to a smaller number.
-const RANKS: [(&str, u32); 17] = [
+const RANKS: [(&str, u32); 18] = [
     ("convergio-domain", 0),
     ("convergio-kernel-c", 0),
     ("convergio-process", 0),
     ("convergio-schemas", 0),
     ("convergio-evaluation", 1),
     ("convergio-eventstore", 1),
-    ("convergio-executor", 2),
-    ("convergio-projections", 2),
-    ("convergio-gateway", 3),
-    ("convergio-local-models", 3),
-    ("convergio-test-support", 3),
+    ("convergio-application", 2),
+    ("convergio-executor", 3),
+    ("convergio-projections", 3),
+    ("convergio-gateway", 4),
+    ("convergio-local-models", 4),
+    ("convergio-test-support", 4),
     ("convergio-replay", 4),
     ("convergio-crash-test", 5),
     ("convergio-server", 5),

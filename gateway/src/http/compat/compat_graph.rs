@@ -3,14 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use convergio_domain::graph::{self, GraphNoun, RegisterGraph, ToolCatalog, manifest::Graph};
+use convergio_application::Caller;
+use convergio_domain::graph::{self, ToolCatalog, manifest::Graph};
 use convergio_domain::id::{GraphId, GraphVersion, TenantId};
-use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
-use convergio_domain::stream::StreamKey;
 
 use super::refusal::CompatRefusal;
-use crate::http::body::new_payload;
-use crate::identity::Identity;
 use crate::state::Gateway;
 
 // `CALLER_TIMEOUT` must exceed the timeout of this graph.
@@ -58,25 +55,14 @@ impl CompatGraph {
     pub(super) async fn register_for_tenant(
         &self,
         gateway: &Gateway,
-        caller: &Identity,
+        caller: &Caller,
     ) -> Result<GraphId, CompatRefusal> {
         // Concurrent first calls may both register: the same version changes nothing.
         let id = self.graph_id(&caller.tenant);
         if self.lock_tenants().contains(&caller.tenant) {
             return Ok(id);
         }
-        let register = RegisterGraph {
-            name: self.graph.name.clone(),
-            version: self.version.clone(),
-            nodes: u32::try_from(self.graph.nodes.len()).unwrap_or(u32::MAX),
-            manifest: PayloadSlot(0),
-            is_derived: false,
-        };
-        let manifest = new_payload(self.graph.canonical_manifest(), PayloadPurpose::Manifest);
-        let command = |_: &_, _| (register.clone(), vec![manifest.clone()]);
-        let stream = StreamKey::for_graph(caller.tenant.clone(), id);
-        let context = gateway.decision_context(caller);
-        gateway.repository.execute::<GraphNoun>(&stream, &context, command).await?;
+        gateway.use_cases().register_graph(caller, &self.graph).await?;
         self.lock_tenants().insert(caller.tenant.clone());
         Ok(id)
     }

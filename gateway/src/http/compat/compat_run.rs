@@ -5,12 +5,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use convergio_application::{Caller, IdempotencyKey, NewRun};
 use convergio_domain::billing::Usage;
 use convergio_domain::chat::{ChatReply, ChatRequest};
 use convergio_domain::event::Event;
 use convergio_domain::failure::Failure;
 use convergio_domain::id::RunId;
-use convergio_domain::payload::{PayloadPurpose, PayloadRef, PayloadSlot};
+use convergio_domain::payload::PayloadRef;
 use convergio_domain::platform_text;
 use convergio_domain::run::event::RunEvent::{
     self, AgentSpawned, ApprovalDenied, ApprovalGranted, ApprovalRequested, BranchDecided,
@@ -21,22 +22,17 @@ use convergio_domain::run::event::RunEvent::{
     TimerFired, TimerSet, ToolCallCompleted, ToolCallDenied, ToolCallFailed, ToolCallIntended,
     ToolCallQueued, UsageRecorded,
 };
-use convergio_domain::run::{
-    CommandReason, CreateRun, Provenance, Run, RunCommand, RunPhase, RunState, run_id_for_key,
-};
+use convergio_domain::run::{RunPhase, RunState, run_id_for_key};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::{LiveKind, LiveListener, LiveNote, LogError, NoteFilter, Record};
 use serde::Serialize;
 use serde_json::Value;
-use uuid::Uuid;
 
 use super::compat_state::CompatState;
 use super::refusal::{CallFailure, CompatRefusal};
 use super::reply_progress::{PartEvent, ReplyProgress};
 use super::run_watch::RunRecords;
-use crate::http::body::new_payload;
 use crate::http::failure_details;
-use crate::identity::Identity;
 use crate::state::Gateway;
 
 /// Maximum wait for a reply; longer than the graph's own timeout.
@@ -66,12 +62,12 @@ pub(super) struct ReplyHead {
 }
 
 /// A call to be run.
-pub(super) struct CompatCall<'a> {
+pub(super) struct CompatCall {
     pub(super) request: ChatRequest,
     /// Request fields that the reply repeats, stored with the run's input.
     pub(super) echo: Value,
     /// Idempotency key of the request.
-    pub(super) key: Option<&'a str>,
+    pub(super) key: Option<IdempotencyKey>,
     /// Hash of everything that decides the reply; detects a reused key.
     pub(super) request_hash: String,
     /// True if the reply is streamed.
@@ -89,7 +85,7 @@ struct CompatRunInput<'a> {
 /// key.
 pub(super) struct CompatRun {
     gateway: Arc<Gateway>,
-    caller: Identity,
+    caller: Caller,
     stream: StreamKey,
     records: RunRecords,
     live: LiveListener,
@@ -133,16 +129,26 @@ impl CompatRun {
     /// Creates the run of a call, or joins the run that the same idempotency key has created.
     pub(super) async fn begin_run(
         compat_state: CompatState,
-        caller: Identity,
-        call: CompatCall<'_>,
+        caller: Caller,
+        call: CompatCall,
     ) -> Result<Self, CompatRefusal> {
         let graph = compat_state.graph.register_for_tenant(&compat_state.gateway, &caller).await?;
-        let run = match call.key {
-            // The actor is part of the key: another actor's key is a different one.
-            Some(key) => run_id_for_key(&caller.tenant, &format!("front/{}/{key}", caller.actor)),
-            None => RunId(Uuid::now_v7()),
+        let version = compat_state.graph.version.clone();
+        let input = CompatRunInput { echo: &call.echo, request: &call.request };
+        let input = serde_json::to_vec(&input).map_err(CompatRefusal::internal_error)?;
+        let mut new_run = NewRun {
+            // The budget is the operator's; the graph of the calls has none of its own.
+            budget: compat_state.gateway.compat.budget,
+            privacy: call.request.privacy,
+            request_hash: call.request_hash,
+            ..NewRun::of_version(graph, version, input)
         };
-        let stream = StreamKey::for_run(caller.tenant.clone(), run);
+        if let Some(key) = &call.key {
+            // The actor is part of the key: another actor's key is a different one.
+            let key = format!("front/{}/{}", caller.actor, key.as_str());
+            new_run.run = run_id_for_key(&caller.tenant, &key);
+        }
+        let stream = caller.run_stream(new_run.run);
         // Both subscriptions precede the commit, so that no record or note is missed.
         let records = compat_state
             .run_watch
@@ -152,22 +158,14 @@ impl CompatRun {
         // A caller that waits for the whole reply finds it in the log.
         let filter = if call.is_streaming { NoteFilter::All } else { NoteFilter::Pauses };
         let live = compat_state.gateway.live_notes.listen_to_run(&stream, filter);
-        // The budget is the operator's; the graph of the calls has none of its own.
-        let create = CreateRun {
-            graph,
-            version: compat_state.graph.version.clone(),
-            input: PayloadSlot(0),
-            budget: compat_state.gateway.compat.budget,
-            privacy: call.request.privacy,
-            request_hash: call.request_hash,
-            provenance: Provenance::default(),
+        let use_cases = compat_state.gateway.use_cases();
+        let created = match call.key {
+            Some(_) => use_cases.create_run(&caller, new_run).await?,
+            // The run id is new, so there is nothing to load and no concurrent writer.
+            None => use_cases.create_first_run(&caller, new_run).await?,
         };
-        let input = CompatRunInput { echo: &call.echo, request: &call.request };
-        let input = serde_json::to_vec(&input).map_err(CompatRefusal::internal_error)?;
-        let state =
-            create_run(&compat_state.gateway, &caller, &stream, create, input, call.key).await?;
         let mut compat_run = Self {
-            end: run_end_of(&state),
+            end: run_end_of(&created.state),
             gateway: compat_state.gateway,
             caller,
             stream,
@@ -398,39 +396,14 @@ impl Drop for CompatRun {
         }
         // Outside a runtime, as in tests, nothing can be cancelled.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let (gateway, stream) = (self.gateway.clone(), self.stream.clone());
-        let context = gateway.decision_context(&self.caller);
+        let (gateway, caller) = (self.gateway.clone(), self.caller.clone());
+        let run = RunId(self.stream.id);
         runtime.spawn(async move {
-            let reason = Some(CommandReason::Platform(platform_text!("the caller has gone")));
-            let command = |_: &_, _| (RunCommand::Cancel { reason: reason.clone() }, Vec::new());
-            let cancelled = gateway.repository.execute::<Run>(&stream, &context, command).await;
-            if let Err(error) = cancelled {
-                tracing::debug!(%stream, %error, "nothing was left to cancel");
+            if let Err(error) = gateway.use_cases().abandon_run(&caller, run).await {
+                tracing::debug!(%run, %error, "nothing was left to cancel");
             }
         });
     }
-}
-
-async fn create_run(
-    gateway: &Gateway,
-    caller: &Identity,
-    stream: &StreamKey,
-    create: CreateRun,
-    input: Vec<u8>,
-    key: Option<&str>,
-) -> Result<RunState, CompatRefusal> {
-    let input = new_payload(input, PayloadPurpose::Input);
-    let context = gateway.decision_context(caller);
-    let repository = &gateway.repository;
-    if key.is_some() {
-        let command = |_: &_, _| (RunCommand::Create(create.clone()), vec![input.clone()]);
-        return Ok(repository.execute::<Run>(stream, &context, command).await?.state);
-    }
-    // The run id is new, so there is nothing to load and no concurrent writer.
-    let command = RunCommand::Create(create);
-    let created =
-        repository.commit_first::<Run>(stream.clone(), command, vec![input], &context).await?;
-    Ok(created.state)
 }
 
 /// Returns the end of a run that existed before; repeated idempotency keys find one.

@@ -22,7 +22,7 @@ use super::serve::{IncomingCall, serve_call};
 use super::{media, stored_answers, token_counting};
 use crate::ports::ModelEntry;
 use crate::problem::RequestId;
-use crate::state::{Caller, Gateway};
+use crate::state::{CallerExtension, Gateway};
 
 /// Returns the routes that require a token.
 pub(super) fn token_routes(compat_state: CompatState) -> Router<Arc<Gateway>> {
@@ -70,7 +70,7 @@ async fn answer_probe() -> StatusCode {
 
 async fn handle_call<D: CompatDialect>(
     Extension(compat_state): Extension<CompatState>,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Extension(request_id): RequestIdExtension,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -105,7 +105,7 @@ fn anthropic_model_json(id: &str) -> Value {
 /// Lists the models as OpenAI does.
 async fn list_openai_models(
     Extension(compat_state): Extension<CompatState>,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
 ) -> Response {
     let models = compat_state.gateway.models.list_models(&caller.tenant).await;
     let data: Vec<Value> =
@@ -126,7 +126,7 @@ fn model_not_found() -> CompatRefusal {
 
 async fn show_openai_model(
     Extension(compat_state): Extension<CompatState>,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Extension(RequestId(request)): RequestIdExtension,
     UrlPath(id): UrlPath<String>,
 ) -> Response {
@@ -138,7 +138,7 @@ async fn show_openai_model(
 
 async fn show_anthropic_model(
     Extension(compat_state): Extension<CompatState>,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Extension(RequestId(request)): RequestIdExtension,
     UrlPath(id): UrlPath<String>,
 ) -> Response {
@@ -151,7 +151,7 @@ async fn show_anthropic_model(
 /// Lists the models as Anthropic does, in pages of up to 1000.
 async fn list_anthropic_models(
     Extension(compat_state): Extension<CompatState>,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Extension(RequestId(request)): RequestIdExtension,
     RawQuery(query): RawQuery,
 ) -> Response {

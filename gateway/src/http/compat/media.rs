@@ -7,6 +7,7 @@ use axum::{Extension, Json};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use convergio_application::Caller;
 use convergio_domain::chat::{
     ChatReply, ChatRequest, ModelService, PackedVector, RECORDING_LIMIT, ServiceReply,
 };
@@ -19,9 +20,8 @@ use super::field_table::{FieldPath, ObjectSpec, RequestFields, ValueKind, field,
 use super::multipart::{self, FormPart};
 use super::refusal::{CompatRefusal, to_response};
 use super::serve::{self, ServiceRequest, read_json_body, serve_model_service};
-use crate::identity::Identity;
 use crate::problem::RequestId;
-use crate::state::Caller;
+use crate::state::CallerExtension;
 
 /// Maximum texts of a request for embeddings.
 const TEXTS_LIMIT: usize = 2048;
@@ -91,7 +91,7 @@ fn unexpected_reply() -> CompatRefusal {
 /// Handles a request for embeddings.
 pub(super) async fn create_embeddings(
     Extension(compat_state): Extension<CompatState>,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Extension(RequestId(id)): RequestIdExtension,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -101,7 +101,7 @@ pub(super) async fn create_embeddings(
 
 async fn embed_texts(
     compat_state: CompatState,
-    caller: Identity,
+    caller: Caller,
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, CompatRefusal> {
@@ -163,7 +163,7 @@ fn embeddings_response(reply: ChatReply, is_packed: bool) -> Result<Response, Co
 /// Handles a request for speech.
 pub(super) async fn create_speech(
     Extension(compat_state): Extension<CompatState>,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Extension(RequestId(id)): RequestIdExtension,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -173,7 +173,7 @@ pub(super) async fn create_speech(
 
 async fn speak_text(
     compat_state: CompatState,
-    caller: Identity,
+    caller: Caller,
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, CompatRefusal> {
@@ -201,7 +201,7 @@ fn speech_response(reply: ChatReply) -> Result<Response, CompatRefusal> {
 /// Handles a request for a transcription.
 pub(super) async fn create_transcription(
     Extension(compat_state): Extension<CompatState>,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Extension(RequestId(id)): RequestIdExtension,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -215,7 +215,7 @@ pub(super) async fn create_transcription(
 
 async fn transcribe_recording(
     compat_state: CompatState,
-    caller: Identity,
+    caller: Caller,
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, CompatRefusal> {

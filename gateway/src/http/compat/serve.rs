@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::sse::{Event as Sse, KeepAlive};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use convergio_application::{Caller, request_hash};
 use convergio_domain::chat::{ChatReply, ChatRequest, Privacy};
 use convergio_domain::json::read_json;
 use futures_util::stream;
@@ -26,8 +27,7 @@ use super::field_table::FieldPath;
 use super::refusal::{CompatRefusal, refusal_response, to_response};
 use super::reply_progress::{PartEvent, PartStart};
 use super::stored_runs::StoredRuns;
-use crate::idempotency;
-use crate::identity::Identity;
+use crate::idempotent_answers::idempotency_key;
 use crate::problem::RequestId;
 
 const RUN_ID_HEADER: HeaderName = HeaderName::from_static("x-convergio-run");
@@ -46,7 +46,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 /// A call as it arrives.
 pub(super) struct IncomingCall {
     pub(super) front: CompatState,
-    pub(super) caller: Identity,
+    pub(super) caller: Caller,
     pub(super) headers: HeaderMap,
     pub(super) request_id: RequestId,
     pub(super) body: Result<Bytes, BytesRejection>,
@@ -104,20 +104,16 @@ struct NewCompatRun<'a> {
 /// Creates a call's run, with the options that its headers add.
 async fn begin_run(
     compat_state: CompatState,
-    caller: Identity,
+    caller: Caller,
     headers: &HeaderMap,
     new_run: NewCompatRun<'_>,
 ) -> Result<CompatRun, CompatRefusal> {
     let NewCompatRun { mut request, echo, is_streaming: streams, hashed_body: compared } = new_run;
     apply_headers(headers, &mut request)?;
     // A key's own error would be in the platform's format.
-    let key = idempotency::idempotency_key(headers).map_err(|_| {
-        CompatRefusal::invalid_field(
-            "",
-            "Idempotency-Key must be 1 to 255 visible ASCII characters",
-        )
-    })?;
-    let request_hash = idempotency::request_hash(&request_scope(headers), compared);
+    let key = idempotency_key(headers)
+        .map_err(|error| CompatRefusal::invalid_field("", error.to_string()))?;
+    let request_hash = request_hash(&request_scope(headers), compared);
     CompatRun::begin_run(
         compat_state,
         caller,
@@ -144,7 +140,7 @@ pub(super) struct ServiceRequest {
 /// Runs a model service and renders its reply.
 pub(super) async fn serve_model_service(
     compat_state: CompatState,
-    caller: Identity,
+    caller: Caller,
     headers: &HeaderMap,
     service_request: ServiceRequest,
     write: impl FnOnce(ChatReply) -> Result<Response, CompatRefusal>,

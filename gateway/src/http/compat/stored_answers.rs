@@ -3,6 +3,7 @@
 use axum::extract::{Path as UrlPath, RawQuery};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use convergio_application::Caller;
 use convergio_domain::chat::{ChatField, ChatInterface};
 use convergio_projections::RunFilter;
 use serde_json::{Value, json};
@@ -14,9 +15,8 @@ use super::field_table::FieldPath;
 use super::refusal::{CompatRefusal, to_response};
 use super::stored_runs::{StoredRun, read_run};
 use super::{chat, responses};
-use crate::identity::Identity;
 use crate::problem::RequestId;
-use crate::state::Caller;
+use crate::state::CallerExtension;
 
 /// Maximum runs that are read for one page: the filters are not indexed.
 const SCANNED_RUNS_LIMIT: usize = 500;
@@ -86,7 +86,7 @@ fn bracketed_name<'a>(name: &'a str, field: &str) -> Option<&'a str> {
 
 async fn find_stored_run(
     compat_state: &CompatState,
-    caller: &Identity,
+    caller: &Caller,
     run: Option<&str>,
     interface: ChatInterface,
 ) -> Result<StoredRun, CompatRefusal> {
@@ -102,7 +102,7 @@ async fn find_stored_run(
 /// Handles the retrieval of a response by its id.
 pub(super) async fn show_response(
     Extension(compat_state): Extension<CompatState>,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Extension(RequestId(request)): RequestIdExtension,
     UrlPath(id): UrlPath<String>,
     RawQuery(query): RawQuery,
@@ -125,7 +125,7 @@ pub(super) async fn show_response(
 /// Handles the listing of a response's input items.
 pub(super) async fn list_input_items(
     Extension(compat_state): Extension<CompatState>,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Extension(RequestId(request)): RequestIdExtension,
     UrlPath(id): UrlPath<String>,
     RawQuery(query): RawQuery,
@@ -163,7 +163,7 @@ fn list_page(items: &[Value], has_more: bool) -> Value {
 /// Handles the retrieval of a stored chat completion.
 pub(super) async fn show_completion(
     Extension(compat_state): Extension<CompatState>,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Extension(RequestId(request)): RequestIdExtension,
     UrlPath(id): UrlPath<String>,
 ) -> Response {
@@ -193,7 +193,7 @@ fn stored_completion(run: &str, stored: &StoredRun) -> Option<Value> {
 /// Handles the listing of stored chat completions, the newest first.
 pub(super) async fn list_completions(
     Extension(compat_state): Extension<CompatState>,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Extension(RequestId(request)): RequestIdExtension,
     RawQuery(query): RawQuery,
 ) -> Response {
@@ -206,7 +206,7 @@ pub(super) async fn list_completions(
 
 async fn read_completions_page(
     compat_state: &CompatState,
-    caller: &Identity,
+    caller: &Caller,
     query: Option<&str>,
 ) -> Result<Response, CompatRefusal> {
     let query = ListQuery::read_known(query, &["after", "limit", "metadata[*]", "model", "order"])?;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use convergio_application::Caller;
 use convergio_domain::chat::{ChatReply, ChatRequest};
 use convergio_domain::id::RunId;
 use convergio_domain::run::{Run, RunPhase, RunState};
@@ -11,7 +12,6 @@ use serde_json::Value;
 
 use super::compat_state::CompatState;
 use super::refusal::CompatRefusal;
-use crate::identity::Identity;
 
 /// A call that has a reply.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl StoredRuns {
     /// Reads runs; those that do not exist or belong to another tenant are left out.
     pub(super) async fn read_runs(
         compat_state: &CompatState,
-        caller: &Identity,
+        caller: &Caller,
         runs: &[&str],
     ) -> Result<Self, CompatRefusal> {
         let mut stored = HashMap::new();
@@ -59,7 +59,7 @@ impl StoredRuns {
 /// Reads a call of the caller's tenant; `None` unless it has a reply and nothing of it was erased.
 pub(super) async fn read_run(
     compat_state: &CompatState,
-    caller: &Identity,
+    caller: &Caller,
     run: &str,
 ) -> Result<Option<StoredRun>, CompatRefusal> {
     let Ok(run) = run.parse::<RunId>() else { return Ok(None) };

@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use bytes::Bytes;
+use convergio_application::Caller;
 use convergio_domain::chat::{ChatMessage, ChatRequest, ChatToolSpec, MessagePart};
 use serde_json::json;
 
@@ -17,9 +18,8 @@ use super::responses::CompatResponses;
 use super::serve::read_json_body;
 use super::stored_runs::StoredRuns;
 use super::{messages, responses};
-use crate::identity::Identity;
 use crate::problem::RequestId;
-use crate::state::Caller;
+use crate::state::CallerExtension;
 
 const ESTIMATED_HEADER: HeaderName = HeaderName::from_static("x-convergio-estimated");
 /// Average bytes of text for a token.
@@ -50,7 +50,7 @@ pub(super) async fn count_messages_tokens(
 /// Handles OpenAI's `input_tokens` endpoint.
 pub(super) async fn count_responses_tokens(
     Extension(compat_state): Extension<CompatState>,
-    Extension(caller): Caller,
+    Extension(caller): CallerExtension,
     Extension(RequestId(id)): RequestIdExtension,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -61,7 +61,7 @@ pub(super) async fn count_responses_tokens(
 
 async fn count_stored_responses(
     compat_state: &CompatState,
-    caller: &Identity,
+    caller: &Caller,
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, CompatRefusal> {

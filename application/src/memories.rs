@@ -1,21 +1,19 @@
-//! Use cases of memories: storing and forgetting one, with its text as a payload.
+//! Memories: store and forget one, with its text as a payload.
 
 use bytes::Bytes;
-use convergio_domain::decider::DecisionContext;
-use convergio_domain::id::TenantId;
 use convergio_domain::memory::{
     self, MemoryId, MemoryNoun, MemoryRejection, MemoryStreamCommand, Subject, TEXT_LIMIT,
 };
 use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
+use convergio_eventstore::{CommitError, Payload};
+use uuid::Uuid;
 
-use crate::commit::Payload;
-use crate::repository::{CommitError, Repository};
+use crate::caller::Caller;
+use crate::use_cases::UseCases;
 
 /// A memory to store.
 #[derive(Debug, Clone, Copy)]
 pub struct MemoryWrite<'a> {
-    /// Tenant that owns the memory.
-    pub tenant: &'a TenantId,
     /// Person or thing that the memory is about.
     pub subject: &'a Subject,
     /// Id of the memory; storing the same id again is idempotent.
@@ -26,15 +24,27 @@ pub struct MemoryWrite<'a> {
     pub importance: u16,
 }
 
-impl Repository {
+/// Returns the id of the memory that a caller's request stores: derived from its key if it has one.
+pub fn choose_memory_id(caller: &Caller) -> MemoryId {
+    match &caller.key {
+        // The text is that of the first interface: ids of stored memories derive from it.
+        Some(key) => {
+            let origin = format!("POST /v1/memories {}", key.as_str());
+            MemoryId::from_call(&caller.tenant, &origin)
+        }
+        None => MemoryId(Uuid::now_v7()),
+    }
+}
+
+impl UseCases<'_> {
     /// Stores a memory.
     ///
     /// # Errors
     /// The text is empty or too long, the subject has too many memories, or the log does not accept
     /// the commit.
     pub async fn store_memory(
-        &self,
-        context: &DecisionContext,
+        self,
+        caller: &Caller,
         write: MemoryWrite<'_>,
     ) -> Result<(), CommitError<MemoryRejection>> {
         if !(1..=TEXT_LIMIT).contains(&write.text.len()) {
@@ -47,15 +57,12 @@ impl Repository {
             tokens: memory::estimate_tokens(write.text),
             importance: write.importance,
         };
-        let payload = Payload {
-            bytes: Bytes::copy_from_slice(write.text.as_bytes()),
-            media_type: "text/plain".into(),
-            purpose: PayloadPurpose::Memory,
-            subject: Some(write.subject.as_str().to_owned()),
-        };
-        let stream = memory::memory_stream(write.tenant, write.subject);
+        let text = Bytes::copy_from_slice(write.text.as_bytes());
+        let payload = Payload::new(text, "text/plain", PayloadPurpose::Memory, Some(write.subject));
+        let stream = memory::memory_stream(&caller.tenant, write.subject);
         let ask = |_: &_, _| (command.clone(), vec![payload.clone()]);
-        self.submit_command::<MemoryNoun>(&stream, context, ask).await
+        let context = self.decision_context(caller);
+        self.repository.submit_command::<MemoryNoun>(&stream, &context, ask).await
     }
 
     /// Forgets a memory and erases its text. Returns true if it was stored, false if it was
@@ -65,19 +72,20 @@ impl Repository {
     /// # Errors
     /// The log cannot be read, or does not take it.
     pub async fn forget_memory(
-        &self,
-        context: &DecisionContext,
-        tenant: &TenantId,
+        self,
+        caller: &Caller,
         subject: &Subject,
         memory: MemoryId,
     ) -> Result<Option<bool>, CommitError<MemoryRejection>> {
-        let stream = memory::memory_stream(tenant, subject);
-        let before = self.load::<MemoryNoun>(&stream).await?;
+        let stream = memory::memory_stream(&caller.tenant, subject);
+        let before = self.repository.load::<MemoryNoun>(&stream).await?;
         let Some(kept) = before.state.memories.get(&memory).copied() else { return Ok(None) };
         let ask = |_: &_, _| (MemoryStreamCommand::Forget { memory }, Vec::new());
-        self.submit_command::<MemoryNoun>(&stream, context, ask).await?;
+        let context = self.decision_context(caller);
+        self.repository.submit_command::<MemoryNoun>(&stream, &context, ask).await?;
         // Erased even if the event was there before: an earlier call may have stopped in between.
-        self.erase_payload(&stream, kept.text).await.map_err(CommitError::Append)?;
+        let erased = self.repository.erase_payload(&stream, kept.text).await;
+        erased.map_err(CommitError::Append)?;
         Ok(Some(!kept.is_forgotten))
     }
 }
