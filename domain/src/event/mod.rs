@@ -37,6 +37,7 @@ macro_rules! join_nouns {
         #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
         #[serde(untagged)]
         #[expect(missing_docs, reason = "each noun is documented at its events")]
+        #[expect(clippy::large_enum_variant, reason = "nearly all events are the largest, a run's")]
         pub enum Event {
             $($noun($events),)*
         }

@@ -26,7 +26,7 @@ pub(super) async fn apply_to_run(
 ) -> sqlx::Result<()> {
     match event {
         RunEvent::RunCreated(created) => {
-            insert_run(batch, applied, NewRunRow::from_created(created))
+            insert_run(batch, applied, NewRunRow::from_created(created));
         }
         RunEvent::RunForked(forked) => insert_run(batch, applied, NewRunRow::from_forked(forked)),
         RunEvent::RunPaused(_) => set_run_status(batch, applied, "paused").await?,

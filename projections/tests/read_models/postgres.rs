@@ -64,7 +64,8 @@ async fn a_dump_has_every_table_of_the_schema() {
     let tables: Vec<String> =
         sqlx::query_scalar(sql).fetch_all(&mut connection).await.expect("rows");
     let mut tables: Vec<_> = tables.iter().map(String::as_str).collect();
-    (dumped.sort_unstable(), tables.sort_unstable());
+    dumped.sort_unstable();
+    tables.sort_unstable();
     assert_eq!(dumped, tables);
 }
 

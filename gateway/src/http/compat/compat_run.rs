@@ -293,7 +293,7 @@ impl CompatRun {
                     self.intent = Some(ModelCallIntent { model, left_out, output_limit });
                 }
                 RunEvent::StepCompleted(completed) => {
-                    self.end = completed.output.map(RunEnd::Output)
+                    self.end = completed.output.map(RunEnd::Output);
                 }
                 // The same restart, seen in the log before any note of the new attempt.
                 RunEvent::StepRetried(_) if self.progress.has_begun() => {
