@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use convergio_application::UseCases;
 use convergio_domain::event::Event;
-use convergio_domain::payload::PayloadPurpose;
 use convergio_domain::run::event::RunEvent;
-use convergio_domain::run::{Budget, Run, RunCommand, RunState};
+use convergio_domain::run::{Budget, Run, RunState};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
 use convergio_eventstore::{LogWriter, Repository, SystemClock};
@@ -17,10 +17,7 @@ use futures_util::StreamExt;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::workload::{
-    BenchGraph, bench_context, json_payload, new_run_stream, parse_graph, register_graph,
-    start_executor,
-};
+use super::workload::{BenchGraph, bench_caller, parse_graph, register_graph, start_executor};
 
 /// A log in a folder that is removed at the end, and an executor that works on it.
 pub(super) struct BenchPlatform {
@@ -67,12 +64,9 @@ impl BenchPlatform {
         inputs: &Value,
     ) -> anyhow::Result<StreamKey> {
         let budget = Budget { tokens: None, wall: None, ..Budget::default() };
-        let (create, stream) = (graph.create_command(budget), new_run_stream());
-        let input = vec![json_payload(serde_json::to_vec(inputs)?, PayloadPurpose::Input)];
-        let command = |_: &_, _| (RunCommand::Create(create.clone()), input.clone());
-        let context = bench_context(&self.repository);
-        self.repository.execute::<Run>(&stream, &context, command).await?;
-        Ok(stream)
+        let new_run = graph.new_run(budget, inputs.to_string());
+        let created = UseCases::new(&self.repository).create_run(&bench_caller(), new_run).await;
+        Ok(created?.stream)
     }
 
     /// Loads the present state of a run.

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use convergio_application::UseCases;
 use convergio_domain::decider::Decider;
 use convergio_domain::graph::manifest::Graph;
-use convergio_domain::payload::PayloadPurpose;
-use convergio_domain::run::{Budget, Run, RunCommand, RunPhase, RunState};
+use convergio_domain::run::{Budget, Run, RunPhase, RunState};
 use convergio_domain::stream::{Seq, StreamKey};
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
 use convergio_eventstore::{EventLog, Record, Repository, SystemClock};
@@ -23,9 +23,7 @@ use convergio_process::{out_line, terminal};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::workload::{
-    bench_context, json_payload, new_run_stream, parse_graph, register_graph, start_executor,
-};
+use super::workload::{bench_caller, parse_graph, register_graph, start_executor};
 
 /// Items of each map.
 const ITEMS_PER_MAP: u64 = 5000;
@@ -139,13 +137,10 @@ fn maps_manifest(maps: u64) -> String {
 /// Registers the graph, creates a run of it, and lets an executor complete it.
 async fn complete_run(repository: &Repository, graph: &Graph) -> anyhow::Result<StreamKey> {
     let registered = register_graph(repository, graph).await?;
-    let create = registered.create_command(Budget { wall: None, ..Budget::default() });
     let list: Vec<u64> = (0..ITEMS_PER_MAP).collect();
-    let input = serde_json::to_vec(&serde_json::json!({ "list": list }))?;
-    let input = vec![json_payload(input, PayloadPurpose::Input)];
-    let command = |_: &_, _| (RunCommand::Create(create.clone()), input.clone());
-    let run = new_run_stream();
-    repository.execute::<Run>(&run, &bench_context(repository), command).await?;
+    let inputs = serde_json::json!({ "list": list }).to_string();
+    let new_run = registered.new_run(Budget { wall: None, ..Budget::default() }, inputs);
+    let run = UseCases::new(repository).create_run(&bench_caller(), new_run).await?.stream;
     let executor = start_executor(repository, |_| {})?;
     let log = repository.event_log();
     // No stream is due any more when the run has ended and its last obligations are settled.

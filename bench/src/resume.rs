@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use clap::Args;
+use convergio_application::UseCases;
 use convergio_domain::id::{ExecutorId, GraphId, GraphVersion, NodeId, RunId, StepId};
-use convergio_domain::payload::PayloadPurpose;
 use convergio_domain::run::{
     AdvanceRun, Budget, ForkRun, Run, RunCommand, StepIntent, StepOutcome, StepResult, StepStart,
 };
@@ -26,7 +26,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::raw::{elapsed_us, value_at_percentile};
-use super::workload::{BenchGraph, bench_context, json_payload, new_run_stream};
+use super::workload::{BenchGraph, bench_caller, bench_context, new_run_stream};
 
 /// Maximum steps per commit.
 const STEPS_PER_COMMIT: u32 = 256;
@@ -166,15 +166,12 @@ async fn create_long_run(
     shape: RunShape,
     events: u64,
 ) -> anyhow::Result<StreamKey> {
-    let stream = new_run_stream();
-    let mut run = LoadedStream::<Run>::new(stream.clone());
     // Nothing reads the graph: its id and version are made up.
     let graph =
         BenchGraph { id: GraphId(Uuid::nil()), version: GraphVersion::from_manifest(b"bench") };
-    let create = graph.create_command(Budget::UNBOUND);
-    let input = json_payload(b"{}".to_vec(), PayloadPurpose::Input);
+    let new_run = graph.new_run(Budget::UNBOUND, "{}");
+    let mut run = UseCases::new(repository).create_run(&bench_caller(), new_run).await?;
     let context = bench_context(repository);
-    repository.commit(&mut run, RunCommand::Create(create), vec![input], &context).await?;
     let mut round = 0;
     while run.state.seq.0 < events {
         // Each step adds two events at most, so the last commit is narrower and ends at the number
@@ -189,7 +186,7 @@ async fn create_long_run(
         let command = RunCommand::Advance(advance);
         repository.commit(&mut run, command, Vec::new(), &context).await?;
     }
-    Ok(stream)
+    Ok(run.stream)
 }
 
 /// Ends steps under way with an unknown outcome, so that they are retried.

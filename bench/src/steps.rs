@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Args;
+use convergio_application::{NewRun, UseCases};
 use convergio_domain::event::Event;
-use convergio_domain::payload::PayloadPurpose;
+use convergio_domain::id::RunId;
+use convergio_domain::run::Budget;
 use convergio_domain::run::event::RunEvent;
-use convergio_domain::run::{Budget, Run, RunCommand};
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
-use convergio_eventstore::{EventLog, LogWriter, Payload, Position, Repository, SystemClock};
+use convergio_eventstore::{EventLog, LogWriter, Position, Repository, SystemClock};
 use convergio_executor::Executor;
 use convergio_process::{out_line, terminal};
 use convergio_server::ClusterLocation;
@@ -29,10 +30,7 @@ use uuid::Uuid;
 
 use super::cluster::{BenchCluster, RawPublish};
 use super::raw::{append_sync_us, elapsed_us, value_at_percentile};
-use super::workload::{
-    BenchGraph, bench_context, json_payload, new_run_stream, parse_graph, register_graph,
-    start_executor,
-};
+use super::workload::{bench_caller, parse_graph, register_graph, start_executor};
 
 /// Bytes of a raw publish, about those of a step's commit and payload, and the time of the
 /// measurement.
@@ -216,8 +214,8 @@ async fn measure_row(
 struct StepsBench {
     repository: Repository,
     executor: Executor,
-    graph: BenchGraph,
-    input: Payload,
+    /// The run that clients create; each gives it an id of its own.
+    new_run: NewRun,
 }
 
 impl StepsBench {
@@ -227,8 +225,8 @@ impl StepsBench {
         let graph = register_graph(&repository, &graph).await?;
         let executor = start_executor(&repository, |_| {})?;
         let text = serde_json::json!({ "text": random_text(args.payload)? });
-        let input = json_payload(serde_json::to_vec(&text)?, PayloadPurpose::Input);
-        Ok(Self { repository, executor, graph, input })
+        let new_run = graph.new_run(Budget::default(), text.to_string());
+        Ok(Self { repository, executor, new_run })
     }
 
     /// One client's loop: creates a run, waits for its end, and starts again until `stop`.
@@ -237,16 +235,14 @@ impl StepsBench {
         watch: &StepWatcher,
         stop: &Arc<AtomicBool>,
     ) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
-        let (repository, input) = (self.repository.clone(), self.input.clone());
-        let create = self.graph.create_command(Budget::default());
+        let (repository, new_run) = (self.repository.clone(), self.new_run.clone());
         let (waiters, stop) = (watch.waiters.clone(), Arc::clone(stop));
         async move {
             while !stop.load(Ordering::Relaxed) {
-                let stream = new_run_stream();
-                let (ended, end) = oneshot::channel();
-                waiters.send((stream.clone(), ended))?;
-                let command = |_: &_, _| (RunCommand::Create(create.clone()), vec![input.clone()]);
-                repository.execute::<Run>(&stream, &bench_context(&repository), command).await?;
+                let new_run = NewRun { run: RunId(Uuid::now_v7()), ..new_run.clone() };
+                let (caller, (ended, end)) = (bench_caller(), oneshot::channel());
+                waiters.send((caller.run_stream(new_run.run), ended))?;
+                UseCases::new(&repository).create_run(&caller, new_run).await?;
                 end.await?;
             }
             Ok(())

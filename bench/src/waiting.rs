@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Args;
+use convergio_application::UseCases;
 use convergio_domain::id::{ApprovalId, ExecutorId};
 use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
 use convergio_domain::run::{AdvanceRun, Budget, Run, RunCommand, StepIntent, StepStart};
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Span;
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
-use convergio_eventstore::{LoadedStream, LogWriter, Repository, SystemClock};
+use convergio_eventstore::{LogWriter, Repository, SystemClock};
 use convergio_process::{out_line, terminal};
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -21,7 +22,7 @@ use uuid::Uuid;
 
 use super::memory::resident_memory_mib;
 use super::workload::{
-    BenchGraph, bench_context, json_payload, new_run_stream, parse_graph, register_graph,
+    BenchGraph, bench_caller, bench_context, json_payload, parse_graph, register_graph,
     start_executor,
 };
 
@@ -159,11 +160,8 @@ async fn create_run(
     graph: &BenchGraph,
     intent: Option<StepIntent>,
 ) -> anyhow::Result<StreamKey> {
-    let create = graph.create_command(Budget { wall: None, ..Budget::default() });
-    let mut run = LoadedStream::<Run>::new(new_run_stream());
-    let context = bench_context(repository);
-    let input = vec![json_payload(b"{}".to_vec(), PayloadPurpose::Input)];
-    repository.commit(&mut run, RunCommand::Create(create), input.clone(), &context).await?;
+    let new_run = graph.new_run(Budget { wall: None, ..Budget::default() }, "{}");
+    let mut run = UseCases::new(repository).create_run(&bench_caller(), new_run).await?;
     if let Some(intent) = intent {
         let advance = AdvanceRun {
             executor: ExecutorId(Uuid::nil()),
@@ -174,7 +172,9 @@ async fn create_run(
             starts: vec![StepStart { step: "nap".parse()?, intent }],
             end: None,
         };
-        repository.commit(&mut run, RunCommand::Advance(advance), input, &context).await?;
+        let content = vec![json_payload(b"{}".to_vec(), PayloadPurpose::Input)];
+        let context = bench_context(repository);
+        repository.commit(&mut run, RunCommand::Advance(advance), content, &context).await?;
     }
     Ok(run.stream)
 }

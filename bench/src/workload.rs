@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use convergio_application::{Caller, NewRun, UseCases};
 use convergio_domain::billing::PriceBook;
-use convergio_domain::chat::Privacy;
 use convergio_domain::decider::DecisionContext;
+use convergio_domain::graph;
 use convergio_domain::graph::manifest::Graph;
-use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
 use convergio_domain::id::{ExecutorId, GraphId, GraphVersion, RunId, TenantId};
-use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
-use convergio_domain::run::{Budget, CreateRun, Provenance};
+use convergio_domain::payload::PayloadPurpose;
+use convergio_domain::run::Budget;
 use convergio_domain::stream::StreamKey;
 use convergio_eventstore::{LiveHub, Payload, Repository};
 use convergio_executor::catalog::ModelCatalog;
@@ -25,17 +25,9 @@ pub(super) struct BenchGraph {
 }
 
 impl BenchGraph {
-    /// Command that creates a run; the run's input is the command's first payload.
-    pub(super) fn create_command(&self, budget: Budget) -> CreateRun {
-        CreateRun {
-            graph: self.id,
-            version: self.version.clone(),
-            input: PayloadSlot(0),
-            budget,
-            privacy: Privacy::Any,
-            provenance: Provenance::default(),
-            request_hash: String::new(),
-        }
+    /// Describes a run of the version that does not exist yet.
+    pub(super) fn new_run(&self, budget: Budget, input: impl Into<Bytes>) -> NewRun {
+        NewRun { budget, ..NewRun::of_version(self.id, self.version.clone(), input) }
     }
 }
 
@@ -44,16 +36,19 @@ pub(super) fn bench_tenant() -> TenantId {
     "bench".parse().expect("`bench` is a valid name")
 }
 
-/// Context of a command that a bench sends now.
+/// The caller of all benches.
+pub(super) fn bench_caller() -> Caller {
+    Caller::new(bench_tenant(), "bench".parse().expect("`bench` is a valid name"))
+}
+
+/// Context of a command that a bench gives the repository itself.
 pub(super) fn bench_context(repository: &Repository) -> DecisionContext {
-    let actor = "bench".parse().expect("`bench` is a valid name");
-    DecisionContext { now: repository.clock().now(), actor }
+    DecisionContext { now: repository.clock().now(), actor: bench_caller().actor }
 }
 
 /// A payload of JSON without a subject.
 pub(super) fn json_payload(bytes: Vec<u8>, purpose: PayloadPurpose) -> Payload {
-    let media_type = "application/json".into();
-    Payload { bytes: Bytes::from(bytes), media_type, purpose, subject: None }
+    Payload::from_json(bytes, purpose, None)
 }
 
 /// Stream of a run that does not exist yet.
@@ -72,19 +67,9 @@ pub(super) async fn register_graph(
     repository: &Repository,
     graph: &Graph,
 ) -> anyhow::Result<BenchGraph> {
-    let register = RegisterGraph {
-        name: graph.name.clone(),
-        version: graph.compute_version(),
-        nodes: u32::try_from(graph.nodes.len())?,
-        manifest: PayloadSlot(0),
-        is_derived: false,
-    };
-    let id = graph::graph_id(&bench_tenant(), &graph.name);
-    let stream = StreamKey::for_graph(bench_tenant(), id);
-    let manifest = vec![json_payload(graph.canonical_manifest(), PayloadPurpose::Manifest)];
-    let command = |_: &_, _| (register.clone(), manifest.clone());
-    repository.execute::<GraphNoun>(&stream, &bench_context(repository), command).await?;
-    Ok(BenchGraph { id, version: register.version })
+    let registered = UseCases::new(repository).register_graph(&bench_caller(), graph).await;
+    let (id, version) = registered?;
+    Ok(BenchGraph { id, version })
 }
 
 /// Starts an executor without models. `configure` may change its limits.

@@ -7,20 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bytes::Bytes;
+use convergio_application::{Caller, NewApprovalAnswer, NewRun, UseCases};
 use convergio_domain::billing::PriceBook;
-use convergio_domain::decider::{DecisionContext, Wake};
+use convergio_domain::decider::Wake;
 use convergio_domain::graph::manifest::{Graph, MapWork, NodeWork};
-use convergio_domain::graph::{self, GraphNoun, RegisterGraph};
 use convergio_domain::id::{ExecutorId, RunId};
-use convergio_domain::payload::{PayloadPurpose, PayloadSlot};
-use convergio_domain::run::{AnswerApproval, ApprovalState, CreateRun, Run, RunCommand, RunState};
+use convergio_domain::run::{ApprovalState, Run, RunState};
 use convergio_domain::stream::StreamKey;
 use convergio_domain::time::Timestamp;
 use convergio_eventstore::embedded::{EmbeddedConfig, EmbeddedLog};
-use convergio_eventstore::{
-    LiveHub, LogWriter, Payload, Position, Repository, SystemClock, WallClock,
-};
+use convergio_eventstore::{LiveHub, LogWriter, Position, Repository, SystemClock};
 use convergio_executor::catalog::{DetectedServer, ModelCatalog, detect_servers};
 use convergio_executor::{Executor, ExecutorConfig};
 use convergio_process::out_line;
@@ -52,34 +48,13 @@ impl GraphUnderTest {
     /// Registers the graph in a log and creates a run of it.
     pub(crate) async fn create_run(&self, log: &Arc<dyn LogWriter>) -> anyhow::Result<StreamKey> {
         let repository = Repository::new(Arc::clone(log), Arc::new(SystemClock));
-        let (tenant, context) = ("default".parse()?, owner_context()?);
-        let id = graph::graph_id(&tenant, &self.graph.name);
-        let register = RegisterGraph {
-            name: self.graph.name.clone(),
-            version: self.graph.compute_version(),
-            nodes: u32::try_from(self.graph.nodes.len())?,
-            manifest: PayloadSlot(0),
-            is_derived: false,
-        };
-        let manifest =
-            vec![json_payload(self.graph.canonical_manifest(), PayloadPurpose::Manifest)];
-        let command = |_: &_, _| (register.clone(), manifest.clone());
-        let stream = StreamKey::for_graph(tenant.clone(), id);
-        repository.execute::<GraphNoun>(&stream, &context, command).await?;
-        let create = CreateRun {
-            graph: id,
-            version: register.version.clone(),
-            input: PayloadSlot(0),
+        let (use_cases, caller) = (UseCases::new(&repository), owner_caller(Vec::new())?);
+        let (graph, version) = use_cases.register_graph(&caller, &self.graph).await?;
+        let new_run = NewRun {
             budget: self.graph.budget,
-            request_hash: String::new(),
-            privacy: convergio_domain::chat::Privacy::Any,
-            provenance: convergio_domain::run::Provenance::default(),
+            ..NewRun::of_version(graph, version, self.inputs.to_string())
         };
-        let input = vec![json_payload(serde_json::to_vec(&self.inputs)?, PayloadPurpose::Input)];
-        let command = |_: &_, _| (RunCommand::Create(create.clone()), input.clone());
-        let run = StreamKey::for_run(tenant, RunId(Uuid::now_v7()));
-        repository.execute::<Run>(&run, &context, command).await?;
-        Ok(run)
+        Ok(use_cases.create_run(&caller, new_run).await?.stream)
     }
 
     async fn detect_servers(&self) -> Vec<DetectedServer> {
@@ -97,13 +72,9 @@ pub fn calls_models(graph: &Graph) -> bool {
     })
 }
 
-fn owner_context() -> anyhow::Result<DecisionContext> {
-    Ok(DecisionContext { now: SystemClock.now(), actor: "owner".parse()? })
-}
-
-fn json_payload(bytes: Vec<u8>, purpose: PayloadPurpose) -> Payload {
-    let media_type = "application/json".into();
-    Payload { bytes: Bytes::from(bytes), media_type, purpose, subject: None }
+/// Returns the owner of the log under test, who answers for some roles.
+fn owner_caller(roles: Vec<String>) -> anyhow::Result<Caller> {
+    Ok(Caller { roles, ..Caller::new("default".parse()?, "owner".parse()?) })
 }
 
 /// Runs an engine in this process, on a thread and a runtime of its own that are dropped with it.
@@ -177,15 +148,14 @@ async fn grant_open_approvals(
     let open =
         |(_, asked): &(_, &convergio_domain::run::RunApproval)| asked.state == ApprovalState::Open;
     for (id, asked) in state.approvals.iter().filter(open) {
-        let answer = AnswerApproval {
+        let answer = NewApprovalAnswer {
             approval: *id,
             content_hash: asked.content_hash.clone(),
-            granted: true,
+            is_granted: true,
             reason: None,
-            roles: vec![asked.role.clone()],
         };
-        let command = |_: &_, _| (RunCommand::Answer(answer.clone()), Vec::new());
-        repository.execute::<Run>(run, &owner_context()?, command).await?;
+        let (caller, run) = (owner_caller(vec![asked.role.clone()])?, RunId(run.id));
+        UseCases::new(repository).answer_approval(&caller, run, answer).await?;
     }
     Ok(())
 }

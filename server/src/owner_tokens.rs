@@ -3,10 +3,10 @@
 
 use std::io::ErrorKind;
 
-use convergio_domain::decider::DecisionContext;
+use convergio_application::{Caller, UseCases};
 use convergio_domain::id::{ActorId, Name, TenantId};
 use convergio_domain::token::{
-    self, NewAccessToken, OWNER, TokenCommand, TokenHash, TokenNoun, TokenRejection,
+    NewAccessToken, OWNER, TokenCommand, TokenHash, TokenNoun, TokenRejection,
 };
 use convergio_eventstore::{CommitError, LoadedStream, Repository};
 use convergio_process::{err_line, exit};
@@ -93,12 +93,8 @@ async fn execute_command(
     command: TokenCommand,
 ) -> anyhow::Result<Result<LoadedStream<TokenNoun>, TokenRejection>> {
     let tenant: TenantId = TENANT.parse()?;
-    let context = DecisionContext { now: repository.clock().now(), actor: OWNER.parse()? };
-    let command_for = |_: &_, _| (command.clone(), Vec::new());
-    match repository
-        .execute::<TokenNoun>(&token::token_stream(&tenant), &context, command_for)
-        .await
-    {
+    let owner = Caller::new(tenant, OWNER.parse()?);
+    match UseCases::new(repository).change_tokens(&owner, command).await {
         Ok(known) => Ok(Ok(known)),
         Err(CommitError::Rejected(why)) => Ok(Err(why)),
         Err(error) => Err(exit::unavailable_error(format!("tokens cannot be admitted: {error}"))),

@@ -5,12 +5,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use convergio_domain::decider::DecisionContext;
+use convergio_application::{Caller, UseCases};
 use convergio_eventstore::private_files::PartialFile;
-use convergio_eventstore::run_file::{
-    self, RunFileReader, RunImportError, RunImportOptions, RunImportReport,
-};
-use convergio_eventstore::{ExportSigner, Repository, SteadyClock, WallClock};
+use convergio_eventstore::run_file::{self, RunFileReader, RunImportError, RunImportReport};
+use convergio_eventstore::{ExportSigner, Repository, SteadyClock};
 use convergio_process::terminal::print_json;
 use convergio_process::{exit, out_line};
 use convergio_server::LogLocation;
@@ -103,11 +101,10 @@ pub(super) async fn import_run(
     }
     let log = LogLocation::Folder.open(&data).await?.as_log_writer();
     let clock = Arc::new(SteadyClock::from_log(&*log).await?);
-    let context = DecisionContext { now: clock.now(), actor: "owner".parse()? };
     let repository = Repository::new(Arc::clone(&log), clock);
     let key = data.payload_key()?;
-    let options = RunImportOptions { context: &context, signer: required_signer };
-    let imported = run_file::import_run(&repository, &key, file, options).await;
+    let (use_cases, owner) = (UseCases::new(&repository), Caller::new(tenant, "owner".parse()?));
+    let imported = use_cases.import_run(&owner, &key, file, required_signer).await;
     log.close().await?;
     let done = imported.map_err(|error| match error {
         RunImportError::Log(_) | RunImportError::Append(_) => {
