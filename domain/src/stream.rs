@@ -9,36 +9,48 @@ use uuid::Uuid;
 
 use crate::id::{AgentId, GraphId, RunId, TenantId};
 
-/// Kind of thing that a stream is the history of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StreamKind {
-    /// One execution of a graph; see [`crate::run`].
-    Run,
-    /// A graph and its versions; see [`crate::graph`].
-    Graph,
-    /// One HTTP request with an idempotency key; see [`crate::request`].
-    Request,
-    /// A named agent definition; see [`crate::agent`].
-    Agent,
-    /// Memories of one subject; see [`crate::memory`].
-    Memory,
-    /// Access tokens of a tenant; see [`crate::token`].
-    Token,
+/// Declares the kinds of streams, each with its text form.
+macro_rules! stream_kinds {
+    ($($(#[$doc:meta])* $kind:ident = $name:literal,)*) => {
+        /// Kind of thing that a stream is the history of.
+        #[derive(
+            Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+        )]
+        pub enum StreamKind {
+            $($(#[$doc])* #[serde(rename = $name)] $kind,)*
+        }
+
+        impl StreamKind {
+            /// Returns the text form, which is the first part of a stream's name.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $name,)*
+                }
+            }
+
+            fn find_by_name(name: &str) -> Option<Self> {
+                match name {
+                    $($name => Some(Self::$kind),)*
+                    _ => None,
+                }
+            }
+        }
+    };
 }
 
-impl StreamKind {
-    /// Returns the text form, which is the first part of a stream's name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Run => "run",
-            Self::Graph => "graph",
-            Self::Request => "request",
-            Self::Agent => "agent",
-            Self::Memory => "memory",
-            Self::Token => "token",
-        }
-    }
+stream_kinds! {
+    /// One execution of a graph; see [`crate::run`].
+    Run = "run",
+    /// A graph and its versions; see [`crate::graph`].
+    Graph = "graph",
+    /// One HTTP request with an idempotency key; see [`crate::request`].
+    Request = "request",
+    /// A named agent definition; see [`crate::agent`].
+    Agent = "agent",
+    /// Memories of one subject; see [`crate::memory`].
+    Memory = "memory",
+    /// Access tokens of a tenant; see [`crate::token`].
+    Token = "token",
 }
 
 /// Key of a stream. Its name within the tenant is `run/<uuid>`.
@@ -85,15 +97,7 @@ impl StreamKey {
     pub fn parse_name(tenant: TenantId, name: &str) -> Result<Self, InvalidStreamName> {
         let invalid = || InvalidStreamName(name.chars().take(80).collect());
         let (kind, id) = name.split_once('/').ok_or_else(invalid)?;
-        let kind = match kind {
-            "run" => StreamKind::Run,
-            "graph" => StreamKind::Graph,
-            "request" => StreamKind::Request,
-            "agent" => StreamKind::Agent,
-            "memory" => StreamKind::Memory,
-            "token" => StreamKind::Token,
-            _ => return Err(invalid()),
-        };
+        let kind = StreamKind::find_by_name(kind).ok_or_else(invalid)?;
         let id = Uuid::from_str(id).map_err(|_| invalid())?;
         Ok(Self { tenant, kind, id })
     }

@@ -7,29 +7,34 @@ use uuid::Uuid;
 use crate::error::LogError;
 use crate::record::Position;
 
-/// Returns the number of a stream kind in the database. Numbers are part of the file format.
-pub(super) fn kind_number(kind: StreamKind) -> i64 {
-    match kind {
-        StreamKind::Run => 1,
-        StreamKind::Graph => 2,
-        StreamKind::Request => 3,
-        StreamKind::Agent => 4,
-        StreamKind::Memory => 5,
-        StreamKind::Token => 6,
-    }
+/// Gives each stream kind its number in the database.
+macro_rules! number_stream_kinds {
+    ($($kind:ident = $number:literal,)*) => {
+        /// Returns the number of a stream kind in the database.
+        pub(super) fn kind_number(kind: StreamKind) -> i64 {
+            match kind {
+                $(StreamKind::$kind => $number,)*
+            }
+        }
+
+        /// Returns the stream kind of a number.
+        pub(super) fn kind_from_number(number: i64) -> Result<StreamKind, LogError> {
+            match number {
+                $($number => Ok(StreamKind::$kind),)*
+                other => Err(LogError::corrupt(&"a stream", &format!("kind {other} is not known"))),
+            }
+        }
+    };
 }
 
-/// Returns the stream kind of a number.
-pub(super) fn kind_from_number(number: i64) -> Result<StreamKind, LogError> {
-    match number {
-        1 => Ok(StreamKind::Run),
-        2 => Ok(StreamKind::Graph),
-        3 => Ok(StreamKind::Request),
-        4 => Ok(StreamKind::Agent),
-        5 => Ok(StreamKind::Memory),
-        6 => Ok(StreamKind::Token),
-        other => Err(LogError::corrupt(&"a stream", &format!("kind {other} is not known"))),
-    }
+// The numbers are part of the file format: none is changed or used again.
+number_stream_kinds! {
+    Run = 1,
+    Graph = 2,
+    Request = 3,
+    Agent = 4,
+    Memory = 5,
+    Token = 6,
 }
 
 /// Converts to SQLite's signed integers. Positions and sequence numbers are far below 2^63.
