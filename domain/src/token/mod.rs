@@ -342,12 +342,12 @@ mod tests {
         NewAccessToken { actor: actor.parse().unwrap(), roles, hash: hash(token) }
     }
 
-    fn by(token: &str, role: &str) -> TokenCaller {
+    fn token_caller(token: &str, role: &str) -> TokenCaller {
         TokenCaller { token: TokenId::from_hash(&hash(token)), roles: vec![role.to_owned()] }
     }
 
     /// Decides and folds; gives the number of events.
-    fn done(state: &mut TokenState, command: TokenCommand) -> Result<usize, TokenRejection> {
+    fn run_command(state: &mut TokenState, command: TokenCommand) -> Result<usize, TokenRejection> {
         let context = DecisionContext { now: Timestamp(7), actor: OWNER.parse().unwrap() };
         let events = TokenNoun::decide(state, command, &context, Seq(1))?;
         for event in &events {
@@ -356,34 +356,39 @@ mod tests {
         Ok(events.len())
     }
 
-    fn opens(state: &TokenState, token: &str) -> bool {
+    fn accepts_token(state: &TokenState, token: &str) -> bool {
         state.live_tokens().any(|(_, known)| known.hash == hash(token))
     }
 
     fn with_owner_and_ann() -> TokenState {
         let mut state = TokenState::default();
         let admit = TokenCommand::AdmitOwner { hash: hash("owner-1") };
-        assert_eq!(done(&mut state, admit.clone()), Ok(1));
-        assert_eq!(done(&mut state, admit), Ok(0), "it is there");
-        let issue =
-            |role| TokenCommand::Issue { by: by("owner-1", role), token: new("ann", "ann-1") };
-        assert_eq!(done(&mut state, issue("teacher")), Err(TokenRejection::NotOwner));
-        assert_eq!(done(&mut state, issue(OWNER)), Ok(1));
-        assert_eq!(done(&mut state, issue(OWNER)), Ok(0), "it is there");
+        assert_eq!(run_command(&mut state, admit.clone()), Ok(1));
+        assert_eq!(run_command(&mut state, admit), Ok(0), "it is there");
+        let issue = |role| TokenCommand::Issue {
+            by: token_caller("owner-1", role),
+            token: new("ann", "ann-1"),
+        };
+        assert_eq!(run_command(&mut state, issue("teacher")), Err(TokenRejection::NotOwner));
+        assert_eq!(run_command(&mut state, issue(OWNER)), Ok(1));
+        assert_eq!(run_command(&mut state, issue(OWNER)), Ok(0), "it is there");
         state
     }
 
     #[test]
     fn a_name_has_one_token_and_the_platforms_names_have_none() {
         let mut state = with_owner_and_ann();
-        let issue = |new| TokenCommand::Issue { by: by("owner-1", OWNER), token: new };
-        let second = done(&mut state, issue(new("ann", "ann-2")));
+        let issue = |new| TokenCommand::Issue { by: token_caller("owner-1", OWNER), token: new };
+        let second = run_command(&mut state, issue(new("ann", "ann-2")));
         assert!(matches!(second, Err(TokenRejection::HasToken(_))), "{second:?}");
-        assert_eq!(done(&mut state, issue(new("bob", "ann-1"))), Err(TokenRejection::HashTaken));
+        assert_eq!(
+            run_command(&mut state, issue(new("bob", "ann-1"))),
+            Err(TokenRejection::HashTaken)
+        );
         for name in RESERVED_ACTORS {
-            let issued = done(&mut state, issue(new(name, "x")));
+            let issued = run_command(&mut state, issue(new(name, "x")));
             assert!(matches!(issued, Err(TokenRejection::ReservedName(_))), "{name}");
-            let taken = done(&mut state, TokenCommand::ImportToken(new(name, "x")));
+            let taken = run_command(&mut state, TokenCommand::ImportToken(new(name, "x")));
             assert!(matches!(taken, Err(TokenRejection::ReservedName(_))), "{name}");
         }
     }
@@ -392,41 +397,41 @@ mod tests {
     fn what_is_revoked_opens_nothing_for_ever() {
         let mut state = with_owner_and_ann();
         let ann = TokenId::from_hash(&hash("ann-1"));
-        let revoke = |role| TokenCommand::Revoke { by: by("owner-1", role), token: ann };
-        assert_eq!(done(&mut state, revoke("teacher")), Err(TokenRejection::NotOwner));
-        assert_eq!(done(&mut state, revoke(OWNER)), Ok(1));
-        assert_eq!(done(&mut state, revoke(OWNER)), Ok(0));
-        assert!(!opens(&state, "ann-1"));
-        let again = done(&mut state, TokenCommand::ImportToken(new("ann", "ann-1")));
+        let revoke = |role| TokenCommand::Revoke { by: token_caller("owner-1", role), token: ann };
+        assert_eq!(run_command(&mut state, revoke("teacher")), Err(TokenRejection::NotOwner));
+        assert_eq!(run_command(&mut state, revoke(OWNER)), Ok(1));
+        assert_eq!(run_command(&mut state, revoke(OWNER)), Ok(0));
+        assert!(!accepts_token(&state, "ann-1"));
+        let again = run_command(&mut state, TokenCommand::ImportToken(new("ann", "ann-1")));
         assert_eq!(again, Err(TokenRejection::Revoked));
         let own = TokenCommand::Revoke {
-            by: by("owner-1", OWNER),
+            by: token_caller("owner-1", OWNER),
             token: TokenId::from_hash(&hash("owner-1")),
         };
-        assert_eq!(done(&mut state, own), Err(TokenRejection::OwnToken));
+        assert_eq!(run_command(&mut state, own), Err(TokenRejection::OwnToken));
     }
 
     #[test]
     fn a_rotation_changes_the_token_and_nothing_else() {
         let mut state = with_owner_and_ann();
         let rotate = |by_token: &str, role, from: &str, to: &str| TokenCommand::Rotate {
-            by: by(by_token, role),
+            by: token_caller(by_token, role),
             token: TokenId::from_hash(&hash(from)),
             hash: hash(to),
         };
-        assert_eq!(done(&mut state, rotate("ann-1", "teacher", "ann-1", "ann-2")), Ok(2));
+        assert_eq!(run_command(&mut state, rotate("ann-1", "teacher", "ann-1", "ann-2")), Ok(2));
         let others = rotate("ann-2", "teacher", "owner-1", "x");
-        assert_eq!(done(&mut state, others), Err(TokenRejection::NotOwner));
-        assert_eq!(done(&mut state, rotate("owner-1", OWNER, "ann-2", "ann-3")), Ok(2));
-        assert_eq!(done(&mut state, rotate("owner-1", OWNER, "ann-2", "ann-3")), Ok(0));
-        let gone = done(&mut state, rotate("owner-1", OWNER, "ann-2", "ann-4"));
+        assert_eq!(run_command(&mut state, others), Err(TokenRejection::NotOwner));
+        assert_eq!(run_command(&mut state, rotate("owner-1", OWNER, "ann-2", "ann-3")), Ok(2));
+        assert_eq!(run_command(&mut state, rotate("owner-1", OWNER, "ann-2", "ann-3")), Ok(0));
+        let gone = run_command(&mut state, rotate("owner-1", OWNER, "ann-2", "ann-4"));
         assert_eq!(gone, Err(TokenRejection::Revoked));
-        assert_eq!(done(&mut state, rotate("owner-1", OWNER, "owner-1", "owner-2")), Ok(2));
-        let none = done(&mut state, rotate("owner-2", OWNER, "bob-1", "x"));
+        assert_eq!(run_command(&mut state, rotate("owner-1", OWNER, "owner-1", "owner-2")), Ok(2));
+        let none = run_command(&mut state, rotate("owner-2", OWNER, "bob-1", "x"));
         assert_eq!(none, Err(TokenRejection::NotFound));
         let live: Vec<&str> = state.live_tokens().map(|(_, token)| token.actor.as_str()).collect();
         assert_eq!(live.len(), 2, "{live:?}");
-        assert!(opens(&state, "ann-3") && opens(&state, "owner-2"));
+        assert!(accepts_token(&state, "ann-3") && accepts_token(&state, "owner-2"));
         let ann = state.live_tokens_of(&"ann".parse().unwrap()).next().unwrap().1.clone();
         assert_eq!(ann.roles, new("ann", "x").roles);
     }

@@ -75,7 +75,7 @@ mod tests {
     use crate::{AppendError, Commit};
 
     /// A commit as an import has it: its place in the log is not known yet.
-    fn archived(
+    fn archive_commit(
         commit: Commit,
         after: Option<([u8; 32], u64)>,
     ) -> (ArchivedRecord, ([u8; 32], u64)) {
@@ -98,9 +98,9 @@ mod tests {
         let (one, two) = (new_stream(), new_stream());
         let there = log.append(new_commit(&two, None, "there")).await.unwrap();
         let make = |last: Option<([u8; 32], u64)>| {
-            let (first, end) = archived(new_commit(&one, None, "first"), None);
-            let (second, _) = archived(new_commit(&one, None, "second"), Some(end));
-            let (third, _) = archived(new_commit(&two, None, "third"), last);
+            let (first, end) = archive_commit(new_commit(&one, None, "first"), None);
+            let (second, _) = archive_commit(new_commit(&one, None, "second"), Some(end));
+            let (third, _) = archive_commit(new_commit(&two, None, "third"), last);
             vec![first, second, third]
         };
         let refused = log.restore_records(make(Some(([9; 32], 1)))).await.unwrap_err();

@@ -101,7 +101,7 @@ mod tests {
         StreamKey::for_run("acme".parse().unwrap(), convergio_domain::id::RunId(Uuid::from_u128(9)))
     }
 
-    fn canonical(row: &RowColumns<'_>, middle: &str) -> Vec<u8> {
+    fn canonical_body(row: &RowColumns<'_>, middle: &str) -> Vec<u8> {
         let (stream, commit) = (row.stream.stream_name(), row.commit);
         let head = format!("{{\"actor\":\"a\",\"commit\":\"{commit}\",\"events\":[{middle}]");
         let tail = format!("\"stream\":\"{stream}\",\"tenant\":\"acme\",\"time\":{}", row.time.0);
@@ -114,7 +114,7 @@ mod tests {
         let row =
             RowColumns { stream: &stream, commit: Uuid::max(), seq: Seq(7), time: Timestamp(5) };
         let ids = format!("\"{}\",\"{}\"", Uuid::from_u128(77), "0af9".repeat(16));
-        let body = canonical(&row, &ids);
+        let body = canonical_body(&row, &ids);
         let packed = pack_body(&body, &row);
         assert_eq!(packed[0], SHAPED_ZSTD);
         assert!(packed.len() < 16 + 32 + 60, "{}", packed.len());
@@ -129,7 +129,7 @@ mod tests {
         let stream = stream();
         let row =
             RowColumns { stream: &stream, commit: Uuid::max(), seq: Seq(7), time: Timestamp(5) };
-        let body = canonical(&RowColumns { seq: Seq(8), ..row }, "1");
+        let body = canonical_body(&RowColumns { seq: Seq(8), ..row }, "1");
         let packed = pack_body(&body, &row);
         assert_eq!((packed[0], unpack_body(&packed, &row).unwrap()), (PLAIN, body));
     }
@@ -145,7 +145,7 @@ mod tests {
                 id = id.to_uppercase();
             }
             let middle = serde_json::to_string(&(&text, id, text.len())).unwrap();
-            let body = canonical(&row, &middle);
+            let body = canonical_body(&row, &middle);
             prop_assert_eq!(unpack_body(&pack_body(&body, &row), &row).unwrap(), body);
         }
 

@@ -325,31 +325,34 @@ fn classify_refusal(error: JetStreamError) -> PublishOutcome {
 mod tests {
     use super::{JetStreamError, PublishOutcome, classify_refusal, parse_publish_ack};
 
-    fn told(code: u16, err_code: u32) -> PublishOutcome {
+    fn publish_outcome(code: u16, err_code: u32) -> PublishOutcome {
         classify_refusal(JetStreamError { code, err_code, description: "why".into() })
     }
 
     #[test]
     fn refusals_are_told_apart() {
-        assert_eq!(told(400, 10_071), PublishOutcome::WrongVersion);
-        assert_eq!(told(400, 10_164), PublishOutcome::NotNow("why".into()));
-        assert_eq!(told(503, 10_008), PublishOutcome::NotNow("why".into()));
-        assert_eq!(told(503, 10_077), PublishOutcome::Full);
-        assert_eq!(told(400, 10_060), PublishOutcome::Refused("why (10060)".into()));
+        assert_eq!(publish_outcome(400, 10_071), PublishOutcome::WrongVersion);
+        assert_eq!(publish_outcome(400, 10_164), PublishOutcome::NotNow("why".into()));
+        assert_eq!(publish_outcome(503, 10_008), PublishOutcome::NotNow("why".into()));
+        assert_eq!(publish_outcome(503, 10_077), PublishOutcome::Full);
+        assert_eq!(publish_outcome(400, 10_060), PublishOutcome::Refused("why (10060)".into()));
     }
 
     #[test]
     fn only_what_lies_in_our_stream_is_stored() {
-        let told = |answer: &str| parse_publish_ack("A_LOG", answer.as_bytes());
-        assert_eq!(told(r#"{"stream":"A_LOG","seq":7}"#), PublishOutcome::Stored { sequence: 7 });
-        let other = told(r#"{"stream":"B","seq":7}"#);
+        let publish_outcome = |answer: &str| parse_publish_ack("A_LOG", answer.as_bytes());
+        assert_eq!(
+            publish_outcome(r#"{"stream":"A_LOG","seq":7}"#),
+            PublishOutcome::Stored { sequence: 7 }
+        );
+        let other = publish_outcome(r#"{"stream":"B","seq":7}"#);
         assert!(
             matches!(other, PublishOutcome::Refused(reason) if reason.contains("stream B now"))
         );
         let wrong = r#"{"error":{"code":400,"err_code":10071},"stream":"A_LOG","seq":0}"#;
-        assert_eq!(told(wrong), PublishOutcome::WrongVersion);
+        assert_eq!(publish_outcome(wrong), PublishOutcome::WrongVersion);
         for unknown in ["", "{}", r#"{"stream":"A_LOG","seq":0}"#, "+OK"] {
-            assert!(matches!(told(unknown), PublishOutcome::Unknown(_)), "{unknown}");
+            assert!(matches!(publish_outcome(unknown), PublishOutcome::Unknown(_)), "{unknown}");
         }
     }
 }
