@@ -105,7 +105,7 @@ async fn embed_texts(
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, CompatRefusal> {
-    let body = body.map_err(|rejection| CompatRefusal::from_body_rejection(&rejection))?;
+    let body = body?;
     let value = read_json_body(&body)?;
     let fields = RequestFields::read_known(&value, FieldPath::ROOT, &EMBEDDINGS_BODY)?;
     let texts = embedding_texts(&fields)?;
@@ -177,7 +177,7 @@ async fn speak_text(
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, CompatRefusal> {
-    let body = body.map_err(|rejection| CompatRefusal::from_body_rejection(&rejection))?;
+    let body = body?;
     let value = read_json_body(&body)?;
     let fields = RequestFields::read_known(&value, FieldPath::ROOT, &SPEECH_BODY)?;
     let service = ModelService::Speak {
@@ -219,7 +219,7 @@ async fn transcribe_recording(
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, CompatRefusal> {
-    let body = body.map_err(|rejection| CompatRefusal::from_body_rejection(&rejection))?;
+    let body = body?;
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let form = multipart::read_form(kind.unwrap_or_default(), &body)?;
     let value = form_fields(&form)?;

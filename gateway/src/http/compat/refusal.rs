@@ -51,14 +51,6 @@ impl CompatRefusal {
         Self { param, ..Self::new(StatusCode::BAD_REQUEST, "request.invalid", message) }
     }
 
-    /// The body cannot be read: too large, too slow, or broken off.
-    pub(super) fn from_body_rejection(rejection: &BytesRejection) -> Self {
-        match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Self::body_too_large(),
-            _ => Self::invalid_field("", "the body broke off or came too slowly"),
-        }
-    }
-
     pub(super) fn body_too_large() -> Self {
         let message = "the body is larger than the API takes";
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "request.too_large", message)
@@ -178,6 +170,16 @@ pub(super) fn dialect_response(status: StatusCode, body: &Value) -> Response {
         (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response();
     response.extensions_mut().insert(DialectBodyMarker);
     response
+}
+
+impl From<BytesRejection> for CompatRefusal {
+    /// The body cannot be read: too large, too slow, or broken off.
+    fn from(rejection: BytesRejection) -> Self {
+        match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Self::body_too_large(),
+            _ => Self::invalid_field("", "the body broke off or came too slowly"),
+        }
+    }
 }
 
 impl From<LogError> for CompatRefusal {

@@ -70,7 +70,7 @@ pub(super) fn read_json_body(body: &Bytes) -> Result<Value, CompatRefusal> {
 
 async fn answer_call<D: CompatDialect>(incoming: IncomingCall) -> Result<Response, CompatRefusal> {
     let IncomingCall { front: compat_state, caller, headers, body, .. } = incoming;
-    let body = body.map_err(|rejection| CompatRefusal::from_body_rejection(&rejection))?;
+    let body = body?;
     let value = read_json_body(&body)?;
     // Earlier runs are read before parsing: dialects parse without waiting.
     let stored = StoredRuns::read_runs(&compat_state, &caller, &D::referenced_runs(&value)).await?;

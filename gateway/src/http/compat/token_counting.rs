@@ -36,7 +36,7 @@ pub(super) async fn count_messages_tokens(
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let answer = (|| {
-        let body = body.map_err(|rejection| CompatRefusal::from_body_rejection(&rejection))?;
+        let body = body?;
         let (body, stored) = (read_json_body(&body)?, StoredRuns::default());
         let settings = &compat_state.gateway.compat;
         let dialect_request =
@@ -65,7 +65,7 @@ async fn count_stored_responses(
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, CompatRefusal> {
-    let body = body.map_err(|rejection| CompatRefusal::from_body_rejection(&rejection))?;
+    let body = body?;
     let body = read_json_body(&body)?;
     let stored =
         StoredRuns::read_runs(compat_state, caller, &CompatResponses::referenced_runs(&body))
